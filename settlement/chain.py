@@ -1,0 +1,256 @@
+"""The port to a settlement network: what every chain adapter gives and nothing more (design: CHAINS 5).
+
+Three verbs move money (`prepare`, `submit`, `status`), one observes it arriving (`deposits`), one counts it (`holdings`).
+An adapter holds no state of the service: slots, attempts and cursors are the service's rows. Nothing here raises for
+"already done"; only `status`, reading final ledger state, says how an attempt ended.
+
+The order of work around it is fixed (decision 6): prepare -> commit the attempt -> submit -> commit -> status -> commit.
+No call of this port happens inside a database transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+
+class ChainError(Exception):
+    """Base of what a port call may raise. None of these says how a submission ended."""
+
+
+class Unreachable(ChainError):
+    """No answer, or none that can be trusted. Whatever was asked may or may not have happened."""
+
+
+class Rejected(ChainError):
+    """The node said that it will not take these bytes now. Still only a hint: `status` decides."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code} {detail}".strip())
+        self.code = code
+
+
+class Unpayable(ChainError):
+    """Raised by `prepare` alone: this order can't be built as it stands; no slot was used.
+
+    `culprit` is the index of the transfer at fault, or None when it is the order as a whole.
+    """
+
+    def __init__(self, code: str, detail: str, culprit: int | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.culprit = culprit
+
+
+class Gap(ChainError):
+    """History between the cursor and the tip is missing at this node. The cursor must not move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A final ledger: its number and its close time (aware UTC)."""
+
+    number: int
+    closed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The single-use authorisation that the chain itself enforces, e.g. (account, sequence) or (account, ticket)."""
+
+    account: str
+    number: int
+    kind: Literal["sequence", "ticket"] = "sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """An asset's exact identity: code and issuer. The native asset has no issuer. `text` is ``CODE`` or ``CODE:issuer``."""
+
+    code: str
+    issuer: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.code}:{self.issuer}" if self.issuer else self.code
+
+    @classmethod
+    def parse(cls, text: str) -> Asset:
+        code, _, issuer = text.partition(":")
+        return cls(code, issuer)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the service must know of a network in order to plan for it."""
+
+    network: str
+    """Network identity such as ``simulated:demo`` or ``xrpl:1``; compared with the node's own at start."""
+    assets: Mapping[Asset, int]
+    """Every asset that this adapter accepts and pays, and its decimal places."""
+    fee_asset: Asset
+    transfers: int
+    """How many transfers one transaction can carry."""
+    atomic: bool
+    """Whether one bad transfer fails all transfers of its transaction."""
+    memo: int
+    """How many bytes an anchor may carry."""
+    reference_bits: int
+    """Width of the deposit reference (destination tag, memo id)."""
+    reuses_slot: bool
+    """Whether a second attempt can be signed on the first one's slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Money to send: `amount` in the asset's smallest unit. `reference` is the payee's tag or memo id, if it has one."""
+
+    to: str
+    asset: Asset
+    amount: int
+    reference: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutOrder:
+    """Up to `Facts.transfers` transfers. `id` goes on chain, so that lost books can be rebuilt from account history."""
+
+    id: str
+    transfers: tuple[Transfer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorOrder:
+    """A digest to be written to the chain. Moves no money but the fee."""
+
+    id: str
+    digest: bytes
+
+
+Order = PayoutOrder | AnchorOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A signed transaction: `blob` is what is handed over, as often as needed, always the same bytes.
+
+    It can land only in ledgers ``first .. last``; `aliases` are other ids it may be found by (a fee bump's inner hash).
+    `fee` is the most that it can cost, in the fee asset's smallest unit.
+    """
+
+    id: str
+    aliases: tuple[str, ...]
+    blob: bytes
+    slot: Slot
+    first: int
+    last: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Not in final state yet, and its expiry isn't proven. The only honest answer while nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """In a final ledger. `delivered` are the amounts that arrived, one for each transfer; `fee` was burned."""
+
+    at: Ledger
+    delivered: tuple[int, ...]
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """In a final ledger as failed, or malformed for good. `used_slot` says whether the slot is gone, `fee` what it cost."""
+
+    code: str
+    culprit: int | None
+    used_slot: bool
+    fee: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Proven: its last ledger has passed, history is complete, it is in none, and its slot is still unused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """Its slot was used by a transaction that is not this one. Stop signing for the account and call a person."""
+
+    detail: str
+
+
+Outcome = Pending | Settled | Failed | Expired | Contested
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A final incoming transfer. `id` is (transaction, index in it); `amount` is what was delivered, never what was asked."""
+
+    id: tuple[str, int]
+    asset: Asset
+    amount: int
+    reference: int | None
+    sender: str
+    at: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Deposits in chain order, the cursor behind them, and the tip that was seen. More follow while ``more``."""
+
+    deposits: tuple[Deposit, ...]
+    cursor: str
+    tip: Ledger
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the service's own accounts hold in a final ledger, spendable, in smallest units."""
+
+    at: Ledger
+    amounts: Mapping[Asset, int]
+
+
+class ChainAdapter(Protocol):
+    """One settlement network."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def treasury(self) -> str:
+        """The address that consumers pay to and payouts leave from."""
+
+    async def prepare(self, order: Order, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+        """Build and sign `order` on `slot`, or on the first free slot that is not in `busy`. Moves no money.
+
+        Raises Unpayable when the order can't be built, Unreachable when the node can't be asked.
+        """
+
+    async def submit(self, tx: Transaction) -> None:
+        """Hand over the same bytes, as often as needed. Raises only Unreachable and Rejected; neither is an outcome."""
+
+    async def status(self, tx: Transaction) -> Outcome:
+        """The outcome, from final state only. Raises Unreachable."""
+
+    async def deposits(self, after: str | None) -> Page:
+        """Final incoming transfers after the cursor (None: from the beginning). Raises Gap and Unreachable, never skips."""
+
+    async def holdings(self) -> Holdings:
+        """What the treasury holds at the last final ledger. Raises Unreachable."""
+
+    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+        """A URI that a wallet understands for paying the treasury with that reference."""
+
+    def check_address(self, address: str) -> None:
+        """Raises Unpayable ``address_malformed`` unless `address` is one of this network."""
+
+    async def close(self) -> None:
+        """Give back connections and files."""

@@ -1,0 +1,219 @@
+"""What each record of a report costs, exactly, or why it can't be charged: all that the report alone can tell.
+
+Pure, and done before any lock is taken; `charging` then looks at the consumers' balances. A record is refused by itself
+and the rest of the report stands. The order of checks is the order of `assess`; the first rule broken is named.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from settlement.core import columns, rating
+from settlement.core.ids import micros
+from settlement.core.rates import RateTable
+from settlement.core.units import MAX_AMOUNT
+from settlement.core.usage import UsageRecord, UsageReport
+
+OLDEST = timedelta(days=35)
+"""How long after `at` a record may still arrive."""
+AHEAD = timedelta(minutes=5)
+"""How far a provider's clock may run ahead of ours."""
+ID_TIME_TOLERANCE = timedelta(minutes=1)
+RATING_REFUSALS = {
+    "unknown_model": "the rate table has no such model or alias",
+    "unknown_tier": "the rate table has no such tier for this model",
+    "unknown_meter": "the rate table has no such meter",
+    "unpriced_meter": "the model has no rate for this meter",
+    "subset_above_whole": "the parts of this meter are more than the whole",
+    "charge_too_large": "the charge is more than the books can hold",
+}
+
+Integers = npt.NDArray[np.int64]
+Small = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRefusal:
+    """Why the record at `line` was not charged."""
+
+    line: int
+    code: str
+    detail: str
+
+
+class RateBook:
+    """All rate tables by the time from which they are in force, with what was compiled from them."""
+
+    def __init__(self, tables: Sequence[RateTable]) -> None:
+        self.tables = tuple(sorted(tables, key=lambda table: table.effective_from))
+        self.starts = np.array([micros(table.effective_from) for table in self.tables], np.int64)
+        self._compiled: dict[tuple[int, str, str], rating.CompiledModel | rating.Refusal] = {}
+
+    def compiled(self, index: int, model: str, tier: str) -> rating.CompiledModel | rating.Refusal:
+        """The linear form of one model and tier in table number `index` of `tables`."""
+        key = (index, model, tier)
+        found = self._compiled.get(key)
+        if found is None:
+            found = rating.compile_model(self.tables[index], model, tier)
+            if len(self._compiled) < 100_000:  # names come from outside; a cache must not grow with them
+                self._compiled[key] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """A report's records as columns. `pico` is zero where `refusals` has the line."""
+
+    ids: columns.Bytes
+    at: Integers
+    pico: Integers
+    versions: Small
+    consumers: tuple[str, ...]
+    consumer_codes: Small
+    models: tuple[str, ...]
+    model_codes: Small
+    refusals: dict[int, RecordRefusal]
+
+
+def assess(report: UsageReport, book: RateBook, now: datetime) -> Assessed:
+    """Check and rate every record of `report` as of `now`. Raises Malformed for ids and times that are none."""
+    records = report.records
+    ids, id_milliseconds = columns.uuid7_column([record.id for record in records])
+    at = columns.time_column([record.at for record in records])
+    refusals: dict[int, RecordRefusal] = {}
+    _refuse_times(refusals, at, id_milliseconds, now)
+    _refuse_repeated(refusals, ids)
+    tables = np.searchsorted(book.starts, at, side="right") - 1
+    refuse(refusals, tables < 0, "rates_not_in_force", "no rate table was in force at that time")
+    pico, versions = _rate(refusals, records, tables, book)
+    consumers, consumer_codes = _coded([record.consumer for record in records])
+    models, model_codes = _coded([record.model for record in records])
+    return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals)
+
+
+def refuse(refusals: dict[int, RecordRefusal], wrong: npt.NDArray[np.bool_], code: str, detail: str) -> None:
+    """Refuse every line that `wrong` marks, unless it is refused already."""
+    for line in np.flatnonzero(wrong).tolist():
+        refusals.setdefault(line, RecordRefusal(line, code, detail))
+
+
+def _refuse_times(refusals: dict[int, RecordRefusal], at: Integers, id_milliseconds: Integers, now: datetime) -> None:
+    present = micros(now)
+    minute = ID_TIME_TOLERANCE // timedelta(microseconds=1)
+    ahead, oldest = AHEAD // timedelta(microseconds=1), OLDEST // timedelta(microseconds=1)
+    refuse(refusals, at > present + ahead, "time_in_future", "`at` is more than 5 minutes ahead of our clock")
+    refuse(refusals, at < present - oldest, "time_too_old", "`at` is more than 35 days ago")
+    apart = np.abs(id_milliseconds * 1_000 - at) > minute
+    refuse(refusals, apart, "id_time_mismatch", "the time in the id and `at` are more than a minute apart")
+
+
+def _refuse_repeated(refusals: dict[int, RecordRefusal], ids: columns.Bytes) -> None:
+    keys = ids.view("V16").ravel().tolist()
+    if len(set(keys)) == len(keys):
+        return
+    seen: set[bytes] = set()
+    for line, key in enumerate(keys):
+        if key in seen:
+            refusals.setdefault(line, RecordRefusal(line, "duplicate_record", "an earlier line has the same id"))
+        seen.add(key)
+
+
+def _coded(values: list[str]) -> tuple[tuple[str, ...], Small]:
+    """The distinct values in order of first use, and each value's place among them."""
+    places: dict[str, int] = {}
+    codes = [places.setdefault(value, len(places)) for value in values]
+    return tuple(places), np.array(codes, np.int32)
+
+
+def _rate(
+    refusals: dict[int, RecordRefusal], records: Sequence[UsageRecord], tables: Integers, book: RateBook
+) -> tuple[Integers, Small]:
+    """Exact picoCU of every record, and the version that it was rated by.
+
+    Records of the same table, model, tier and set of meters are rated together, as one matrix times one vector.
+    """
+    pico = np.zeros(len(records), np.int64)
+    numbers = [table.version for table in book.tables] or [0]
+    versions = np.array(numbers, np.int32)[tables]
+    alike: dict[tuple[int, str, str, tuple[str, ...]], list[int]] = {}
+    for line, (record, table) in enumerate(zip(records, tables.tolist(), strict=True)):
+        if record.hold is not UNSET:
+            refusals.setdefault(line, RecordRefusal(line, "unknown_hold", "no such hold"))
+        if record.rates is not UNSET and table >= 0 and record.rates != str(numbers[table]):
+            detail = f"the version in force at `at` is {numbers[table]}"
+            refusals.setdefault(line, RecordRefusal(line, "rates_mismatch", detail))
+        alike.setdefault((table, record.model, record.tier, tuple(record.meters)), []).append(line)
+    for (table, model, tier, meters), lines in alike.items():
+        if table < 0:
+            continue
+        compiled = book.compiled(table, model, tier)
+        if isinstance(compiled, rating.Refusal):
+            _refuse_alike(refusals, lines, compiled)
+        else:
+            _rate_alike(refusals, pico, records, lines, compiled, meters)
+    pico[list(refusals)] = 0
+    return pico, versions
+
+
+def _refuse_alike(refusals: dict[int, RecordRefusal], lines: Sequence[int], refusal: rating.Refusal) -> None:
+    about = f" ({refusal.meter})" if refusal.meter else ""
+    for line in lines:
+        refusals.setdefault(line, RecordRefusal(line, refusal.code, RATING_REFUSALS[refusal.code] + about))
+
+
+def _rate_alike(
+    refusals: dict[int, RecordRefusal],
+    pico: Integers,
+    records: Sequence[UsageRecord],
+    lines: list[int],
+    compiled: rating.CompiledModel,
+    meters: tuple[str, ...],
+) -> None:
+    """Rate records that name the same meters: `units` has a row a record and a column a meter of the table."""
+    places = {meter: place for place, meter in enumerate(compiled.meters)}
+    unknown = [meter for meter in meters if meter not in places]
+    if unknown:
+        _refuse_alike(refusals, lines, rating.Refusal("unknown_meter", unknown[0]))
+        return
+    units = np.zeros((len(lines), len(compiled.meters)), np.int64)
+    if meters:
+        units[:, [places[meter] for meter in meters]] = [list(records[line].meters.values()) for line in lines]
+    each = np.array(lines)
+    for place in compiled.unpriced:
+        refusal = rating.Refusal("unpriced_meter", compiled.meters[place])
+        _refuse_alike(refusals, each[units[:, place] > 0].tolist(), refusal)
+    for whole, parts in compiled.subsets:
+        above = units[:, parts].sum(axis=1) > units[:, whole]
+        refusal = rating.Refusal("subset_above_whole", compiled.meters[whole])
+        _refuse_alike(refusals, each[above].tolist(), refusal)
+    charges = _charges(compiled, units)
+    charges[[records[line].outcome == rating.FREE_OUTCOME for line in lines]] = 0
+    _refuse_alike(refusals, each[charges < 0].tolist(), rating.Refusal("charge_too_large"))
+    pico[lines] = charges
+
+
+def _charges(compiled: rating.CompiledModel, units: Integers) -> Integers:
+    """Exact picoCU a row; below zero where the exact charge does not fit a bigint (or the row breaks a subset rule)."""
+    charges = np.full(len(units), -1, np.int64)
+    context = units[:, compiled.context_meter] if compiled.context_meter is not None else np.zeros(len(units), np.int64)
+    starts = np.array([band.above_input_tokens for band in compiled.bands[1:]], np.int64)
+    chosen = np.searchsorted(starts, context, side="left")
+    for number, band in enumerate(compiled.bands):
+        rows = np.flatnonzero(chosen == number)
+        if not len(rows):
+            continue
+        bound = int(units[rows].max(initial=0)) * sum(map(abs, band.coefficients)) + band.per_request
+        if bound < 2**62:
+            charges[rows] = units[rows] @ np.array(band.coefficients, np.int64) + band.per_request
+            continue
+        for row in rows.tolist():
+            exact = sum(map(operator.mul, units[row].tolist(), band.coefficients)) + band.per_request
+            charges[row] = exact if exact <= MAX_AMOUNT else -1
+    return charges

@@ -1,0 +1,85 @@
+"""`policy/1`: what governs besides the rates, as one versioned, content-addressed document, and the value of a CU.
+
+The value of 1 CU is an object of its own (decision 11). Mode ``fixed_usd`` is the first: 1 CU is worth ``usd_per_cu``,
+and each asset that is accepted has a fixed worth in USD. Conversions are exact fractions; what is below one unit of either
+side is never given away: a deposit's fraction of a microCU stays with the conversion account, a payout takes only the
+microCU that its whole asset units are worth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from settlement.core import canonical, times
+from settlement.core.errors import Malformed
+from settlement.core.units import MICRO_PER_CU
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules in force. Amounts are microCU; `usd_per_asset` is the worth of one whole unit, by asset code."""
+
+    version: int
+    effective_from: datetime
+    usd_per_cu: Fraction = Fraction(45, 10_000)
+    usd_per_asset: Mapping[str, Fraction] = field(default_factory=dict)
+    minimum_payout: int = 1_111_111_111
+    """5 USD at the first value of a CU (ECONOMICS 7.4)."""
+    address_cooldown: timedelta = timedelta(hours=72)
+    """How long after a change of the payout address the old one is still paid."""
+
+    def document(self) -> bytes:
+        """The canonical bytes that are stored, digested and signed."""
+        return canonical.encode(
+            {
+                "type": "policy/1",
+                "version": self.version,
+                "effective_from": times.text(self.effective_from),
+                "value": {
+                    "mode": "fixed_usd",
+                    "usd_per_cu": str(self.usd_per_cu),
+                    "usd_per_asset": {code: str(worth) for code, worth in self.usd_per_asset.items()},
+                },
+                "minimum_payout": str(self.minimum_payout),
+                "address_cooldown_seconds": self.address_cooldown // timedelta(seconds=1),
+            }
+        )
+
+    @classmethod
+    def parse(cls, document: bytes) -> Policy:
+        """The policy of stored canonical bytes. Raises Malformed ``policy_malformed``."""
+        try:
+            found = json.loads(document)
+            value = found["value"]
+            if found["type"] != "policy/1" or value["mode"] != "fixed_usd":
+                raise ValueError(found["type"])
+            return cls(
+                version=int(found["version"]),
+                effective_from=times.parse(found["effective_from"]),
+                usd_per_cu=Fraction(value["usd_per_cu"]),
+                usd_per_asset={code: Fraction(worth) for code, worth in value["usd_per_asset"].items()},
+                minimum_payout=int(found["minimum_payout"]),
+                address_cooldown=timedelta(seconds=int(found["address_cooldown_seconds"])),
+            )
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+            raise Malformed("policy_malformed", f"not a policy/1 document: {error}") from error
+
+    def micro_per_unit(self, asset_code: str, decimals: int) -> Fraction | None:
+        """microCU per smallest unit of an asset; None when this policy gives the asset no worth."""
+        worth = self.usd_per_asset.get(asset_code)
+        return None if worth is None else worth * MICRO_PER_CU / (self.usd_per_cu * 10**decimals)
+
+
+def to_micro(units: int, micro_per_unit: Fraction) -> int:
+    """The whole microCU that `units` of an asset are worth, rounded down."""
+    return units * micro_per_unit.numerator // micro_per_unit.denominator
+
+
+def to_units(micro: int, micro_per_unit: Fraction) -> tuple[int, int]:
+    """The whole units that `micro` pays for, and the microCU that they take (rounded up, never more than `micro`)."""
+    units = micro * micro_per_unit.denominator // micro_per_unit.numerator
+    return units, -(-units * micro_per_unit.numerator // micro_per_unit.denominator)

@@ -1,0 +1,202 @@
+"""Rating: the exact charge of one usage record under a rate table, explained meter by meter.
+
+Two forms that must agree for every table and record. :func:`rate` walks the inclusion tree and says which units were
+charged at which rate. :func:`compile_model` gives the same charge as one linear form, for the path that rates many
+records at once: because a meter's own units are its total less its children's totals, the charge is the sum of
+total x (own rate less the parent's rate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from settlement.core.rates import CONTEXT_METER, PER_REQUEST, Band, RateTable
+from settlement.core.units import MAX_AMOUNT
+
+FREE_OUTCOME = "errored"
+"""The outcome that is checked like any other and costs nothing."""
+OUTCOMES = frozenset({"completed", "truncated", "cancelled", FREE_OUTCOME})
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """One meter's part: ``units`` that belong to no child of it, at ``rate`` microCU per million; ``pico`` is both."""
+
+    meter: str
+    units: int
+    rate: int
+    pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a record costs, in picoCU, and why: the lines add up to ``pico`` exactly."""
+
+    pico: int
+    rates: int
+    model: str
+    tier: str
+    above_input_tokens: int
+    lines: tuple[ChargeLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record cannot be charged. ``meter`` is the meter it is about, if it is about one.
+
+    Codes, in the order in which they are looked for: ``unknown_model``, ``unknown_tier``, ``unknown_outcome``,
+    ``unknown_meter``, ``negative_units``, ``unpriced_meter``, ``subset_above_whole``, ``charge_too_large``.
+    """
+
+    code: str
+    meter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledBand:
+    """The linear form of one context band; ``coefficients`` stand in the order of ``CompiledModel.meters``."""
+
+    above_input_tokens: int
+    per_request: int
+    coefficients: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledModel:
+    """One model and tier as a linear form: pico = per_request + sum(coefficient x units) of the band.
+
+    The band is the last one whose ``above_input_tokens`` is below the record's total of ``context_meter``, or the
+    first. A record is refused as ``unpriced_meter`` when an index in ``unpriced`` has units, and as
+    ``subset_above_whole`` when for a pair in ``subsets`` the children's units add up to more than the parent's.
+    Children come after their parents in ``meters``. ``context_meter`` is an index, or None with a single band.
+    """
+
+    model: str
+    tier: str
+    meters: tuple[str, ...]
+    bands: tuple[CompiledBand, ...]
+    subsets: tuple[tuple[int, tuple[int, ...]], ...]
+    unpriced: tuple[int, ...]
+    context_meter: int | None
+
+
+def rate(table: RateTable, model: str, tier: str, outcome: str, meters: Mapping[str, int]) -> Charge | Refusal:
+    """The charge of one record, or the first reason why there is none.
+
+    ``meters`` are totals that include their subsets. A meter that is absent counts zero units, and a meter with zero
+    units costs nothing even where the model has no price for it; its name must still be one of the table. A completed
+    record without any units costs its per-request rate, which is nothing for most models.
+    """
+    found = _bands(table, model, tier)
+    if isinstance(found, Refusal):
+        return found
+    name, bands = found
+    if outcome not in OUTCOMES:
+        return Refusal("unknown_outcome")
+    refusal = _refused(table, bands[0].rates, meters)
+    if refusal is not None:
+        return refusal
+    band = _band(bands, meters.get(CONTEXT_METER, 0))
+    lines = _lines(table, band.rates, meters) if outcome != FREE_OUTCOME else ()
+    pico = sum(line.pico for line in lines)
+    if pico > MAX_AMOUNT:
+        return Refusal("charge_too_large")
+    return Charge(pico, table.version, name, tier, band.above_input_tokens, lines)
+
+
+def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Refusal:
+    """The linear form of one model and tier, or ``unknown_model`` or ``unknown_tier``.
+
+    It covers every outcome but ``errored``, whose charge is zero; whoever applies it checks for negative units and for
+    a charge above 2^63 - 1 as :func:`rate` does.
+    """
+    found = _bands(table, model, tier)
+    if isinstance(found, Refusal):
+        return found
+    name, bands = found
+    names = tuple(meter for meter in table.meters if meter != PER_REQUEST)
+    index = {meter: place for place, meter in enumerate(names)}
+    below = _children(table)
+    compiled = []
+    for band in bands:
+        each = _rates(table, band.rates)
+        coefficients = tuple(each[meter] - each.get(table.meters[meter].parent or "", 0) for meter in names)
+        compiled.append(CompiledBand(band.above_input_tokens, band.rates.get(PER_REQUEST, 0), coefficients))
+    return CompiledModel(
+        model=name,
+        tier=tier,
+        meters=names,
+        bands=tuple(compiled),
+        subsets=tuple((index[whole], tuple(index[part] for part in parts)) for whole, parts in below.items()),
+        unpriced=tuple(index[meter] for meter in names if not _priced(table, bands[0].rates, meter)),
+        context_meter=index[CONTEXT_METER] if len(bands) > 1 else None,
+    )
+
+
+def _bands(table: RateTable, model: str, tier: str) -> tuple[str, tuple[Band, ...]] | Refusal:
+    name = table.resolve(model)
+    if name is None:
+        return Refusal("unknown_model")
+    bands = table.models[name].tiers.get(tier)
+    return Refusal("unknown_tier") if bands is None else (name, bands)
+
+
+def _refused(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int]) -> Refusal | None:
+    for meter in meters:
+        if meter not in table.meters or meter == PER_REQUEST:
+            return Refusal("unknown_meter", meter)
+    for meter, units in meters.items():
+        if units < 0:
+            return Refusal("negative_units", meter)
+    for meter, units in meters.items():
+        if units and not _priced(table, priced, meter):
+            return Refusal("unpriced_meter", meter)
+    for whole, parts in _children(table).items():
+        if sum(meters.get(part, 0) for part in parts) > meters.get(whole, 0):
+            return Refusal("subset_above_whole", whole)
+    return None
+
+
+def _lines(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int]) -> tuple[ChargeLine, ...]:
+    below = _children(table)
+    each = _rates(table, priced)
+    lines = []
+    for meter in table.meters:
+        own = 1 if meter == PER_REQUEST else meters.get(meter, 0)
+        own -= sum(meters.get(part, 0) for part in below.get(meter, ()))
+        if own and _priced(table, priced, meter):
+            lines.append(ChargeLine(meter, own, each[meter], own * each[meter]))
+    return tuple(lines)
+
+
+def _band(bands: tuple[Band, ...], context: int) -> Band:
+    chosen = bands[0]
+    for band in bands[1:]:
+        if context > band.above_input_tokens:
+            chosen = band
+    return chosen
+
+
+def _priced(table: RateTable, priced: Mapping[str, int], meter: str) -> bool:
+    """Whether the model has a price for the root of this meter's tree, and so for the meter."""
+    parent = table.meters[meter].parent
+    return meter in priced if parent is None else _priced(table, priced, parent)
+
+
+def _rates(table: RateTable, priced: Mapping[str, int]) -> dict[str, int]:
+    """Every meter's rate: its own or its parent's; zero for a tree without a price, whose units are refused."""
+    each: dict[str, int] = {}
+    for meter in table.meters.values():
+        each[meter.name] = priced.get(meter.name, each.get(meter.parent or "", 0))
+    return each
+
+
+def _children(table: RateTable) -> Mapping[str, tuple[str, ...]]:
+    """The meters directly below each meter that has any."""
+    below: dict[str, tuple[str, ...]] = {}
+    for meter in table.meters.values():
+        if meter.parent is not None:
+            below[meter.parent] = (*below.get(meter.parent, ()), meter.name)
+    return MappingProxyType(below)
