@@ -32,14 +32,12 @@ class Tally:
     rejected: tuple[Rejected, ...]
 
     @property
-    def met(self) -> bool:
+    def reached(self) -> bool:
         """Whether enough distinct keys signed."""
         return len(self.signed) >= self.threshold
 
 
-def tally(
-    data: bytes, signatures: Sequence[Mapping[str, object]], keys: Iterable[PublicKey], threshold: int
-) -> Tally:
+def tally(data: bytes, signatures: Sequence[Mapping[str, object]], keys: Iterable[PublicKey], threshold: int) -> Tally:
     """Counts the detached ``signatures`` over exactly ``data`` by the ``keys`` that may sign it.
 
     A key's second signature is listed as rejected with the code ``signature_repeated``; other codes are those of

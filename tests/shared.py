@@ -14,5 +14,7 @@ def shared(path: str) -> Path:
     """The file below the shared data folder; skips the test, with a warning in the summary, when it isn't there."""
     file = ROOT / "data" / path
     if not file.exists():
-        pytest.skip(f"SKIPPED FOR WANT OF DATA: {path} is not below $SETTLEMENT_SHARED/data; this test proved nothing here")
+        pytest.skip(
+            f"SKIPPED FOR WANT OF DATA: {path} is not below $SETTLEMENT_SHARED/data; this test proved nothing here"
+        )
     return file

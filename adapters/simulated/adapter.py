@@ -57,7 +57,7 @@ FEE_CAP = 5_000
 
 PAGE_ROWS = 200
 
-_REFUSED_SILENTLY = ("ok", "held", "already_queued", "already_final")
+_NOT_RAISED = ("ok", "held", "already_queued", "already_final")
 _BEFORE_EVERYTHING = (0, 0, 0)
 _END_OF_LEDGER = 1 << 40
 
@@ -208,7 +208,7 @@ class SimulatedAdapter:
             code = network.submit(tx.blob, port=True)
         if network.fires("reply_lost"):
             raise Unreachable("simulated: the connection was lost before the answer")
-        if code not in _REFUSED_SILENTLY:
+        if code not in _NOT_RAISED:
             raise Rejected(code)
 
     def _status(self, tx: Transaction) -> Outcome:

@@ -79,9 +79,7 @@ def close(db: sqlite3.Connection, closed_at: int, dice: Dice, *, atomic: bool) -
         db.execute("DELETE FROM queue WHERE port")
     position = 0
     rows = db.execute(
-        "SELECT arrival, id, port, blob FROM queue WHERE not_before <= ? AND last_ledger >= ?"
-        " ORDER BY sequence, arrival",
-        (number, number),
+        "SELECT arrival, id, port, blob FROM queue WHERE not_before <= ? ORDER BY sequence, arrival", (number,)
     ).fetchall()
     for arrival, name, port, blob in rows:
         body = decoded(blob)

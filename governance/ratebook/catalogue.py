@@ -30,7 +30,12 @@ MAX_BYTES = 64 * 1024 * 1024
 """The most that a catalogue may be, after decompression."""
 MAX_PLACES = 24
 """The most decimal places of a posted price; more is noise, or an attack on the arithmetic."""
-_COLUMNS = {"vendor": ("vendor", "provider"), "model": ("model",), "meter": ("meter", "field"), "price": ("usd_per_million",)}
+_COLUMNS = {
+    "vendor": ("vendor", "provider"),
+    "model": ("model",),
+    "meter": ("meter", "field"),
+    "price": ("usd_per_million",),
+}
 _NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 
 
@@ -152,7 +157,9 @@ def from_providers(source: Source, value: object) -> Catalogue:
 def _installed(read_at: datetime | None) -> Catalogue:
     from genai_prices import data
 
-    source = Source("genai-prices", metadata.version("genai-prices"), _sha256(Path(data.__file__).read_bytes()), read_at)
+    source = Source(
+        "genai-prices", metadata.version("genai-prices"), _sha256(Path(data.__file__).read_bytes()), read_at
+    )
     return from_providers(source, _plain(data.providers))
 
 
@@ -162,7 +169,9 @@ def _plain(value: Any) -> Any:
         return {name: _plain(price) for name, price in vars(value).items() if price is not None}
     if is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in fields(value) if field.name not in ("extractors", "_registry")]
-        return {name.rstrip("_"): _plain(getattr(value, name)) for name in names if getattr(value, name, None) is not None}
+        return {
+            name.rstrip("_"): _plain(getattr(value, name)) for name in names if getattr(value, name, None) is not None
+        }
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -285,7 +294,9 @@ def _fraction(value: object) -> Fraction | None:
     if amount is None or not amount.is_finite() or amount < 0:
         return None
     exponent = amount.as_tuple().exponent
-    return Fraction(amount) if isinstance(exponent, int) and exponent >= -MAX_PLACES and amount.adjusted() <= 12 else None
+    return (
+        Fraction(amount) if isinstance(exponent, int) and exponent >= -MAX_PLACES and amount.adjusted() <= 12 else None
+    )
 
 
 def _amount(text: str) -> Decimal | None:
@@ -327,7 +338,9 @@ def _csv_row(
     vendor, model, meter, text = (row[place[name]].strip() for name in ("vendor", "model", "meter", "price"))
     price = _fraction(text)
     if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(model):
-        skipped.append(Skip(vendor[:128], model[:128], "row", "has no vendor and model id that a usage record can carry"))
+        skipped.append(
+            Skip(vendor[:128], model[:128], "row", "has no vendor and model id that a usage record can carry")
+        )
     elif meter not in CSV_FIELDS and meter not in CSV_LONG_FIELDS and meter != CSV_LONG_THRESHOLD:
         skipped.append(Skip(vendor, model, f"price {meter[:64]}", "is for a meter that is not in the registry"))
     elif price is None:
@@ -347,8 +360,9 @@ def _csv_listing(
     if above and (threshold is None or threshold.denominator != 1):
         skipped.append(Skip(vendor, model, "long-context prices", "come without a threshold in whole tokens"))
         above = {}
-    for meter in sorted(above.keys() - flat.keys()):
-        skipped.append(Skip(vendor, model, f"long-context price of {meter}", "has no price below the threshold"))
+    alone = sorted(above.keys() - flat.keys())
+    reason = "has no price below the threshold"
+    skipped.extend(Skip(vendor, model, f"long-context price of {meter}", reason) for meter in alone)
     prices = {
         meter: Price(price, ((int(threshold), above[meter]),) if threshold is not None and meter in above else ())
         for meter, price in flat.items()

@@ -72,7 +72,7 @@ def build(
     groups, everyone = _groups(listings, as_of, findings)
     models = {name: document for name, hosts in groups.items() if (document := _model(hosts, base, findings))}
     counts = Counter(host.listing.vendor for name in models for host in groups[name])
-    aliases = _aliases(catalogues, groups, models, findings)
+    aliases = _aliases(groups, models, findings)
     aliases |= _known_aliases(catalogues, listings, known_ids, {*models, *aliases}, models)
     data = canonical.encode(
         {
@@ -127,13 +127,19 @@ def _groups(
             if rank is None:
                 findings.skip(host.listing, "model", "is a reseller's, which is compared and not counted")
             elif rank > min(ranks):
-                findings.skip(host.listing, "model", "is of a vendor that is not classified; classified hosts list it too")
+                findings.skip(
+                    host.listing, "model", "is of a vendor that is not classified; classified hosts list it too"
+                )
             else:
                 groups.setdefault(model, []).append(host)
                 if rank:
-                    findings.note(host.listing, "vendor", "is not classified as host or reseller; nobody else lists this model")
+                    findings.note(
+                        host.listing, "vendor", "is not classified as host or reseller; nobody else lists this model"
+                    )
                 if market.has_hours(host.listing):
-                    findings.note(host.listing, "price", "depends on the time of day; the longest part of the day is taken")
+                    findings.note(
+                        host.listing, "price", "depends on the time of day; the longest part of the day is taken"
+                    )
     return groups, everyone
 
 
@@ -160,7 +166,9 @@ def _model(hosts: Sequence[_Host], base: Fraction, findings: _Findings) -> dict[
     """A model of the document: bands by tier and the derivation; None when its main rates are out of range."""
     tiers = {}
     for tier in sorted({tier for host in hosts for tier in host.tiers}):
-        bands = _bands([host.tiers[tier] for host in hosts if tier in host.tiers], base, tier, hosts[0].listing, findings)
+        bands = _bands(
+            [host.tiers[tier] for host in hosts if tier in host.tiers], base, tier, hosts[0].listing, findings
+        )
         if bands is not None:
             tiers[tier] = {"bands": bands}
     if market.STANDARD not in tiers:
@@ -181,7 +189,9 @@ def _bands(
     if too_large & set(_TEXT):
         return None
     for meter in sorted(too_large):
-        findings.skip(listing, f"rate {meter}", f"is above {rates.MAX_RATE} in tier {tier}; it and what it contains is left out")
+        findings.skip(
+            listing, f"rate {meter}", f"is above {rates.MAX_RATE} in tier {tier}; it and what it contains is left out"
+        )
     bands: list[dict[str, Any]] = []
     for above, every in computed:
         kept = {meter: rate for meter, rate in every.items() if too_large.isdisjoint(market.lineage(meter))}
@@ -206,7 +216,6 @@ def _derived(host: _Host) -> dict[str, Any]:
 
 
 def _aliases(
-    catalogues: Sequence[Catalogue],
     groups: Mapping[str, Sequence[_Host]],
     models: Mapping[str, object],
     findings: _Findings,
@@ -231,20 +240,20 @@ def _known_aliases(
     taken: set[str],
     models: Mapping[str, object],
 ) -> dict[str, str]:
-    """The known ids that a maker's own rules assign to a model of the table: the first rule that covers an id decides."""
+    """The known ids that a maker's own rules assign to a model of the table: the first rule that covers one decides."""
     owners = {vendor: rule for catalogue in catalogues for vendor, rule in catalogue.owners.items()}
     by_vendor: dict[str, list[Listing]] = {}
     for listing in listings:
         if listing.vendor in owners and vendors.rank(listing.vendor) is not None:
             by_vendor.setdefault(listing.vendor, []).append(listing)
-    aliases = {}
+    aliases: dict[str, str] = {}
     for model in known_ids:
         if model in taken or not _fits(model):
             continue
         for vendor, theirs in by_vendor.items():
             if matches(owners[vendor], model):
                 target = next((listing.model for listing in theirs if matches(listing.match, model)), None)
-                if target in models:
+                if target is not None and target in models:
                     aliases[model] = target
                     break
     return aliases

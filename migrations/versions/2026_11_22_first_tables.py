@@ -67,11 +67,11 @@ CREATE TABLE journal_entry (
     CONSTRAINT uq_journal_entry_hash UNIQUE (hash)
 );
 CREATE TABLE journal_head (
-    "only" BOOLEAN DEFAULT true NOT NULL,
+    one BOOLEAN DEFAULT true NOT NULL,
     seq BIGINT NOT NULL,
     hash BYTEA NOT NULL,
-    CONSTRAINT pk_journal_head PRIMARY KEY ("only"),
-    CONSTRAINT ck_journal_head_only CHECK (only)
+    CONSTRAINT pk_journal_head PRIMARY KEY (one),
+    CONSTRAINT ck_journal_head_one CHECK (one)
 );
 CREATE TABLE model (
     no INTEGER GENERATED ALWAYS AS IDENTITY,
@@ -85,10 +85,11 @@ CREATE TABLE obligation (
     consumer_no INTEGER NOT NULL,
     records BIGINT NOT NULL,
     carried_in INTEGER NOT NULL,
-    pico BIGINT NOT NULL,
+    pico NUMERIC(38, 0) NOT NULL,
     posted BIGINT NOT NULL,
     CONSTRAINT pk_obligation PRIMARY KEY (window_no, provider_no, consumer_no)
 );
+COMMENT ON COLUMN obligation.pico IS 'exact sum; a window can hold more than a bigint of picoCU';
 CREATE TABLE pair_carry (
     provider_no INTEGER NOT NULL,
     consumer_no INTEGER NOT NULL,

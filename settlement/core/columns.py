@@ -40,7 +40,7 @@ def uuid7_column(ids: Sequence[str]) -> tuple[Bytes, Integers]:
     good &= (nibbles[:, 12] == 7) & (nibbles[:, 16] & 0b1100 == 0b1000)
     if not good.all():
         raise _malformed_ids(np.flatnonzero(~good).tolist())
-    packed = np.asarray(nibbles[:, 0::2] << 4 | nibbles[:, 1::2], np.uint8)
+    packed = np.ascontiguousarray(nibbles[:, 0::2] << 4 | nibbles[:, 1::2], np.uint8)
     milliseconds = np.zeros(len(ids), np.int64)
     for column in range(6):
         milliseconds = milliseconds << 8 | packed[:, column]

@@ -19,7 +19,7 @@ EMPTY_ROOT = sha256(b"").digest()
 HASH_SIZE = 32
 _BLOCK_LEVEL = 10
 _BLOCK = 1 << _BLOCK_LEVEL
-"""Leaves reduced at a time, level by level: enough to drown the cost of the loop around them, few enough to be small."""
+"""Leaves reduced at a time, level by level: enough to drown the cost of the loop, few enough to stay small."""
 
 
 def leaf_hash(data: bytes) -> bytes:

@@ -210,7 +210,7 @@ def _priced_from_its_root(meter: str, rates: Mapping[str, int], meters: Mapping[
 
 
 def _derivation(value: object, at: str) -> None:
-    """Checks how a model's rates are said to have come about. Other methods than the market bring inputs of their own."""
+    """Checks how a model's rates came about. Methods other than the market bring inputs of their own."""
     if not isinstance(value, dict) or "method" not in value:
         _refuse(at, "must be an object with a method")
     if _text(value["method"], f"{at}/method", _NAME) != "market":

@@ -79,8 +79,7 @@ def decode(body: bytes) -> UsageReport:
     try:
         report = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        strictjson.loads(body)
-        raise _located(error) from None
+        raise _explained(body, _located(error)) from None
     if plain and body.count(b'"') != _quotes(report):
         strictjson.loads(body)
         raise Malformed("document_malformed", "the body does not decode to the same text")
@@ -156,6 +155,15 @@ def _check_evidence(records: list[UsageRecord]) -> list[Problem]:
                 pointer = f"/records/{line}/evidence/{field}"
                 problems.append(Problem(pointer, "digest_malformed", "sha256: and 64 lower-case hexadecimal digits"))
     return problems
+
+
+def _explained(body: bytes, located: Malformed) -> Malformed:
+    """The rule of strict JSON that `body` breaks, if it breaks one, at the place that was found; else `located`."""
+    try:
+        strictjson.loads(body)
+    except Malformed as strict:
+        return Malformed(strict.code, strict.detail, located.problems, status=strict.status)
+    return located
 
 
 def _located(error: Exception) -> Malformed:

@@ -224,12 +224,7 @@ def _start_keeper(home: Path, lock: int, binaries: Path | None, port: int | None
     """Start a keeper that inherits the lock, and wait for its answer: ready, or why not."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    arguments = {
-        "home": str(home),
-        "lock": lock,
-        "binaries": binaries and str(binaries.resolve()),
-        "port": port or 5432,
-    }
+    arguments = {"home": str(home), "binaries": binaries and str(binaries.resolve()), "port": port or 5432}
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-P", "-m", "settlement.storage.embedded", json.dumps(arguments)],
         stdin=subprocess.DEVNULL,

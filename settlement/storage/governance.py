@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Table, insert, select
+from sqlalchemy import Row, Table, insert, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.core.errors import NotFound
 from settlement.core.policy import Policy
 from settlement.storage.database import Connection
-from settlement.storage.tables import policy, rate_table
+from settlement.storage.tables import model, policy, rate_table
+
+PUBLISHING = 0x5E778
+"""Advisory lock: one publisher of governed documents at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +30,23 @@ class Signed:
     signatures: Sequence[dict[str, str]]
 
 
-async def rate_tables(connection: Connection) -> list[Signed]:
-    """Every published rate table, oldest first."""
+async def rate_tables(connection: Connection, *, lock: bool = False) -> list[Signed]:
+    """Every published rate table, oldest first; with `lock`, no other publisher until the transaction ends."""
+    if lock:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PUBLISHING})
     return [_signed(row) for row in await connection.execute(select(rate_table).order_by(rate_table.c.version))]
 
 
-async def publish_rates(connection: Connection, signed: Signed, published_at: datetime) -> None:
-    """Add the next rate table. The primary key lets one publisher of a version win."""
+async def publish_rates(connection: Connection, signed: Signed, names: Iterable[str], published_at: datetime) -> None:
+    """Add the next rate table and number the names that it rates. Its primary key lets one publisher win."""
     await connection.execute(insert(rate_table).values(**_columns(signed), published_at=published_at))
+    rows = [{"name": name} for name in sorted(set(names))]
+    await connection.execute(upsert(model).on_conflict_do_nothing(), rows)
+
+
+async def model_numbers(connection: Connection) -> dict[str, int]:
+    """The row number of every model name and alias that a rate table has ever rated."""
+    return {row.name: row.no for row in await connection.execute(select(model))}
 
 
 async def publish_policy(connection: Connection, signed: Signed) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Select, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
-from settlement.core.errors import NotFound
+from settlement.core.errors import Conflict, NotFound
 from settlement.storage import accounts
 from settlement.storage.database import Connection
 from settlement.storage.tables import api_key, party, party_key, payout_address, provider_stream
@@ -43,8 +44,18 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key without its secret; `scopes` say what it may do."""
+
+    id: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class PayoutAddress:
-    """Where a provider wants to be paid, in force from a time on."""
+    """Where a provider wants to be paid, from a time on and until a later request is in force."""
 
     chain: str
     asset: str
@@ -56,18 +67,17 @@ class PayoutAddress:
 async def add(
     connection: Connection, *, party_id: str, kind: str, name: str, status: str, account_id: str | None, now: datetime
 ) -> Party:
-    """A new party with its ledger account (and, for a provider, its stream of reports)."""
-    row = (
-        await connection.execute(
-            insert(party)
-            .values(id=party_id, kind=kind, name=name, status=status, account_id=account_id, created_at=now)
-            .returning(party)
-        )
-    ).one()
-    if kind == "consumer":
-        await accounts.ensure(connection, party_id, "consumer", "CU", row.no)
-    else:
-        await accounts.ensure(connection, party_id, "provider", "CU", row.no)
+    """A new party with its ledger account (and, for a provider, its stream of reports).
+
+    Raises Conflict ``account_already_linked`` when another provider has named the same consumer account.
+    """
+    values = {"id": party_id, "kind": kind, "name": name, "status": status, "account_id": account_id, "created_at": now}
+    added = insert(party).values(values).on_conflict_do_nothing().returning(party)
+    row = (await connection.execute(added)).first()
+    if row is None:
+        raise Conflict("account_already_linked", f"another provider is linked to {account_id}")
+    await accounts.ensure(connection, party_id, "consumer" if kind == "consumer" else "provider", "CU", row.no)
+    if kind == "provider":
         await connection.execute(insert(provider_stream).values(provider_no=row.no, seq=0))
     return _party(row)
 
@@ -85,6 +95,11 @@ async def by_number(connection: Connection, no: int) -> Party:
     return _party((await connection.execute(select(party).where(party.c.no == no))).one())
 
 
+async def lock(connection: Connection, no: int) -> None:
+    """Let changes of this party's keys, API keys and addresses come one after another."""
+    await connection.execute(select(party.c.no).where(party.c.no == no).with_for_update())
+
+
 async def listed(connection: Connection) -> list[Party]:
     """All parties in order of registration."""
     return [_party(row) for row in await connection.execute(select(party).order_by(party.c.no))]
@@ -96,21 +111,29 @@ async def set_status(connection: Connection, party_id: str, status: str) -> None
 
 
 async def add_key(connection: Connection, key: Key, now: datetime) -> None:
-    """Register a public key. The unique index on the raw bytes lets it belong to one party only, once."""
-    await connection.execute(
-        insert(party_key).values(
-            kid=key.kid, party_no=key.party_no, public=key.public, valid_from=key.valid_from, created_at=now
-        )
-    )
+    """Register a public key. Unique indexes let it belong to one party only, once, for good.
+
+    Raises Conflict ``key_already_registered``.
+    """
+    values = {
+        "kid": key.kid,
+        "party_no": key.party_no,
+        "public": key.public,
+        "valid_from": key.valid_from,
+        "created_at": now,
+    }
+    added = insert(party_key).values(values).on_conflict_do_nothing().returning(party_key.c.kid)
+    if (await connection.execute(added)).first() is None:
+        raise Conflict("key_already_registered", f"the key {key.kid} is registered already; every key is used once")
 
 
 async def find_key(connection: Connection, kid: str) -> tuple[Key, Party] | None:
     """The key with that thumbprint and whose it is."""
-    row = (
-        await connection.execute(
-            select(party_key, party).join(party, party.c.no == party_key.c.party_no).where(party_key.c.kid == kid)
-        )
-    ).first()
+    query = _with_owner(
+        party_key.c.kid, party_key.c.party_no, party_key.c.public, party_key.c.valid_from, party_key.c.revoked_at
+    )
+    joined = query.join(party_key, party_key.c.party_no == party.c.no).where(party_key.c.kid == kid)
+    row = (await connection.execute(joined)).first()
     return None if row is None else (_key(row), _party(row))
 
 
@@ -122,8 +145,8 @@ async def keys_of(connection: Connection, party_no: int) -> list[Key]:
 
 async def revoke_key(connection: Connection, kid: str, at: datetime) -> None:
     """Nothing signed by this key is accepted from `at` on. An earlier revocation stands."""
-    query = update(party_key).where(party_key.c.kid == kid, party_key.c.revoked_at.is_(None))
-    await connection.execute(query.values(revoked_at=at))
+    later = or_(party_key.c.revoked_at.is_(None), party_key.c.revoked_at > at)
+    await connection.execute(update(party_key).where(party_key.c.kid == kid, later).values(revoked_at=at))
 
 
 async def add_api_key(
@@ -137,14 +160,16 @@ async def add_api_key(
 
 async def find_api_key(connection: Connection, key_id: str) -> tuple[bytes, list[str], Party] | None:
     """Secret hash, scopes and owner of an API key that isn't revoked."""
-    row = (
-        await connection.execute(
-            select(api_key.c.secret_hash, api_key.c.scopes, party)
-            .join(party, party.c.no == api_key.c.party_no)
-            .where(api_key.c.id == key_id, api_key.c.revoked_at.is_(None))
-        )
-    ).first()
+    query = _with_owner(api_key.c.secret_hash, api_key.c.scopes).join(api_key, api_key.c.party_no == party.c.no)
+    row = (await connection.execute(query.where(api_key.c.id == key_id, api_key.c.revoked_at.is_(None)))).first()
     return None if row is None else (row.secret_hash, row.scopes, _party(row))
+
+
+async def api_keys_of(connection: Connection, party_no: int) -> list[ApiKey]:
+    """All API keys of a party, revoked ones too, oldest first."""
+    query = select(api_key).where(api_key.c.party_no == party_no).order_by(api_key.c.id)
+    rows = await connection.execute(query)
+    return [ApiKey(row.id, tuple(row.scopes), row.created_at, row.revoked_at) for row in rows]
 
 
 async def revoke_api_key(connection: Connection, key_id: str, party_no: int, at: datetime) -> bool:
@@ -174,20 +199,40 @@ async def add_payout_address(
 
 
 async def payout_address_at(connection: Connection, party_no: int, at: datetime) -> PayoutAddress | None:
-    """The payout address in force at a time."""
+    """The payout address in force at a time: of those whose time has come, the one that was asked for last.
+
+    So a request supersedes the ones before it, also one that was still waiting for its time.
+    """
     row = (
         await connection.execute(
             select(payout_address)
             .where(payout_address.c.party_no == party_no, payout_address.c.valid_from <= at)
-            .order_by(payout_address.c.valid_from.desc(), payout_address.c.no.desc())
+            .order_by(payout_address.c.no.desc())
             .limit(1)
         )
     ).first()
-    return None if row is None else PayoutAddress(row.chain, row.asset, row.address, row.reference, row.valid_from)
+    return None if row is None else _address(row)
+
+
+async def newest_payout_address(connection: Connection, party_no: int) -> PayoutAddress | None:
+    """The payout address that was asked for last, in force or not."""
+    query = select(payout_address).where(payout_address.c.party_no == party_no)
+    row = (await connection.execute(query.order_by(payout_address.c.no.desc()).limit(1))).first()
+    return None if row is None else _address(row)
+
+
+def _with_owner(*columns: Any) -> Select[Any]:
+    """A query of these columns and the party's. Tables share column names, so none of them may be selected whole."""
+    mine = (party.c.no, party.c.id, party.c.kind, party.c.name, party.c.status, party.c.account_id, party.c.created_at)
+    return select(*mine, *columns).select_from(party)
 
 
 def _party(row: Row[Any]) -> Party:
     return Party(row.no, row.id, row.kind, row.name, row.status, row.account_id, row.created_at)
+
+
+def _address(row: Row[Any]) -> PayoutAddress:
+    return PayoutAddress(row.chain, row.asset, row.address, row.reference, row.valid_from)
 
 
 def _key(row: Row[Any]) -> Key:

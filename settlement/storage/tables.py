@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -205,10 +206,10 @@ posting = Table(
 journal_head = Table(
     "journal_head",
     metadata,
-    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("seq", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
-    CheckConstraint("only", name="only"),
+    CheckConstraint("one", name="one"),
 )
 
 # --- usage ------------------------------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ obligation = Table(
     Column("consumer_no", Integer, primary_key=True),
     Column("records", BigInteger, nullable=False),
     Column("carried_in", Integer, nullable=False),
-    Column("pico", BigInteger, nullable=False),
+    Column("pico", Numeric(38, 0), nullable=False, comment="exact sum; a window can hold more than a bigint of picoCU"),
     Column("posted", BigInteger, nullable=False),
 )
 

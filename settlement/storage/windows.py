@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, text, update
+from sqlalchemy import Row, func, insert, select, text, update
 
 from settlement.core.errors import NotFound
 from settlement.storage.database import Connection
@@ -46,19 +46,33 @@ async def open_first(connection: Connection, now: datetime) -> None:
         await connection.execute(insert(window).values(no=1, state="open", opened_at=now, first_seq=1))
 
 
+async def open_since(connection: Connection, *, lock: bool = False) -> datetime:
+    """When the open window was opened; with `lock`, nothing enters it or closes it until the transaction ends."""
+    if lock:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
+    found: datetime = (
+        await connection.execute(select(window.c.opened_at).where(window.c.state == "open"))
+    ).scalar_one()
+    return found
+
+
 async def close_open(connection: Connection, now: datetime) -> Window:
-    """Close the open window at the journal's head and open the next. No journal entry can come in between."""
+    """Close the open window at the journal's head and open the next. No journal entry can come in between.
+
+    A clock that was set back doesn't make a span end before it began: the window then ends when it was opened.
+    """
     await connection.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
     last = (await connection.execute(select(journal_head.c.seq))).scalar_one()
     closed = (
         await connection.execute(
             update(window)
             .where(window.c.state == "open")
-            .values(state="closed", closed_at=now, last_seq=last)
+            .values(state="closed", closed_at=func.greatest(window.c.opened_at, now), last_seq=last)
             .returning(window)
         )
     ).one()
-    await connection.execute(insert(window).values(no=closed.no + 1, state="open", opened_at=now, first_seq=last + 1))
+    following = {"no": closed.no + 1, "state": "open", "opened_at": closed.closed_at, "first_seq": last + 1}
+    await connection.execute(insert(window).values(following))
     return _window(closed)
 
 
@@ -83,6 +97,20 @@ async def unfinished(connection: Connection) -> list[Window]:
     """Closed windows that have steps left, oldest first."""
     query = select(window).where(window.c.state.in_(("closed", "netted", "checkpointed"))).order_by(window.c.no)
     return [_window(row) for row in await connection.execute(query)]
+
+
+async def claim(connection: Connection, no: int, state: str, *, after: frozenset[str]) -> Window | None:
+    """Take window `no` for its next step, if it is in `state` and the window before it is in one of `after`.
+
+    None when it isn't, or when another worker has it: a step is done by one worker, in the order of the windows. The
+    claim ends with the transaction. (The lock leaves foreign keys to the row alone.)
+    """
+    query = select(window).where(window.c.no == no, window.c.state == state)
+    row = (await connection.execute(query.with_for_update(key_share=True, skip_locked=True))).first()
+    if row is None:
+        return None
+    before = (await connection.execute(select(window.c.state).where(window.c.no == no - 1))).scalar_one_or_none()
+    return _window(row) if before is None or before in after else None
 
 
 async def advance(connection: Connection, no: int, state: str) -> None:

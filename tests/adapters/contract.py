@@ -7,7 +7,7 @@ and lets things go wrong. Each test goes through the port alone, then asks the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pytest
@@ -21,6 +21,7 @@ from settlement.chain import (
     Expired,
     Failed,
     Gap,
+    Outcome,
     Page,
     PayoutOrder,
     Pending,
@@ -99,6 +100,71 @@ async def all_deposits(adapter: ChainAdapter, after: str | None = None) -> tuple
         after = page.cursor
         if not page.more:
             return found, after
+
+
+class Crash(BaseException):
+    """The process died here."""
+
+
+@dataclass
+class Books:
+    """What a process has committed; all that survives a crash."""
+
+    orders: dict[str, PayoutOrder]
+    attempts: dict[str, list[Transaction]] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    """Orders whose attempts are all proven expired."""
+    ended: dict[str, str] = field(default_factory=dict)
+    cursor: str | None = None
+    credited: list[Deposit] = field(default_factory=list)
+
+
+def verdict(outcomes: Sequence[Outcome]) -> str:
+    """How an order ended, from the outcomes of all attempts on its slot: one that landed makes the others contested."""
+    if any(isinstance(outcome, Settled) for outcome in outcomes):
+        return "settled"
+    if any(isinstance(outcome, Failed) for outcome in outcomes):
+        return "failed"
+    if all(isinstance(outcome, Contested) for outcome in outcomes):
+        return "contested"
+    return "again" if isinstance(outcomes[-1], Expired) else "pending"
+
+
+class Worker:
+    """The rules of CHAINS 0 as a service keeps them: sign, persist, submit, look all attempts up, reuse the slot."""
+
+    adapter: ChainAdapter
+    books: Books
+
+    def may_die(self) -> None:
+        """Called around every await; raises Crash when the process is to die there."""
+
+    async def step(self, name: str) -> None:
+        attempts = self.books.attempts.setdefault(name, [])
+        if not attempts or name in self.books.again:
+            used = {tx.slot for others in self.books.attempts.values() for tx in others}
+            slot = attempts[-1].slot if attempts else None
+            tx = await self.adapter.prepare(self.books.orders[name], slot=slot, busy=used)
+            self.may_die()
+            attempts.append(tx)
+            self.books.again.discard(name)
+            self.may_die()
+        await hand_over(self.adapter, attempts[-1])
+        self.may_die()
+        outcomes = []
+        for tx in attempts:
+            outcomes.append(await self.adapter.status(tx))
+            self.may_die()
+        if (found := verdict(outcomes)) == "again":
+            self.books.again.add(name)
+        elif found != "pending":
+            self.books.ended[name] = found
+
+    async def poll(self) -> None:
+        page = await self.adapter.deposits(self.books.cursor)
+        self.may_die()
+        self.books.credited += page.deposits
+        self.books.cursor = page.cursor
 
 
 class AdapterContract:

@@ -102,8 +102,11 @@ def test_digest_text_form() -> None:
     assert digest_raw(text).hex() == text[7:]
 
 
-@pytest.mark.parametrize("text", ["", "sha256:", "sha256:" + "A" * 64, "sha256:" + "a" * 63, "sha256:" + "a" * 64 + "\n",
-                                  "sha512:" + "a" * 64, " sha256:" + "a" * 64, "sha256:" + "١" * 64])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["", "sha256:", "sha256:" + "A" * 64, "sha256:" + "a" * 63, "sha256:" + "a" * 64 + "\n", "sha512:" + "a" * 64,
+     " sha256:" + "a" * 64, "sha256:" + "١" * 64],
+)  # fmt: skip
 def test_other_digest_texts_are_refused(text: str) -> None:
     with pytest.raises(Malformed) as refused:
         digest_raw(text)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jws
+from joserfc.errors import BadSignatureError
 from joserfc.jwk import OKPKey
 
 from settlement.core.errors import Malformed, Unauthenticated
@@ -128,7 +129,7 @@ def test_wycheproof() -> None:
 @pytest.mark.parametrize("algorithm", ["Ed25519", "EdDSA"])
 @pytest.mark.parametrize("typ", [None, REPORT_TYPE])
 def test_we_take_what_joserfc_signs(algorithm: str, typ: str | None) -> None:
-    key = OKPKey.import_key(KEY.jwk())
+    key = OKPKey.import_key({**KEY.jwk()})
     header: dict[str, Any] = {**GOOD, "alg": algorithm} | ({"typ": typ} if typ else {})
     protected, _, signature = jws.serialize_compact(header, BODY, key, registry=REGISTRY).split(".")
     verify_detached(f"{protected}..{signature}", BODY, KEY.public, typ)
@@ -137,14 +138,14 @@ def test_we_take_what_joserfc_signs(algorithm: str, typ: str | None) -> None:
 
 
 def test_joserfc_takes_what_we_sign() -> None:
-    key = OKPKey.import_key(KEY.public.jwk())
+    key = OKPKey.import_key({**KEY.public.jwk()})
     detached = jws.deserialize_compact(sign_detached(KEY, BODY, REPORT_TYPE), key, registry=REGISTRY, payload=BODY)
     assert detached.headers() == {**GOOD, "typ": REPORT_TYPE}
     receipt = jws.deserialize_compact(sign_compact(KEY, BODY, RECEIPT_TYPE), key, registry=REGISTRY)
     assert receipt.payload == BODY
     document: Any = {"payload": BODY.decode(), "signatures": [sign_document(KEY, BODY)]}
     assert jws.deserialize_json(document, key, registry=REGISTRY).payload == BODY
-    with pytest.raises(jws.BadSignatureError):
+    with pytest.raises(BadSignatureError):
         jws.deserialize_compact(sign_detached(OTHER, BODY), key, registry=REGISTRY, payload=BODY)
 
 
@@ -324,6 +325,17 @@ def test_document_refusals() -> None:
         with pytest.raises(Unauthenticated) as refused:
             verify_document(signature, data, lookup)
         assert refused.value.code == code
+
+
+def test_a_protected_header_is_short_wherever_it_comes() -> None:
+    for spaces, taken in [(100, True), (800, False)]:
+        protected, signature = signed(json.dumps(GOOD) + " " * spaces).split("..")
+        if taken:
+            assert verify_document({"protected": protected, "signature": signature}, BODY, lookup) == KID
+            continue
+        with pytest.raises(Unauthenticated) as refused:
+            verify_document({"protected": protected, "signature": signature}, BODY, lookup)
+        assert refused.value.code == "signature_malformed"
 
 
 def test_a_lookup_that_answers_with_another_key_is_not_trusted() -> None:

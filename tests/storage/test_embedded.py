@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import stat
@@ -230,7 +231,10 @@ def test_a_killed_keeper_takes_the_server_down_cleanly_and_the_next_user_starts_
     with EmbeddedServer.attach(home) as first:
         with psycopg.connect(first.url().replace("+psycopg", "")) as connection:
             connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
-        os.kill(parent(first.pid), signal.SIGKILL)
+        keeper = os.pidfd_open(parent(first.pid))
+        signal.pidfd_send_signal(keeper, signal.SIGKILL)
+        select.select([keeper], [], [], 60)  # a kill takes effect a little later; readable when it has
+        os.close(keeper)
         with EmbeddedServer.attach(home) as second:  # at once, while the old server is on its way out
             assert second.pid != first.pid
             assert rows(second) == 1000

@@ -1,0 +1,150 @@
+"""What was in force when: public keys, rate tables, policies. Everything here is checked as it is read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from settlement.client.lines import Fields, Wrong, equal, require
+from settlement.core import canonical, rates
+from settlement.core.errors import Malformed, Unauthenticated
+from settlement.core.ids import micros
+from settlement.core.policy import Policy
+from settlement.core.rates import RateTable
+from settlement.core.signatures import PublicKey, parse_base64url, verify_document
+
+
+@dataclass(frozen=True, slots=True)
+class PartyKey:
+    """A participant's public key, valid in ``valid_from <= t < revoked_at``."""
+
+    party: str
+    key: PublicKey
+    valid_from: datetime
+    revoked_at: datetime | None
+
+    def valid_at(self, at: datetime) -> bool:
+        """Whether signatures received at that time count."""
+        return self.valid_from <= at and (self.revoked_at is None or at < self.revoked_at)
+
+
+def jwk_key(jwk: Mapping[str, object], subject: str) -> PublicKey:
+    """The key of a public JWK. Raises Wrong ``key_malformed``."""
+    x = jwk.get("x")
+    raw = parse_base64url(x) if isinstance(x, str) else None
+    if raw is None or jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
+        raise Wrong("key_malformed", subject, "not a public Ed25519 JWK")
+    try:
+        return PublicKey(raw)
+    except (Malformed, ValueError) as error:
+        raise Wrong("key_malformed", subject, str(error)) from None
+
+
+def check_signatures(line: Fields, document: bytes, keys: Mapping[str, PublicKey], code: str) -> None:
+    """At least one signature, and each of them of a trusted key over exactly these bytes."""
+    signatures = line.objects("signatures")
+    require(bool(signatures), code, line.subject, "it has no signature")
+    for signature in signatures:
+        try:
+            verify_document(signature.plain(), document, keys.get)
+        except Unauthenticated as error:
+            raise Wrong(code, line.subject, error.detail) from None
+
+
+class Rules:
+    """Keys, rate tables and policies of an installation."""
+
+    def __init__(self) -> None:
+        self.service_keys: dict[str, PublicKey] = {}
+        self.party_keys: dict[str, PartyKey] = {}
+        self.tables: list[RateTable] = []
+        self.policies: list[tuple[Policy, str]] = []
+        self.decimals: dict[tuple[str, str], int] = {}
+        self._starts: list[int] = []
+
+    def add_service_key(self, line: Fields, trusted: frozenset[str] | None) -> None:
+        """A key of the service itself; with `trusted`, only those kids count."""
+        key = jwk_key(line.object("jwk"), line.subject)
+        equal(line.text("kid"), key.kid, "key_malformed", line.subject, "its kid")
+        require(trusted is None or key.kid in trusted, "key_not_trusted", key.kid, "not a key that you trust")
+        self.service_keys[key.kid] = key
+
+    def add_party_key(self, line: Fields, parties: Mapping[str, str]) -> None:
+        """A key of a participant that was named before."""
+        key = jwk_key(line.object("jwk"), line.subject)
+        equal(line.text("kid"), key.kid, "key_malformed", line.subject, "its kid")
+        party = line.text("party")
+        require(party in parties, "party_unknown", line.subject, f"there is no party {party}")
+        require(key.kid not in self.party_keys, "key_repeated", line.subject, "this key came before")
+        self.party_keys[key.kid] = PartyKey(party, key, line.time("valid_from"), line.time_or_none("revoked_at"))
+
+    def add_chain(self, line: Fields) -> None:
+        """The decimal places of a chain's assets."""
+        assets = line.object("assets")
+        for asset in assets:
+            self.decimals[line.text("chain"), asset] = assets.whole(asset)
+
+    def add_policy(self, line: Fields) -> None:
+        """The next policy: digest, signatures, version one above the last, never earlier than it."""
+        document = line.text("document").encode()
+        name = line.subject
+        equal(line.digest("digest"), canonical.digest(document), "policy_digest", name, "its digest")
+        try:
+            policy = Policy.parse(document)
+        except Malformed as error:
+            raise Wrong("policy_malformed", name, error.detail) from None
+        require(policy.document() == document, "policy_malformed", name, "its document is not in canonical form")
+        equal(line.whole("version"), policy.version, "policy_malformed", name, "its version")
+        last = self.policies[-1][0] if self.policies else None
+        equal(policy.version, last.version + 1 if last else 1, "policy_version", name, "its version")
+        later = last is None or policy.effective_from >= last.effective_from
+        require(later, "policy_version", name, "it is in force before the policy that it follows")
+        check_signatures(line, document, self.service_keys, "policy_signature")
+        self.policies.append((policy, canonical.digest(document)))
+
+    def add_rate_table(self, line: Fields) -> None:
+        """The next rate table: digest, signatures, version, parent, in force later than the last, never retroactive."""
+        document = line.text("document").encode()
+        name = line.subject
+        equal(line.digest("digest"), canonical.digest(document), "rate_table_digest", name, "its digest")
+        table = parse_table(document, name)
+        equal(line.whole("version"), table.version, "rate_table_malformed", name, "its version")
+        last = self.tables[-1] if self.tables else None
+        equal(table.version, last.version + 1 if last else 1, "rate_table_version", name, "its version")
+        equal(table.parent, last.digest if last else None, "rate_table_parent", name, "the digest of its parent")
+        if last is not None:
+            later = table.effective_from > last.effective_from
+            require(later, "rate_table_retroactive", name, "it is in force before the table that it follows")
+            ahead = table.effective_from >= line.time("published_at")
+            require(ahead, "rate_table_retroactive", name, "it was published after the time it is in force from")
+        check_signatures(line, document, self.service_keys, "rate_table_signature")
+        self.tables.append(table)
+        self._starts.append(micros(table.effective_from))
+
+    def table_at(self, at: datetime) -> RateTable | None:
+        """The rate table in force at a time."""
+        index = bisect_right(self._starts, micros(at)) - 1
+        return self.tables[index] if index >= 0 else None
+
+    def policy_at(self, at: datetime) -> tuple[Policy, str] | None:
+        """The policy in force at a time, and its digest."""
+        found = [pair for pair in self.policies if pair[0].effective_from <= at]
+        return found[-1] if found else None
+
+    def micro_per_unit(self, chain: str, asset: str, at: datetime) -> Fraction | None:
+        """microCU per smallest unit of an asset at a time; None when the policy or the decimals are not known."""
+        decimals, policy = self.decimals.get((chain, asset)), self.policy_at(at)
+        if decimals is None or policy is None:
+            return None
+        return policy[0].micro_per_unit(asset.partition(":")[0], decimals)
+
+
+def parse_table(document: bytes, subject: str) -> RateTable:
+    """The rate table of its document. Raises Wrong ``rate_table_malformed``."""
+    try:
+        return rates.parse(document)
+    except Malformed as error:
+        raise Wrong("rate_table_malformed", subject, error.detail) from None

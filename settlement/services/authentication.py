@@ -1,0 +1,73 @@
+"""Who is asking: by an API key, or by a signature over the request's bytes.
+
+An API key is ``cu_<26 characters>_<64 hex digits>``. The first part names the row ``key_<26 characters>``, the second
+is 256 random bits of which only the SHA-256 is kept. It may read and do what its scopes say. What changes keys or
+where money goes is signed by a registered key instead, so that a stolen API key can't do it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from settlement.core import signatures
+from settlement.core.errors import Unauthenticated
+from settlement.core.ids import Sources
+from settlement.core.keys import public_key
+from settlement.services.context import Context
+from settlement.storage import parties
+from settlement.storage.database import Connection
+from settlement.storage.parties import Key, Party
+
+SCOPES = {"consumer": ("api-keys", "funding", "read"), "provider": ("api-keys", "read")}
+"""What a first API key may do, by the kind of its owner; later ones get a part of it."""
+
+_TOKEN = re.compile(r"cu_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9a-f]{64})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The owner of a valid API key, which key it was, and what it may do."""
+
+    party: Party
+    key_id: str
+    scopes: frozenset[str]
+
+
+async def by_api_key(context: Context, token: str) -> Principal:
+    """The owner of an API key. Raises Unauthenticated ``key_unknown``: malformed, unknown, revoked, wrong secret."""
+    match = _TOKEN.fullmatch(token)
+    if match is not None:
+        key_id = f"key_{match.group(1)}"
+        async with context.database.begin() as connection:
+            found = await parties.find_api_key(connection, key_id)
+        given = sha256(match.group(2).encode()).digest()
+        if found is not None and hmac.compare_digest(found[0], given):
+            return Principal(found[2], key_id, frozenset(found[1]))
+    raise Unauthenticated("key_unknown", "this is not a valid API key")
+
+
+async def by_signature(context: Context, connection: Connection, value: str, body: bytes) -> tuple[Party, Key]:
+    """The owner of the key that signed these bytes (the value of ``x-jws-signature``) and is valid now.
+
+    Raises Unauthenticated ``signature_missing``, ``signature_malformed``, ``signature_algorithm``, ``key_unknown``
+    (unknown, not yet valid, or revoked) or ``signature_invalid``.
+    """
+    found = await parties.find_key(connection, signatures.detached_kid(value))
+    if found is None or not found[0].valid_at(context.sources.clock()):
+        raise Unauthenticated("key_unknown", "no key with that kid is registered and valid now")
+    key, party = found
+    signatures.verify_detached(value, body, public_key(key.public))
+    return party, key
+
+
+async def issue_api_key(connection: Connection, sources: Sources, party_no: int, scopes: Sequence[str]) -> str:
+    """Make an API key; the text that is returned is shown once and kept nowhere."""
+    key_id = sources.new_id("key")
+    secret = sources.entropy(32).hex()
+    hashed = sha256(secret.encode()).digest()
+    await parties.add_api_key(connection, key_id, party_no, hashed, sorted(scopes), sources.clock())
+    return f"cu_{key_id.removeprefix('key_')}_{secret}"

@@ -1,0 +1,374 @@
+"""Registration, keys, API keys and payout addresses of consumers and providers.
+
+Whatever changes a key, or where money goes, is a signed request: a detached JWS over the exact body, in which
+``purpose`` names the one call it is for and ``at`` is within five minutes of our clock. It takes effect once.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Literal, Never
+
+from settlement.chain import Asset, Unpayable
+from settlement.core import signatures
+from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Problem, Unauthenticated
+from settlement.core.keys import parse_public_jwk
+from settlement.services.authentication import SCOPES, Principal, by_signature, issue_api_key
+from settlement.services.context import Context
+from settlement.storage import governance, idempotency, parties
+from settlement.storage.database import Connection
+from settlement.storage.parties import ApiKey, Key, Party, PayoutAddress
+
+FRESH = timedelta(seconds=300)
+"""How far the ``at`` of a signed request may be from our clock."""
+MAX_NAME = 128
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """The bytes that came, the value of ``x-jws-signature``, and the member ``at`` of the bytes."""
+
+    body: bytes
+    signature: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a provider asks to be paid: a configured chain, ``CODE`` or ``CODE:issuer``, address, tag or memo id."""
+
+    chain: str
+    asset: str
+    address: str
+    reference: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A new participant. `api_key` is shown once."""
+
+    party: Party
+    kid: str
+    api_key: str
+    payout: PayoutAddress | None
+
+
+async def register_consumer(
+    context: Context, request: SignedRequest, *, key: Mapping[str, object], name: str
+) -> Registered:
+    """A new consumer with that public key, proven by its signature.
+
+    Raises Malformed (the key, the name), Unauthenticated (the signature), Conflict ``key_already_registered``.
+    """
+    return await _register(context, request, key, kind="consumer", name=name, status="active")
+
+
+async def register_provider(
+    context: Context,
+    request: SignedRequest,
+    *,
+    key: Mapping[str, object],
+    name: str,
+    status: Literal["active", "pending"],
+    account: str | None = None,
+    account_signature: str = "",
+    payout: Destination | None = None,
+) -> Registered:
+    """A new provider. `account`, a consumer account of the same company, signs the same bytes: `account_signature`.
+
+    Raises as `register_consumer`, and Forbidden ``account_not_proven``, Conflict ``account_already_linked``, Malformed
+    for a payout address that can't be paid.
+    """
+    return await _register(
+        context,
+        request,
+        key,
+        kind="provider",
+        name=name,
+        status=status,
+        account=account,
+        account_signature=account_signature,
+        payout=payout,
+    )
+
+
+async def _register(
+    context: Context,
+    request: SignedRequest,
+    jwk: Mapping[str, object],
+    *,
+    kind: Literal["consumer", "provider"],
+    name: str,
+    status: str,
+    account: str | None = None,
+    account_signature: str = "",
+    payout: Destination | None = None,
+) -> Registered:
+    now = context.sources.clock()
+    name = _clean_name(name)
+    public = parse_public_jwk(jwk)
+    signatures.verify_detached(request.signature, request.body, public)
+    _check_fresh(request, now)
+
+    async def use_case(connection: Connection) -> Registered:
+        if account is not None:
+            await _check_account(context, connection, request, account, account_signature)
+        party_id = context.sources.new_id("acc" if kind == "consumer" else "prv")
+        party = await parties.add(
+            connection, party_id=party_id, kind=kind, name=name, status=status, account_id=account, now=now
+        )
+        await parties.add_key(connection, Key(public.kid, party.no, public.raw, now, None), now)
+        address = None
+        if payout is not None:
+            address = await _add_address(context, connection, party, payout, now, request)
+        token = await issue_api_key(connection, context.sources, party.no, SCOPES[kind])
+        return Registered(party, public.kid, token, address)
+
+    return await context.database.run(use_case)
+
+
+async def set_payout_address(context: Context, request: SignedRequest, payout: Destination) -> PayoutAddress:
+    """Where the signing provider is paid from now on.
+
+    The first address, and the one that is in force anyhow (which calls off a change that waits), are in force at once;
+    any other after the policy's cool-down. Asking again for the newest one changes nothing.
+    """
+    now = context.sources.clock()
+
+    async def use_case(connection: Connection) -> PayoutAddress:
+        party = await _signed_by(context, connection, request, "set-payout-address", now)
+        if party.kind != "provider":
+            raise Forbidden("providers_only", "only providers are paid out")
+        newest = await parties.newest_payout_address(connection, party.no)
+        if newest is not None and _destination(newest) == payout:
+            return newest
+        in_force = await parties.payout_address_at(connection, party.no, now)
+        valid_from = now
+        if in_force is not None and _destination(in_force) != payout:
+            valid_from += (await governance.policy_at(connection, now)).address_cooldown
+        return await _add_address(context, connection, party, payout, valid_from, request)
+
+    return await context.database.run(use_case)
+
+
+async def add_key(
+    context: Context,
+    request: SignedRequest,
+    *,
+    party_id: str,
+    key: Mapping[str, object],
+    possession: str,
+    valid_from: datetime | None,
+) -> Key:
+    """One more public key for the party whose valid key signed; `possession` is the new key's signature of the bytes.
+
+    Raises Forbidden ``key_of_another`` when `party_id` isn't the signer, Malformed ``time_in_past``, and what
+    registration raises.
+    """
+    now = context.sources.clock()
+    public = parse_public_jwk(key)
+    signatures.verify_detached(possession, request.body, public)
+    since = _not_past(valid_from, now, "/valid_from")
+
+    async def use_case(connection: Connection) -> Key:
+        party = await _signed_by(context, connection, request, "add-key", now)
+        if party.id != party_id:
+            raise Forbidden("key_of_another", f"the signing key does not belong to {party_id}")
+        added = Key(public.kid, party.no, public.raw, since, None)
+        await parties.add_key(connection, added, now)
+        return added
+
+    return await context.database.run(use_case)
+
+
+async def revoke_key(context: Context, request: SignedRequest, *, kid: str, revoked_at: datetime | None) -> Key:
+    """Nothing signed by key `kid` of the signing party counts from `revoked_at` (default: now) on.
+
+    An earlier revocation stands. Raises NotFound ``unknown_key``, Malformed ``time_in_past``, Conflict ``last_key``
+    when there would be a time without any valid key.
+    """
+    now = context.sources.clock()
+    at = _not_past(revoked_at, now, "/revoked_at")
+
+    async def use_case(connection: Connection) -> Key:
+        party = await _signed_by(context, connection, request, "revoke-key", now)
+        keys = {key.kid: key for key in await parties.keys_of(connection, party.no)}
+        if kid not in keys:
+            raise NotFound("unknown_key", f"this participant has no key {kid}")
+        found = keys[kid]
+        end = max(at, found.valid_from)
+        if found.revoked_at is not None and found.revoked_at <= end:
+            return found
+        keys[kid] = Key(kid, found.party_no, found.public, found.valid_from, end)
+        if not _covered(keys.values(), now):
+            raise Conflict("last_key", "some time would be left without a valid key; register another one first")
+        await parties.revoke_key(connection, kid, end)
+        return keys[kid]
+
+    return await context.database.run(use_case)
+
+
+async def keys_of(context: Context, party: Party) -> list[Key]:
+    """The public keys of a party, oldest first."""
+    async with context.database.read() as connection:
+        return await parties.keys_of(connection, party.no)
+
+
+async def payout_addresses(context: Context, party: Party) -> tuple[PayoutAddress | None, PayoutAddress | None]:
+    """The payout address in force, and the one that waits for its time."""
+    now = context.sources.clock()
+    async with context.database.read() as connection:
+        in_force = await parties.payout_address_at(connection, party.no, now)
+        newest = await parties.newest_payout_address(connection, party.no)
+    return in_force, newest if newest is not None and newest.valid_from > now else None
+
+
+async def create_api_key(context: Context, principal: Principal, scopes: Sequence[str]) -> str:
+    """One more API key for the owner of an API key, with some of its scopes. Raises Forbidden ``scope_not_granted``."""
+    _check_scopes(scopes, principal.scopes)
+    async with context.database.begin() as connection:
+        return await issue_api_key(connection, context.sources, principal.party.no, scopes)
+
+
+async def recover_api_key(context: Context, request: SignedRequest, scopes: Sequence[str]) -> str:
+    """One more API key for the party that signed: how to go on when all API keys are lost."""
+    now = context.sources.clock()
+
+    async def use_case(connection: Connection) -> str:
+        party = await _signed_by(context, connection, request, "add-api-key", now)
+        _check_scopes(scopes, SCOPES[party.kind])
+        return await issue_api_key(connection, context.sources, party.no, scopes)
+
+    return await context.database.run(use_case)
+
+
+async def api_keys_of(context: Context, party: Party) -> list[ApiKey]:
+    """The API keys of a party, revoked ones too, oldest first."""
+    async with context.database.read() as connection:
+        return await parties.api_keys_of(connection, party.no)
+
+
+async def revoke_api_key(context: Context, party: Party, key_id: str) -> None:
+    """The API key is not taken any more. Raises NotFound ``unknown_key``, also for another party's."""
+    async with context.database.begin() as connection:
+        if not await parties.revoke_api_key(connection, key_id, party.no, context.sources.clock()):
+            raise NotFound("unknown_key", "this participant has no such API key")
+
+
+async def _signed_by(
+    context: Context, connection: Connection, request: SignedRequest, purpose: str, now: datetime
+) -> Party:
+    """The party behind a signed request, which is locked and whose request is used up by this transaction."""
+    party, _ = await by_signature(context, connection, request.signature, request.body)
+    _check_fresh(request, now)
+    await parties.lock(connection, party.no)
+    # Again, behind the lock: another request may have revoked the key while this one waited.
+    party, key = await by_signature(context, connection, request.signature, request.body)
+    await idempotency.use_once(connection, key.kid, purpose, sha256(request.body).digest(), now)
+    return party
+
+
+async def _check_account(
+    context: Context, connection: Connection, request: SignedRequest, account: str, account_signature: str
+) -> None:
+    try:
+        owner, _ = await by_signature(context, connection, account_signature, request.body)
+    except Unauthenticated as error:
+        detail = f"x-jws-signature-account must be a signature of this body by a key of {account}: {error.detail}"
+        raise Forbidden("account_not_proven", detail) from error
+    if owner.id != account or owner.kind != "consumer":
+        raise Forbidden("account_not_proven", f"the key of x-jws-signature-account is not one of consumer {account}")
+
+
+async def _add_address(
+    context: Context,
+    connection: Connection,
+    party: Party,
+    payout: Destination,
+    valid_from: datetime,
+    request: SignedRequest,
+) -> PayoutAddress:
+    now = context.sources.clock()
+    decimals = _check_destination(context, payout)
+    policy = await governance.policy_at(connection, now)
+    if policy.micro_per_unit(Asset.parse(payout.asset).code, decimals) is None:
+        _refuse("asset", "asset_not_paid", f"no payouts are made in {payout.asset}; the policy gives it no value")
+    address = PayoutAddress(payout.chain, payout.asset, payout.address, payout.reference, valid_from)
+    await parties.add_payout_address(connection, party.no, address, request.body, request.signature)
+    return address
+
+
+def _check_destination(context: Context, payout: Destination) -> int:
+    """The decimal places of the asset of a destination that the chain's adapter takes."""
+    adapter = context.chains.get(payout.chain)
+    if adapter is None:
+        known = ", ".join(sorted(context.chains))
+        _refuse("chain", "unknown_chain", f"this service does not settle on that chain, but on {known}")
+    decimals = adapter.facts.assets.get(Asset.parse(payout.asset))
+    if decimals is None:
+        known = ", ".join(sorted(asset.text for asset in adapter.facts.assets))
+        _refuse("asset", "unknown_asset", f"this service has no such asset on {payout.chain}, but {known}")
+    if payout.reference is not None and not 0 <= payout.reference < 1 << adapter.facts.reference_bits:
+        _refuse("reference", "reference_out_of_range", f"a reference has {adapter.facts.reference_bits} bits")
+    try:
+        adapter.check_address(payout.address)
+    except Unpayable as error:
+        _refuse("address", "address_malformed", f"this is not an address of {payout.chain} ({error.code})")
+    if payout.address == adapter.treasury:
+        _refuse("address", "address_ours", "this is the service's own address")
+    return decimals
+
+
+def _refuse(member: str, code: str, detail: str) -> Never:
+    raise Malformed(code, detail, (Problem(f"/payout/{member}", code, detail),))
+
+
+def _destination(address: PayoutAddress) -> Destination:
+    return Destination(address.chain, address.asset, address.address, address.reference)
+
+
+def _check_fresh(request: SignedRequest, now: datetime) -> None:
+    if abs(request.at - now) > FRESH:
+        raise Unauthenticated("signature_expired", "`at` must be within 300 seconds of our clock; sign a new request")
+
+
+def _check_scopes(scopes: Sequence[str], granted: Collection[str]) -> None:
+    missing = sorted(set(scopes) - set(granted))
+    if missing:
+        raise Forbidden(
+            "scope_not_granted", f"{', '.join(missing)} can't be given; there are {', '.join(sorted(granted))}"
+        )
+
+
+def _not_past(at: datetime | None, now: datetime, pointer: str) -> datetime:
+    if at is None:
+        return now
+    if at < now:
+        detail = "keys begin and end now or later; what was signed before keeps its meaning"
+        raise Malformed("time_in_past", detail, (Problem(pointer, "time_in_past", detail),))
+    return at
+
+
+def _covered(keys: Collection[Key], since: datetime) -> bool:
+    """Whether from `since` on there is at every time a key that is valid."""
+    at = since
+    while True:
+        ends = [key.revoked_at for key in keys if key.valid_at(at)]
+        if not ends:
+            return False
+        known = [end for end in ends if end is not None]
+        if len(known) < len(ends):
+            return True
+        at = max(known)
+
+
+def _clean_name(name: str) -> str:
+    clean = unicodedata.normalize("NFC", name)
+    if len(clean) > MAX_NAME or not clean.isprintable():
+        detail = f"a name has at most {MAX_NAME} printable characters"
+        raise Malformed("name_malformed", detail, (Problem("/name", "name_malformed", detail),))
+    return clean

@@ -1,0 +1,126 @@
+"""`proof/1`: that one record, position or balance is under a checkpoint, and the checkpoint on chain.
+
+A proof carries everything that its check needs but trust in a key and a look at the chain. The leaf is rebuilt from the
+stored evidence and checked against the signed root before it is handed out: a proof that leaves here holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from uuid import UUID
+
+from settlement.core import liabilities, merkle, times
+from settlement.core.canonical import encode
+from settlement.core.errors import Broken, NotFound
+from settlement.core.leaves import report_leaves
+from settlement.core.liabilities import Sum
+from settlement.services.context import Context
+from settlement.storage import checkpoints, positions, trees, usage_leaves
+from settlement.storage.checkpoints import Stored
+from settlement.storage.database import Connection
+
+Document = dict[str, Any]
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+async def record_proof(context: Context, provider_id: str, record_id: str) -> Document:
+    """The proof of one charged usage record, by the provider's id and the record's own.
+
+    Raises NotFound ``record_unknown``, or ``record_not_checkpointed`` while its window has no checkpoint yet.
+    """
+    async with context.database.read() as connection:
+        if not _UUID.fullmatch(record_id):
+            raise NotFound("record_unknown", "a usage record's id is a UUID in lower case")
+        found = await usage_leaves.find(connection, provider_id, UUID(record_id))
+        if found is None:
+            raise NotFound("record_unknown", f"{provider_id} has no charged usage record {record_id}")
+        stored = await checkpoints.find(connection, found.window_no)
+        if stored is None or found.key is None:
+            raise NotFound("record_not_checkpointed", f"window win_{found.window_no} has no checkpoint yet")
+        keys = {found.consumer: found.key}
+        report = found.report
+        digest = f"sha256:{report.digest.hex()}"
+        (leaf,) = report_leaves(report.body, digest=digest, window=found.window_no, lines=report.lines, keys=keys)
+        previous = await checkpoints.find(connection, found.window_no - 1)
+        before = 0 if previous is None else previous.tree_size
+        before += await usage_leaves.leaves_before(connection, found.window_no, found.journal_seq)
+        index = before + report.lines[0].line - found.refused_before
+        path = await trees.inclusion(connection, index, stored.tree_size)
+        root = bytes.fromhex(json.loads(stored.document)["records"]["root"])
+        _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, stored.tree_size, path, root), "records", index)
+        where = {"leaf": leaf.decode(), "index": index, "size": stored.tree_size, "path": [node.hex() for node in path]}
+        return await _document(context, connection, stored, "records", where)
+
+
+async def position_proof(context: Context, window_no: int, party: str) -> Document:
+    """The proof of a party's position in a window.
+
+    Raises NotFound ``unknown_checkpoint``, or ``position_unknown`` when the party has none in that window.
+    """
+    async with context.database.read() as connection:
+        stored = await checkpoints.get(connection, window_no)
+        leaves = {found.party: found.leaf() for found in await positions.of_window(connection, window_no)}
+        if party not in leaves:
+            raise NotFound("position_unknown", f"{party} has no position in window win_{window_no}")
+        index = list(leaves).index(party)
+        hashes = [merkle.leaf_hash(leaf) for leaf in leaves.values()]
+        path = merkle.inclusion_path(index, hashes)
+        root = bytes.fromhex(json.loads(stored.document)["positions"]["root"])
+        _check(merkle.verify_inclusion(hashes[index], index, len(hashes), path, root), "positions", index)
+        leaf = leaves[party].decode()
+        where = {"leaf": leaf, "index": index, "size": len(hashes), "path": [node.hex() for node in path]}
+        return await _document(context, connection, stored, "positions", where)
+
+
+async def liability_proof(context: Context, window_no: int, account: str) -> Document:
+    """The proof that an account's balance is counted in a checkpoint's liabilities.
+
+    Raises NotFound ``unknown_checkpoint``, or ``liability_unknown`` when nothing was owed to the account then.
+    """
+    async with context.database.read() as connection:
+        stored = await checkpoints.get(connection, window_no)
+        entries = stored.liability_entries()
+        index = next((at for at, entry in enumerate(entries) if entry.account == account), None)
+        if index is None:
+            raise NotFound("liability_unknown", f"nothing was owed to {account} at the checkpoint of win_{window_no}")
+        entry, path = entries[index], liabilities.path(index, entries)
+        stated = json.loads(stored.document)["liabilities"]
+        root = Sum(int(stated["total"]), bytes.fromhex(stated["root"]))
+        _check(liabilities.verify(entry, index, len(entries), path, root), "liabilities", index)
+        leaf = {"account": entry.account, "amount": str(entry.amount), "salt": entry.salt.hex()}
+        siblings = [{"sum": str(sibling.amount), "hash": sibling.hash.hex()} for sibling in path]
+        where = {"leaf": encode(leaf).decode(), "index": index, "size": len(entries), "path": siblings}
+        return await _document(context, connection, stored, "liabilities", where)
+
+
+def _check(holds: bool, tree: str, index: int) -> None:
+    if not holds:
+        raise Broken("proof_mismatch", f"the evidence of leaf {index} is not what the checkpoint's {tree} commit to")
+
+
+async def _document(context: Context, connection: Connection, stored: Stored, tree: str, where: Document) -> Document:
+    anchors = [
+        {
+            "chain": anchor.chain,
+            "network": anchor.network,
+            "tx": anchor.tx,
+            "ledger": anchor.ledger,
+            "closed_at": times.text(anchor.closed_at),
+        }
+        for anchor in await checkpoints.anchors(connection, stored.window_no)
+    ]
+    return {
+        "type": "proof/1",
+        "tree": tree,
+        **where,
+        "checkpoint": {
+            "window": stored.window_no,
+            "document": stored.document.decode(),
+            "signatures": list(stored.signatures),
+        },
+        "anchors": anchors,
+        "service_key": context.key.public.jwk(),
+    }

@@ -1,0 +1,114 @@
+"""Checkpoints, the salts under them, and the balances that they state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import zstandard
+from sqlalchemy import Row, insert, select, text
+
+from settlement.core import canonical
+from settlement.core.errors import NotFound
+from settlement.core.ids import Entropy
+from settlement.core.journal import Head
+from settlement.core.liabilities import SALT_SIZE, Entry
+from settlement.storage.database import Connection
+from settlement.storage.tables import chain_order, chain_state, checkpoint
+
+_BALANCES = text("""
+SELECT h.seq, h.hash, a.id, a.settled
+FROM journal_head h LEFT JOIN account a ON a.kind IN ('consumer', 'provider', 'transit') AND a.settled > 0
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A checkpoint on file: its canonical bytes, their digest and signatures, and the size of the record tree."""
+
+    window_no: int
+    digest: bytes
+    document: bytes
+    signatures: Sequence[dict[str, str]]
+    tree_size: int
+    liabilities: bytes
+    created_at: datetime
+
+    def liability_entries(self) -> list[Entry]:
+        """The leaves of the liabilities tree, in order."""
+        leaves = json.loads(zstandard.ZstdDecompressor().decompress(self.liabilities))
+        return [Entry(account, int(amount), bytes.fromhex(salt)) for account, amount, salt in leaves]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """A transaction, in a final ledger, that carries a checkpoint's digest."""
+
+    chain: str
+    network: str
+    tx: str
+    ledger: int
+    closed_at: datetime
+
+
+async def liabilities(connection: Connection, entropy: Entropy) -> tuple[Head, list[Entry]]:
+    """The journal's head and, as of that entry, what is owed: every balance above zero of consumers, providers and
+    transit, in the order of account ids, each with a fresh salt. One statement, hence one snapshot."""
+    rows = (await connection.execute(_BALANCES)).all()
+    owed = sorted((row.id, row.settled) for row in rows if row.id is not None)
+    salts = entropy(SALT_SIZE * len(owed))
+    entries = [
+        Entry(account, amount, salts[at * SALT_SIZE : (at + 1) * SALT_SIZE])
+        for at, (account, amount) in enumerate(owed)
+    ]
+    return Head(rows[0].seq, rows[0].hash), entries
+
+
+def pack_liabilities(entries: Sequence[Entry]) -> bytes:
+    """The leaves as they are stored: zstd of canonical JSON, a list of [account, amount, salt]."""
+    listed = canonical.encode([[entry.account, str(entry.amount), entry.salt.hex()] for entry in entries])
+    return zstandard.ZstdCompressor().compress(listed)
+
+
+async def store(connection: Connection, made: Stored) -> None:
+    """Write a window's checkpoint."""
+    values = {name: getattr(made, name) for name in Stored.__slots__}
+    await connection.execute(insert(checkpoint).values(values))
+
+
+async def find(connection: Connection, window_no: int) -> Stored | None:
+    """A window's checkpoint, if it has one yet."""
+    row = (await connection.execute(select(checkpoint).where(checkpoint.c.window_no == window_no))).first()
+    return None if row is None else _stored(row)
+
+
+async def get(connection: Connection, window_no: int) -> Stored:
+    """A window's checkpoint. Raises NotFound ``unknown_checkpoint``."""
+    found = await find(connection, window_no)
+    if found is None:
+        raise NotFound("unknown_checkpoint", f"window win_{window_no} has no checkpoint yet")
+    return found
+
+
+async def anchors(connection: Connection, window_no: int) -> list[Anchored]:
+    """The final transactions that carry the digest of a window's checkpoint."""
+    query = (
+        select(
+            chain_order.c.chain,
+            chain_state.c.network,
+            chain_order.c.tx_id,
+            chain_order.c.ledger,
+            chain_order.c.ended_at,
+        )
+        .join(chain_state, chain_state.c.chain == chain_order.c.chain)
+        .where(chain_order.c.kind == "anchor", chain_order.c.window_no == window_no, chain_order.c.state == "settled")
+        .order_by(chain_order.c.chain)
+    )
+    return [Anchored(*row) for row in await connection.execute(query)]
+
+
+def _stored(row: Row[Any]) -> Stored:
+    return Stored(**{name: getattr(row, name) for name in Stored.__slots__})

@@ -1,0 +1,222 @@
+"""Money coming in: what is known of each chain, funding intents, and deposits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from settlement.storage.database import Connection
+from settlement.storage.tables import chain_state, deposit, funding_intent, party
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """A chain as it was found at first, and how far its deposits have been read. `tag_key` is secret."""
+
+    chain: str
+    network: str
+    treasury: str
+    cursor: str | None
+    tip: int
+    tip_at: datetime
+    tag_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A reference that a consumer may pay with; a deposit that carries it is credited to that consumer."""
+
+    id: str
+    party_no: int
+    party_id: str
+    chain: str
+    asset: str
+    amount: int | None
+    reference: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeposit:
+    """A deposit on record. `party_no` is None and `credited` zero while it is in suspense."""
+
+    id: str
+    chain: str
+    tx: str
+    tx_index: int
+    asset: str
+    amount: int
+    sender: str
+    reference: int | None
+    ledger: int
+    closed_at: datetime
+    party_no: int | None
+    credited: int
+    micro_per_unit: str | None
+    entry_seq: int
+
+
+async def state(connection: Connection, chain: str, *, lock: bool = False) -> ChainState | None:
+    """What is known of a chain; with `lock`, nobody else reads deposits of it until the transaction ends."""
+    query = select(chain_state).where(chain_state.c.chain == chain)
+    row = (await connection.execute(query.with_for_update() if lock else query)).first()
+    if row is None:
+        return None
+    return ChainState(row.chain, row.network, row.treasury, row.cursor, row.tip, row.tip_at, row.tag_key)
+
+
+async def add_state(connection: Connection, found: ChainState) -> bool:
+    """Record a chain at its first start; False when another process has just done so."""
+    statement = upsert(chain_state).values(
+        chain=found.chain,
+        network=found.network,
+        treasury=found.treasury,
+        cursor=found.cursor,
+        tip=found.tip,
+        tip_at=found.tip_at,
+        tag_key=found.tag_key,
+    )
+    return (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1
+
+
+async def move_cursor(connection: Connection, chain: str, cursor: str, tip: int, tip_at: datetime) -> None:
+    """Deposits up to `cursor` are on record. The tip never goes back, whatever a node that lags says."""
+    values = {
+        "cursor": cursor,
+        "tip": func.greatest(chain_state.c.tip, tip),
+        "tip_at": func.greatest(chain_state.c.tip_at, tip_at),
+    }
+    await connection.execute(update(chain_state).where(chain_state.c.chain == chain).values(values))
+
+
+# --- intents ----------------------------------------------------------------------------------------------------------
+
+
+async def next_intent(connection: Connection) -> int:
+    """A number that no intent has had before and none will have again, even if this transaction is rolled back."""
+    query = text("SELECT nextval(pg_get_serial_sequence('funding_intent', 'no'))")
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def add_intent(connection: Connection, intent: Intent) -> bool:
+    """A new intent; False when its reference is taken."""
+    statement = upsert(funding_intent).values(
+        id=intent.id,
+        party_no=intent.party_no,
+        chain=intent.chain,
+        asset=intent.asset,
+        amount=intent.amount,
+        reference=intent.reference,
+        created_at=intent.created_at,
+    )
+    return (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1
+
+
+async def intents(connection: Connection, chain: str, references: Collection[int]) -> dict[int, Intent]:
+    """The intents with these references, by reference."""
+    query = (
+        select(funding_intent, party.c.id.label("party_id"))
+        .join(party, party.c.no == funding_intent.c.party_no)
+        .where(funding_intent.c.chain == chain, funding_intent.c.reference.in_(references))
+    )
+    return {
+        row.reference: Intent(
+            row.id, row.party_no, row.party_id, row.chain, row.asset, row.amount, row.reference, row.created_at
+        )
+        for row in await connection.execute(query)
+    }
+
+
+# --- deposits ---------------------------------------------------------------------------------------------------------
+
+
+async def known(connection: Connection, chain: str, ids: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Which of these (transaction, index) are on record."""
+    found = select(deposit.c.tx, deposit.c.tx_index).where(
+        deposit.c.chain == chain, tuple_(deposit.c.tx, deposit.c.tx_index).in_(list(ids))
+    )
+    return {(row.tx, row.tx_index) for row in await connection.execute(found)} if ids else set()
+
+
+async def add_deposit(connection: Connection, found: StoredDeposit) -> None:
+    """A new deposit. The unique key (chain, transaction, index) lets it be credited once."""
+    await connection.execute(
+        insert(deposit).values(
+            id=found.id,
+            chain=found.chain,
+            tx=found.tx,
+            tx_index=found.tx_index,
+            asset=found.asset,
+            amount=found.amount,
+            sender=found.sender,
+            reference=found.reference,
+            ledger=found.ledger,
+            closed_at=found.closed_at,
+            party_no=found.party_no,
+            credited=found.credited,
+            micro_per_unit=found.micro_per_unit,
+            entry_seq=found.entry_seq,
+        )
+    )
+
+
+async def lock_deposit(connection: Connection, deposit_id: str) -> StoredDeposit | None:
+    """One deposit, locked."""
+    row = (await connection.execute(select(deposit).where(deposit.c.id == deposit_id).with_for_update())).first()
+    return None if row is None else _deposit(row)
+
+
+async def credit(connection: Connection, deposit_id: str, party_no: int, credited: int, micro_per_unit: str) -> None:
+    """A locked deposit leaves suspense."""
+    statement = update(deposit).where(deposit.c.id == deposit_id)
+    await connection.execute(
+        statement.values(party_no=party_no, credited=credited, micro_per_unit=micro_per_unit)
+    )
+
+
+async def of_party(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[StoredDeposit]:
+    """A consumer's deposits from the newest down, those with ids below `before`."""
+    query = select(deposit).where(deposit.c.party_no == party_no).order_by(deposit.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(deposit.c.id < before)
+    return [_deposit(row) for row in await connection.execute(query)]
+
+
+async def in_suspense(connection: Connection) -> list[StoredDeposit]:
+    """Deposits that belong to nobody yet, oldest first."""
+    query = select(deposit).where(deposit.c.party_no.is_(None)).order_by(deposit.c.id)
+    return [_deposit(row) for row in await connection.execute(query)]
+
+
+async def received_after(connection: Connection, chain: str, ledger: int) -> dict[str, int]:
+    """Per asset, what deposits in ledgers after `ledger` brought."""
+    query = (
+        select(deposit.c.asset, func.sum(deposit.c.amount).label("amount"))
+        .where(deposit.c.chain == chain, deposit.c.ledger > ledger)
+        .group_by(deposit.c.asset)
+    )
+    return {row.asset: int(row.amount) for row in await connection.execute(query)}
+
+
+def _deposit(row: Row[Any]) -> StoredDeposit:
+    return StoredDeposit(
+        row.id,
+        row.chain,
+        row.tx,
+        row.tx_index,
+        row.asset,
+        row.amount,
+        row.sender,
+        row.reference,
+        row.ledger,
+        row.closed_at,
+        row.party_no,
+        row.credited,
+        row.micro_per_unit,
+        row.entry_seq,
+    )

@@ -1,0 +1,177 @@
+"""Payouts: what each provider is sent for a window, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, update
+
+from settlement.core import states
+from settlement.core.states import PayoutState
+from settlement.storage.database import Connection
+from settlement.storage.tables import party, payout, payout_address, position
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a window's position says that a provider is to be sent: `micro` microCU as `amount` units of the asset.
+
+    `address` is the one in force at the asked time, None when there is none for that chain and asset.
+    """
+
+    party_no: int
+    party_id: str
+    chain: str
+    asset: str
+    amount: int
+    micro: int
+    address: str | None
+    reference: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """Money on its way to a provider; `transfer` is its place in the order that carries it."""
+
+    id: str
+    window_no: int
+    party_no: int
+    party_id: str
+    chain: str
+    asset: str
+    amount: int
+    micro: int
+    address: str
+    reference: int | None
+    state: PayoutState
+    order_id: str | None
+    transfer: int | None
+    detail: str | None
+    created_at: datetime
+
+
+async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]:
+    """The positions of a window that end in a payout, by party id, with the addresses in force at a time."""
+    in_force = (
+        select(payout_address)
+        .where(payout_address.c.party_no == party.c.no, payout_address.c.valid_from <= at)
+        .order_by(payout_address.c.valid_from.desc(), payout_address.c.no.desc())
+        .limit(1)
+        .lateral("in_force")
+    )
+    same = (in_force.c.chain == position.c.chain) & (in_force.c.asset == position.c.asset)
+    query = (
+        select(position, party.c.no.label("party_no"), in_force.c.address, in_force.c.reference)
+        .join(party, party.c.id == position.c.party)
+        .outerjoin(in_force, same)
+        .where(position.c.window_no == window_no, position.c.payout > 0)
+        .order_by(position.c.party)
+    )
+    return [
+        Due(row.party_no, row.party, row.chain, row.asset, row.amount, row.payout, row.address, row.reference)
+        for row in await connection.execute(query)
+    ]
+
+
+async def add(connection: Connection, planned: Sequence[Payout]) -> None:
+    """New payouts. The unique key (window, party, asset) lets a window be planned once."""
+    rows = [
+        {
+            "id": found.id,
+            "window_no": found.window_no,
+            "party_no": found.party_no,
+            "chain": found.chain,
+            "asset": found.asset,
+            "amount": found.amount,
+            "micro": found.micro,
+            "address": found.address,
+            "reference": found.reference,
+            "state": found.state,
+            "created_at": found.created_at,
+        }
+        for found in planned
+    ]
+    if rows:
+        await connection.execute(insert(payout), rows)
+
+
+async def of_window(connection: Connection, window_no: int) -> list[Payout]:
+    """All payouts of a window, oldest first."""
+    return await _listed(connection, _SELECT.where(payout.c.window_no == window_no).order_by(payout.c.id))
+
+
+async def of_order(connection: Connection, order_id: str, *, lock: bool = False) -> list[Payout]:
+    """The payouts that an order carries, in the order of its transfers."""
+    query = _SELECT.where(payout.c.order_id == order_id).order_by(payout.c.transfer)
+    return await _listed(connection, query.with_for_update(of=payout) if lock else query)
+
+
+async def of_party(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[Payout]:
+    """A provider's payouts from the newest down, those with ids below `before`."""
+    query = _SELECT.where(payout.c.party_no == party_no).order_by(payout.c.id.desc()).limit(limit)
+    return await _listed(connection, query if before is None else query.where(payout.c.id < before))
+
+
+async def next_batch(connection: Connection, chain: str, limit: int) -> list[Payout]:
+    """Up to `limit` payouts of one window, the oldest that has planned ones, locked; skips what others hold."""
+    waiting = (payout.c.chain == chain) & (payout.c.state == "planned")
+    oldest = select(func.min(payout.c.window_no)).where(waiting).scalar_subquery()
+    query = _SELECT.where(waiting, payout.c.window_no == oldest).order_by(payout.c.id).limit(limit)
+    return await _listed(connection, query.with_for_update(of=payout, skip_locked=True))
+
+
+async def waiting(connection: Connection, chain: str) -> int:
+    """How many payouts have no order yet."""
+    query = select(func.count()).where(payout.c.chain == chain, payout.c.state == "planned")
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def assign(connection: Connection, batch: Sequence[Payout], order_id: str) -> None:
+    """Make locked payouts the transfers of an order, in this order."""
+    for index, found in enumerate(batch):
+        await _set(connection, found, "ordered", order_id=order_id, transfer=index)
+
+
+async def give_back(connection: Connection, found: Payout, detail: str) -> None:
+    """The order of a locked payout failed without its fault; it waits for the next one."""
+    await _set(connection, found, "planned", order_id=None, transfer=None, detail=detail)
+
+
+async def end(connection: Connection, found: Payout, state: PayoutState, detail: str | None = None) -> None:
+    """A locked payout is settled or failed, for good."""
+    await _set(connection, found, state, detail=detail)
+
+
+async def _set(connection: Connection, found: Payout, state: PayoutState, **columns: Any) -> None:
+    states.step_payout(found.state, state)
+    await connection.execute(update(payout).where(payout.c.id == found.id).values(state=state, **columns))
+
+
+_SELECT = select(payout, party.c.id.label("party_id")).join(party, party.c.no == payout.c.party_no)
+
+
+async def _listed(connection: Connection, query: Any) -> list[Payout]:
+    return [_payout(row) for row in await connection.execute(query)]
+
+
+def _payout(row: Row[Any]) -> Payout:
+    return Payout(
+        row.id,
+        row.window_no,
+        row.party_no,
+        row.party_id,
+        row.chain,
+        row.asset,
+        row.amount,
+        row.micro,
+        row.address,
+        row.reference,
+        row.state,
+        row.order_id,
+        row.transfer,
+        row.detail,
+        row.created_at,
+    )

@@ -1,0 +1,110 @@
+"""The usage-record tree as rows of tiles (`core.tiles`): it grows, and a proof of it reads a few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import select, tuple_
+
+from settlement.core import tiles
+from settlement.core.errors import Broken
+from settlement.core.merkle import Range, inclusion_ranges, peak_ranges
+from settlement.core.tiles import TILE_LEVELS, TILE_WIDTH, Tile
+from settlement.storage.database import Connection, raw_cursor
+from settlement.storage.tables import tree_tile
+
+Place = tuple[int, int]
+
+_STORE = """
+INSERT INTO tree_tile (level, index, hashes)
+SELECT * FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[], %(hashes)s::bytea[])
+ON CONFLICT (level, index) DO UPDATE SET hashes = excluded.hashes
+WHERE substr(excluded.hashes, 1, length(tree_tile.hashes)) = tree_tile.hashes
+"""
+
+
+class Growth:
+    """A tree while leaves are appended to it: only the last tile of each level is kept in memory."""
+
+    def __init__(self, size: int, last: dict[Place, bytes]) -> None:
+        self.size = size
+        self._last = last
+
+    def append(self, leaf_hashes: Sequence[bytes]) -> list[Tile]:
+        """Append leaves and take the tiles that became full; store them."""
+        full = []
+        for tile in tiles.append(self.size, self._read, leaf_hashes):
+            if len(tile.hashes) == TILE_WIDTH * 32:
+                self._last.pop((tile.level, tile.index), None)
+                full.append(tile)
+            else:
+                self._last[tile.level, tile.index] = tile.hashes
+        self.size += len(leaf_hashes)
+        return full
+
+    def rest(self) -> list[Tile]:
+        """The partial tiles at the end; store them when all leaves are in."""
+        return [Tile(level, index, hashes) for (level, index), hashes in sorted(self._last.items())]
+
+    def _read(self, level: int, index: int) -> bytes:
+        return self._last.get((level, index), b"")
+
+
+async def growth(connection: Connection, size: int) -> Growth:
+    """The stored tree of that size, ready to be appended to."""
+    places: list[Place] = []
+    level = 0
+    while entries := size >> TILE_LEVELS * level:
+        if entries % TILE_WIDTH:
+            places.append((level, entries // TILE_WIDTH))
+        level += 1
+    stored = await _read(connection, places)
+    widths = {place: (size >> TILE_LEVELS * place[0]) % TILE_WIDTH * 32 for place in places}
+    return Growth(size, {place: stored.get(place, b"")[:width] for place, width in widths.items()})
+
+
+async def store(connection: Connection, grown: Sequence[Tile]) -> None:
+    """Write tiles. A stored tile may only grow: raises Broken ``tree_rewritten`` when one would change."""
+    if not grown:
+        return
+    values = {
+        "levels": [tile.level for tile in grown],
+        "indexes": [tile.index for tile in grown],
+        "hashes": [tile.hashes for tile in grown],
+    }
+    async with raw_cursor(connection) as cursor:
+        await cursor.execute(_STORE, values)
+        if cursor.rowcount != len(grown):
+            raise Broken(
+                "tree_rewritten", "the usage-record tree on file is not the beginning of the tree to be stored"
+            )
+
+
+async def root(connection: Connection, size: int) -> bytes:
+    """The root of the first `size` leaves, from the tiles on file."""
+    stored = await _read(connection, _places([(0, size)]))
+    return tiles.root(size, lambda level, index: stored.get((level, index), b""))
+
+
+async def inclusion(connection: Connection, index: int, size: int) -> list[bytes]:
+    """The path of leaf `index` in the tree of `size`; one query for O(log size) tiles."""
+    stored = await _read(connection, _places(inclusion_ranges(index, size)))
+    return tiles.inclusion(index, size, lambda level, place: stored.get((level, place), b""))
+
+
+def _places(spans: Iterable[Range]) -> list[Place]:
+    """The tiles that hold the roots of the perfect subtrees of these leaf ranges."""
+    found = set()
+    for span in spans:
+        for begin, end in peak_ranges(*span):
+            level = ((end - begin).bit_length() - 1) // TILE_LEVELS
+            found.add((level, begin >> TILE_LEVELS * (level + 1)))
+    return sorted(found)
+
+
+async def _read(connection: Connection, places: Sequence[Place]) -> dict[Place, bytes]:
+    if not places:
+        return {}
+    columns = (tree_tile.c.level, tree_tile.c.index)
+    rows = await connection.execute(select(tree_tile).where(tuple_(*columns).in_(places)))
+    return {(row.level, row.index): row.hashes for row in rows}

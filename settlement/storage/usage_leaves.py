@@ -1,0 +1,156 @@
+"""What the leaves of a window's usage records are made of: signed bodies, charged lines, and salt keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from settlement.core.checkpoints import SALT_KEY_SIZE
+from settlement.core.errors import Broken
+from settlement.core.ids import Entropy
+from settlement.core.leaves import ChargedLine
+from settlement.storage.database import Connection, Cursor, raw_cursor
+from settlement.storage.tables import party, record_salt, usage_record, usage_report
+from settlement.storage.usage import decompress
+
+BATCH_RECORDS = 10_000
+BATCH_BYTES = 4 * 1024 * 1024
+"""How much is read at a time: at least one report, at most this many records and bytes of stored bodies of several."""
+_PAGE = 1_000
+
+_HEADS = """
+SELECT no, journal_seq, accepted, octet_length(body) FROM usage_report
+WHERE window_no = %(window)s AND journal_seq > %(after)s AND accepted > 0 ORDER BY journal_seq LIMIT %(limit)s
+"""
+
+_BODIES = "SELECT no, digest, accepted, body FROM usage_report WHERE no = ANY(%(numbers)s) ORDER BY journal_seq"
+
+_LINES = """
+SELECT report_no, line, uuid_send(id), charge_pico, rates_version FROM usage_record
+WHERE window_no = %(window)s AND report_no BETWEEN %(first)s AND %(last)s AND report_no = ANY(%(numbers)s)
+ORDER BY report_no, line
+"""
+
+_KEYS = """
+INSERT INTO record_salt (window_no, consumer_no, key)
+SELECT %(window)s, c.no, c.key FROM unnest(%(consumers)s::int[], %(keys)s::bytea[]) AS c(no, key)
+"""
+
+_CONSUMERS = """
+SELECT p.no, p.id FROM party p
+WHERE p.no IN (SELECT consumer_no FROM obligation WHERE window_no = %(window)s) ORDER BY p.no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLines:
+    """A report's signed body, its digest, and the lines that were charged, in order."""
+
+    digest: bytes
+    body: bytes
+    lines: Sequence[ChargedLine]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvidence:
+    """Where one record is: its report, its line in it, and the salt key; the key is None before the checkpoint."""
+
+    window_no: int
+    report_no: int
+    journal_seq: int
+    report: ReportLines
+    refused_before: int
+    consumer: str
+    key: bytes | None
+
+
+async def make_salt_keys(connection: Connection, window_no: int, entropy: Entropy) -> dict[str, bytes]:
+    """A fresh salt key for each consumer with usage in the window, by consumer id."""
+    async with raw_cursor(connection) as cursor:
+        await cursor.execute(_CONSUMERS, {"window": window_no})
+        consumers = await cursor.fetchall()
+        drawn = entropy(SALT_KEY_SIZE * len(consumers))
+        keys = [drawn[at : at + SALT_KEY_SIZE] for at in range(0, len(drawn), SALT_KEY_SIZE)]
+        values = {"window": window_no, "consumers": [no for no, _ in consumers], "keys": keys}
+        await cursor.execute(_KEYS, values)
+    return {name: key for (_, name), key in zip(consumers, keys, strict=True)}
+
+
+async def stream(connection: Connection, window_no: int) -> AsyncIterator[ReportLines]:
+    """The window's reports that have charged lines, in journal order, a bounded batch in memory at a time.
+
+    Raises Broken ``evidence_mismatch`` when a report hasn't as many records on file as it says were accepted.
+    """
+    async with raw_cursor(connection) as cursor:
+        async for numbers in _batches(cursor, window_no):
+            async for report in _reports(cursor, window_no, numbers):
+                yield report
+
+
+async def find(connection: Connection, provider_id: str, record_id: UUID) -> RecordEvidence | None:
+    """The evidence of one record of a provider."""
+    consumer, provider = party.alias(), party.alias()
+    key = select(record_salt.c.key).where(
+        record_salt.c.window_no == usage_record.c.window_no, record_salt.c.consumer_no == usage_record.c.consumer_no
+    )
+    query = (
+        select(usage_record, usage_report.c.journal_seq, usage_report.c.digest, usage_report.c.body)
+        .add_columns(usage_report.c.refusals, consumer.c.id.label("consumer"), key.scalar_subquery().label("key"))
+        .join(provider, provider.c.no == usage_record.c.provider_no)
+        .join(consumer, consumer.c.no == usage_record.c.consumer_no)
+        .join(usage_report, usage_report.c.no == usage_record.c.report_no)
+        .where(usage_record.c.id == record_id, provider.c.id == provider_id)
+    )
+    row = (await connection.execute(query)).first()
+    if row is None:
+        return None
+    charged = ChargedLine(row.line, record_id.bytes, row.charge_pico, row.rates_version)
+    refused = sum(refusal["line"] < row.line for refusal in row.refusals)
+    report = ReportLines(row.digest, decompress(row.body), [charged])
+    return RecordEvidence(row.window_no, row.report_no, row.journal_seq, report, refused, row.consumer, row.key)
+
+
+async def leaves_before(connection: Connection, window_no: int, journal_seq: int) -> int:
+    """How many leaves of the window come before those of the report with that journal number."""
+    query = select(func.coalesce(func.sum(usage_report.c.accepted), 0)).where(
+        usage_report.c.window_no == window_no, usage_report.c.journal_seq < journal_seq
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def _batches(cursor: Cursor, window_no: int) -> AsyncIterator[list[int]]:
+    """Row numbers of reports, in journal order, as many as fit a batch."""
+    after = 0
+    batch: list[int] = []
+    records = size = 0
+    while True:
+        await cursor.execute(_HEADS, {"window": window_no, "after": after, "limit": _PAGE})
+        heads = await cursor.fetchall()
+        for number, seq, accepted, length in heads:
+            after = seq
+            if batch and (records + accepted > BATCH_RECORDS or size + length > BATCH_BYTES):
+                yield batch
+                batch, records, size = [], 0, 0
+            batch.append(number)
+            records, size = records + accepted, size + length
+        if len(heads) < _PAGE:
+            break
+    if batch:
+        yield batch
+
+
+async def _reports(cursor: Cursor, window_no: int, numbers: Sequence[int]) -> AsyncIterator[ReportLines]:
+    span = {"window": window_no, "first": min(numbers), "last": max(numbers), "numbers": list(numbers)}
+    lines: dict[int, list[ChargedLine]] = {number: [] for number in numbers}
+    await cursor.execute(_LINES, span)
+    for number, line, record_id, pico, rates in await cursor.fetchall():
+        lines[number].append(ChargedLine(line, record_id, pico, rates))
+    await cursor.execute(_BODIES, {"numbers": list(numbers)})
+    for number, digest, accepted, body in await cursor.fetchall():
+        if len(lines[number]) != accepted:
+            detail = f"usage report {number} has {len(lines[number])} records on file, {accepted} were accepted"
+            raise Broken("evidence_mismatch", detail)
+        yield ReportLines(digest, decompress(body), lines[number])
