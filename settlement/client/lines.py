@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 
 from settlement.core import canonical, times
-from settlement.core.errors import Malformed
+from settlement.core.errors import Malformed, SettlementError
 
 
 class Wrong(Exception):
@@ -23,6 +24,27 @@ class Wrong(Exception):
         self.code = code
         self.subject = subject
         self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first thing that doesn't hold: a stable code, what it is about, a sentence; `line` of an export, else 0."""
+
+    code: str
+    subject: str
+    detail: str
+    line: int = 0
+
+
+def fault_of(check: Callable[[], None], line: int = 0) -> Fault | None:
+    """Run a check; what didn't hold, or None. A value of no possible type or size is a fault like any other."""
+    try:
+        check()
+    except Wrong as wrong:
+        return Fault(wrong.code, wrong.subject, wrong.detail, line)
+    except (SettlementError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        return Fault("line_malformed", f"line {line}" if line else "document", f"{type(error).__name__}: {error}", line)
+    return None
 
 
 def require(condition: bool, code: str, subject: str, detail: str) -> None:
@@ -169,12 +191,7 @@ class Fields(Mapping[str, Any]):
 def is_integer(text: str) -> bool:
     """Whether the text is an integer in its one spelling: no plus, no leading zero, no minus zero."""
     digits = text[1:] if text.startswith("-") else text
-    return (
-        0 < len(digits) <= 39
-        and digits.isascii()
-        and digits.isdigit()
-        and (digits[0] != "0" or text == "0")
-    )
+    return 0 < len(digits) <= 39 and digits.isascii() and digits.isdigit() and (digits[0] != "0" or text == "0")
 
 
 def integer(text: str) -> int:

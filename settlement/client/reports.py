@@ -16,6 +16,7 @@ from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.rules import Rules
 from settlement.core import canonical, checkpoints, merkle, rating, signatures, strictjson, times
 from settlement.core.errors import Malformed, Unauthenticated
+from settlement.core.ids import micros
 from settlement.core.rating import Refusal
 from settlement.core.units import split_pico
 
@@ -24,6 +25,8 @@ AHEAD = timedelta(minutes=5)
 ID_TIME_TOLERANCE = timedelta(minutes=1)
 CLOCK_STEP = timedelta(days=1)
 """How far `received_at` may fall behind an earlier report's: reports are journaled in another order than they arrive."""
+DAY = 86_400_000
+"""Milliseconds: the ids of charged records are kept by the day that is in them."""
 
 REPORT_MEMBERS = frozenset({"v", "provider", "report", "seq", "prev", "records"})
 RECORD_MEMBERS = frozenset({"id", "at", "consumer", "model", "operation", "tier", "outcome", "meters"})
@@ -169,6 +172,13 @@ class Reports:
         }
         equal(receipt, expected_receipt, "receipt_mismatch", f"usage report {done.id}", "its receipt")
 
+    def check_conflict(self, line: Fields) -> None:
+        """A second signed body for a report that is on file: evidence, which must be what it says."""
+        body = line.base64("body")
+        equal(line.digest("digest"), canonical.digest(body), "report_digest", line.subject, "its digest")
+        provider = self._signer(line, body, line.time("received_at"), line.subject)
+        equal(provider, line.text("provider"), "report_signature", line.subject, "the signer")
+
     def _signer(self, line: Fields, body: bytes, received_at: datetime, name: str) -> str:
         value = line.text("signature")
         try:
@@ -198,7 +208,7 @@ class Reports:
     def _advance(self, received_at: datetime, name: str) -> None:
         if self._latest is None or received_at > self._latest:
             self._latest = received_at
-            oldest = _day(received_at - OLDEST - CLOCK_STEP - ID_TIME_TOLERANCE)
+            oldest = micros(received_at - OLDEST - CLOCK_STEP - ID_TIME_TOLERANCE) // 1_000 // DAY
             for day in [day for day in self._days if day < oldest]:
                 del self._days[day]
         in_order = received_at >= self._latest - CLOCK_STEP
@@ -224,7 +234,9 @@ class Reports:
         at = _time(record, where)
         in_time = received_at - OLDEST <= at <= received_at + AHEAD
         require(in_time, "record_time", where, "it was too old or in the future when it was received")
-        require(self._parties.get(record["consumer"]) == "consumer", "record_consumer", where, "there's no such consumer")
+        require(
+            self._parties.get(record["consumer"]) == "consumer", "record_consumer", where, "there's no such consumer"
+        )
         table = self._rules.table_at(at)
         if table is None:
             raise Wrong("record_rates", where, "no rate table was in force at that time")
@@ -233,7 +245,7 @@ class Reports:
             raise Wrong("record_not_chargeable", where, f"it was charged, yet rating says {charge.code}")
         raw_id = record_id(record["id"], at, where)
         key = raw_id + provider.encode()
-        day = self._days.setdefault(_day(at), set())
+        day = self._days.setdefault(int.from_bytes(raw_id[:6], "big") // DAY, set())
         require(key not in day, "record_repeated", where, f"record {record['id']} of {provider} was charged before")
         day.add(key)
         return Charged(number, record, raw_id, table.version, charge.pico)
@@ -257,9 +269,7 @@ class Reports:
             usage.posted += posted[consumer]
         return posted
 
-    def _grow_tree(
-        self, provider: str, digest: str, window: int, charged: list[Charged], usage: WindowUsage
-    ) -> None:
+    def _grow_tree(self, provider: str, digest: str, window: int, charged: list[Charged], usage: WindowUsage) -> None:
         if not usage.salt_keys:
             return
         hashes = []
@@ -298,8 +308,6 @@ def record_id(text: str, at: datetime, where: str) -> bytes:
     require(good, "record_id", where, "its id is not a UUIDv7 in lower case")
     raw = bytes.fromhex(digits)
     milliseconds = int.from_bytes(raw[:6], "big")
-    from settlement.core.ids import micros
-
     near = abs(milliseconds * 1_000 - micros(at)) <= ID_TIME_TOLERANCE // timedelta(microseconds=1)
     require(near, "record_id", where, "the time in its id and `at` are more than a minute apart")
     return raw
@@ -324,7 +332,7 @@ def _document(body: bytes, name: str) -> dict[str, Any]:
 
 def _check_record(record: Mapping[str, Any], where: str) -> None:
     given = record.keys()
-    if not RECORD_MEMBERS <= given or not given <= RECORD_MEMBERS | OPTIONAL_MEMBERS:
+    if not given >= RECORD_MEMBERS or not given <= RECORD_MEMBERS | OPTIONAL_MEMBERS:
         raise Wrong("report_malformed", where, "it has other members than a usage record")
     meters = record["meters"]
     texts = all(isinstance(record[member], str) for member in RECORD_MEMBERS - {"meters"})
@@ -348,7 +356,3 @@ def _time(record: Mapping[str, Any], where: str) -> datetime:
         return times.parse(record["at"])
     except Malformed as error:
         raise Wrong("report_malformed", where, error.detail) from None
-
-
-def _day(at: datetime) -> int:
-    return at.toordinal()

@@ -63,6 +63,7 @@ class Rules:
         self.tables: list[RateTable] = []
         self.policies: list[tuple[Policy, str]] = []
         self.decimals: dict[tuple[str, str], int] = {}
+        self.fee_assets: dict[str, str] = {}
         self._starts: list[int] = []
 
     def add_service_key(self, line: Fields, trusted: frozenset[str] | None) -> None:
@@ -82,7 +83,8 @@ class Rules:
         self.party_keys[key.kid] = PartyKey(party, key, line.time("valid_from"), line.time_or_none("revoked_at"))
 
     def add_chain(self, line: Fields) -> None:
-        """The decimal places of a chain's assets."""
+        """The decimal places of a chain's assets, and the one that its fees are paid in."""
+        self.fee_assets[line.text("chain")] = line.text("fee_asset")
         assets = line.object("assets")
         for asset in assets:
             self.decimals[line.text("chain"), asset] = assets.whole(asset)

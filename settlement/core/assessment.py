@@ -7,9 +7,11 @@ and the rest of the report stands. The order of checks is the order of `assess`;
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from settlement.core import columns, rating
 from settlement.core.ids import micros
 from settlement.core.rates import RateTable
 from settlement.core.units import MAX_AMOUNT
-from settlement.core.usage import UsageRecord, UsageReport
+from settlement.core.usage import UsageReport
 
 OLDEST = timedelta(days=35)
 """How long after `at` a record may still arrive."""
@@ -37,6 +39,7 @@ RATING_REFUSALS = {
 
 Integers = npt.NDArray[np.int64]
 Small = npt.NDArray[np.int32]
+Value = TypeVar("Value", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +87,19 @@ class Assessed:
 
 def assess(report: UsageReport, book: RateBook, now: datetime) -> Assessed:
     """Check and rate every record of `report` as of `now`. Raises Malformed for ids and times that are none."""
-    records = report.records
-    ids, id_milliseconds = columns.uuid7_column([record.id for record in records])
-    at = columns.time_column([record.at for record in records])
+    ids, id_milliseconds = columns.uuid7_column(report.ids)
+    at = columns.time_column(report.at)
     refusals: dict[int, RecordRefusal] = {}
     _refuse_times(refusals, at, id_milliseconds, now)
-    _refuse_repeated(refusals, ids)
+    _refuse_repeated(refusals, report.ids)
+    _refuse_holds(refusals, report)
     tables = np.searchsorted(book.starts, at, side="right") - 1
     refuse(refusals, tables < 0, "rates_not_in_force", "no rate table was in force at that time")
-    pico, versions = _rate(refusals, records, tables, book)
-    consumers, consumer_codes = _coded([record.consumer for record in records])
-    models, model_codes = _coded([record.model for record in records])
+    versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
+    _refuse_quoted(refusals, report, versions)
+    pico = _rate(refusals, report, tables, book)
+    consumers, consumer_codes = _coded(report.consumers)
+    models, model_codes = _coded(report.models)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals)
 
 
@@ -114,89 +119,99 @@ def _refuse_times(refusals: dict[int, RecordRefusal], at: Integers, id_milliseco
     refuse(refusals, apart, "id_time_mismatch", "the time in the id and `at` are more than a minute apart")
 
 
-def _refuse_repeated(refusals: dict[int, RecordRefusal], ids: columns.Bytes) -> None:
-    keys = ids.view("V16").ravel().tolist()
-    if len(set(keys)) == len(keys):
+def _refuse_repeated(refusals: dict[int, RecordRefusal], ids: Sequence[str]) -> None:
+    if len(set(ids)) == len(ids):
         return
-    seen: set[bytes] = set()
-    for line, key in enumerate(keys):
+    seen: set[str] = set()
+    for line, key in enumerate(ids):
         if key in seen:
             refusals.setdefault(line, RecordRefusal(line, "duplicate_record", "an earlier line has the same id"))
         seen.add(key)
 
 
-def _coded(values: list[str]) -> tuple[tuple[str, ...], Small]:
+def _refuse_holds(refusals: dict[int, RecordRefusal], report: UsageReport) -> None:
+    if report.holds.count(UNSET) == len(report.holds):
+        return
+    for line, hold in enumerate(report.holds):
+        if hold is not UNSET:
+            refusals.setdefault(line, RecordRefusal(line, "unknown_hold", "no such hold"))
+
+
+def _refuse_quoted(refusals: dict[int, RecordRefusal], report: UsageReport, versions: Small) -> None:
+    if report.rates.count(UNSET) == len(report.rates):
+        return
+    for line, (quoted, version) in enumerate(zip(report.rates, versions.tolist(), strict=True)):
+        if quoted is not UNSET and quoted != str(version):
+            detail = f"the version in force at `at` is {version}"
+            refusals.setdefault(line, RecordRefusal(line, "rates_mismatch", detail))
+
+
+def _coded(values: Sequence[Value]) -> tuple[tuple[Value, ...], Small]:
     """The distinct values in order of first use, and each value's place among them."""
-    places: dict[str, int] = {}
+    places: dict[Value, int] = {}
     codes = [places.setdefault(value, len(places)) for value in values]
     return tuple(places), np.array(codes, np.int32)
 
 
-def _rate(
-    refusals: dict[int, RecordRefusal], records: Sequence[UsageRecord], tables: Integers, book: RateBook
-) -> tuple[Integers, Small]:
-    """Exact picoCU of every record, and the version that it was rated by.
+def _rate(refusals: dict[int, RecordRefusal], report: UsageReport, tables: Integers, book: RateBook) -> Integers:
+    """Exact picoCU of every record.
 
     Records of the same table, model, tier and set of meters are rated together, as one matrix times one vector.
     """
-    pico = np.zeros(len(records), np.int64)
-    numbers = [table.version for table in book.tables] or [0]
-    versions = np.array(numbers, np.int32)[tables]
-    alike: dict[tuple[int, str, str, tuple[str, ...]], list[int]] = {}
-    for line, (record, table) in enumerate(zip(records, tables.tolist(), strict=True)):
-        if record.hold is not UNSET:
-            refusals.setdefault(line, RecordRefusal(line, "unknown_hold", "no such hold"))
-        if record.rates is not UNSET and table >= 0 and record.rates != str(numbers[table]):
-            detail = f"the version in force at `at` is {numbers[table]}"
-            refusals.setdefault(line, RecordRefusal(line, "rates_mismatch", detail))
-        alike.setdefault((table, record.model, record.tier, tuple(record.meters)), []).append(line)
-    for (table, model, tier, meters), lines in alike.items():
+    pico = np.zeros(len(report.ids), np.int64)
+    alike, groups = _coded(
+        list(zip(tables.tolist(), report.models, report.tiers, map(tuple, report.meters), strict=True))
+    )
+    units = np.fromiter(chain.from_iterable(map(dict.values, report.meters)), np.int64)
+    starts = np.cumsum([0, *map(len, report.meters)])
+    for number, (table, model, tier, meters) in enumerate(alike):
         if table < 0:
             continue
+        lines = np.flatnonzero(groups == number)
         compiled = book.compiled(table, model, tier)
         if isinstance(compiled, rating.Refusal):
             _refuse_alike(refusals, lines, compiled)
         else:
-            _rate_alike(refusals, pico, records, lines, compiled, meters)
+            given = units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
+            pico[lines] = _rate_alike(refusals, lines, compiled, meters, given)
+    if rating.FREE_OUTCOME in report.outcomes:
+        pico[[outcome == rating.FREE_OUTCOME for outcome in report.outcomes]] = 0
+    _refuse_alike(refusals, np.flatnonzero(pico < 0), rating.Refusal("charge_too_large"))
     pico[list(refusals)] = 0
-    return pico, versions
+    return pico
 
 
-def _refuse_alike(refusals: dict[int, RecordRefusal], lines: Sequence[int], refusal: rating.Refusal) -> None:
+def _refuse_alike(refusals: dict[int, RecordRefusal], lines: Integers, refusal: rating.Refusal) -> None:
     about = f" ({refusal.meter})" if refusal.meter else ""
-    for line in lines:
+    for line in lines.tolist():
         refusals.setdefault(line, RecordRefusal(line, refusal.code, RATING_REFUSALS[refusal.code] + about))
 
 
 def _rate_alike(
     refusals: dict[int, RecordRefusal],
-    pico: Integers,
-    records: Sequence[UsageRecord],
-    lines: list[int],
+    lines: Integers,
     compiled: rating.CompiledModel,
     meters: tuple[str, ...],
-) -> None:
-    """Rate records that name the same meters: `units` has a row a record and a column a meter of the table."""
+    given: Integers,
+) -> Integers:
+    """Charges of records that name the same `meters`; `given` has a row a record, a column a meter. -1: too large."""
     places = {meter: place for place, meter in enumerate(compiled.meters)}
     unknown = [meter for meter in meters if meter not in places]
     if unknown:
         _refuse_alike(refusals, lines, rating.Refusal("unknown_meter", unknown[0]))
-        return
+        return np.zeros(len(lines), np.int64)
+    present = [places[meter] for meter in meters]
     units = np.zeros((len(lines), len(compiled.meters)), np.int64)
-    if meters:
-        units[:, [places[meter] for meter in meters]] = [list(records[line].meters.values()) for line in lines]
-    each = np.array(lines)
+    units[:, present] = given
     for place in compiled.unpriced:
-        refusal = rating.Refusal("unpriced_meter", compiled.meters[place])
-        _refuse_alike(refusals, each[units[:, place] > 0].tolist(), refusal)
+        if place in present:
+            refusal = rating.Refusal("unpriced_meter", compiled.meters[place])
+            _refuse_alike(refusals, lines[units[:, place] > 0], refusal)
     for whole, parts in compiled.subsets:
-        above = units[:, parts].sum(axis=1) > units[:, whole]
-        refusal = rating.Refusal("subset_above_whole", compiled.meters[whole])
-        _refuse_alike(refusals, each[above].tolist(), refusal)
-    charges = _charges(compiled, units)
-    charges[[records[line].outcome == rating.FREE_OUTCOME for line in lines]] = 0
-    _refuse_alike(refusals, each[charges < 0].tolist(), rating.Refusal("charge_too_large"))
-    pico[lines] = charges
+        if any(part in present for part in parts):
+            above = units[:, parts].sum(axis=1) > units[:, whole]
+            _refuse_alike(refusals, lines[above], rating.Refusal("subset_above_whole", compiled.meters[whole]))
+    return _charges(compiled, units)
 
 
 def _charges(compiled: rating.CompiledModel, units: Integers) -> Integers:

@@ -1,7 +1,7 @@
 """Which assessed records are charged, given the consumers' balances: done while the balances are locked.
 
-What a consumer pays is a whole number of microCU for each report and provider; the part below one microCU is carried per
-(consumer, provider) and never dropped (decision 1): posted, carry = divmod(carry + sum of picoCU, 10^6).
+What a consumer pays is a whole number of microCU for each report and provider; the part below one microCU is carried
+per (consumer, provider) and never dropped (decision 1): posted, carry = divmod(carry + sum of picoCU, 10^6).
 """
 
 from __future__ import annotations

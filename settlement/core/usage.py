@@ -7,6 +7,9 @@ because every string of the document is known once it is decoded. Whatever looks
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Literal
 
 import msgspec
@@ -26,6 +29,9 @@ MAX_UNITS = 10**12
 Units = Annotated[int, Meta(ge=0, le=MAX_UNITS)]
 Outcome = Literal["completed", "truncated", "cancelled", "errored"]
 
+NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -"
+DIGEST_RULE = "sha256: and 64 lower-case hexadecimal digits"
+
 _NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 _NAMES = re.compile(r"(?:[A-Za-z0-9._:/@+-]{1,128}\n)*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -40,9 +46,7 @@ class Evidence(Struct, forbid_unknown_fields=True, frozen=True):
     response: str | UnsetType = UNSET
 
 
-class UsageRecord(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """One request. `id` is a UUIDv7 made within a minute of `at`; totals in `meters` include their subsets."""
-
+class _Record(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     id: str
     at: str
     consumer: str
@@ -57,18 +61,42 @@ class UsageRecord(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     evidence: Evidence | UnsetType = UNSET
 
 
-class UsageReport(Struct, forbid_unknown_fields=True, frozen=True):
-    """A provider's report number `seq`; `prev` is the digest of report ``seq - 1``'s body, null for the first."""
-
+class _Report(Struct, forbid_unknown_fields=True, frozen=True):
     v: Literal[1]
     provider: str
     report: str
     seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
     prev: str | None
-    records: Annotated[list[UsageRecord], Meta(min_length=1, max_length=MAX_RECORDS)]
+    records: Annotated[list[_Record], Meta(min_length=1, max_length=MAX_RECORDS)]
 
 
-_DECODER = msgspec.json.Decoder(UsageReport)
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """A provider's report number `seq`; `prev` is the digest of report ``seq - 1``'s body, null for the first.
+
+    Its records stand as columns, one place a record: `ids` are UUIDv7 made by the meter within a minute of `at`; totals
+    in `meters` include their subsets; what a record leaves out is `msgspec.UNSET`.
+    """
+
+    provider: str
+    report: str
+    seq: int
+    prev: str | None
+    ids: list[str]
+    at: list[str]
+    consumers: list[str]
+    models: list[str]
+    operations: list[str]
+    tiers: list[str]
+    outcomes: list[str]
+    meters: list[dict[str, int]]
+    holds: list[str | UnsetType]
+    upstream_ids: list[str | UnsetType]
+    rates: list[str | UnsetType]
+    evidence: list[Evidence | UnsetType]
+
+
+_DECODER = msgspec.json.Decoder(_Report)
 
 
 def decode(body: bytes) -> UsageReport:
@@ -77,7 +105,7 @@ def decode(body: bytes) -> UsageReport:
     if not plain:
         strictjson.loads(body)
     try:
-        report = _DECODER.decode(body)
+        report = _columns(_DECODER.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise _explained(body, _located(error)) from None
     if plain and body.count(b'"') != _quotes(report):
@@ -87,17 +115,37 @@ def decode(body: bytes) -> UsageReport:
     return report
 
 
+def _columns(report: _Report) -> UsageReport:
+    records = report.records
+    return UsageReport(
+        provider=report.provider,
+        report=report.report,
+        seq=report.seq,
+        prev=report.prev,
+        ids=[record.id for record in records],
+        at=[record.at for record in records],
+        consumers=[record.consumer for record in records],
+        models=[record.model for record in records],
+        operations=[record.operation for record in records],
+        tiers=[record.tier for record in records],
+        outcomes=[record.outcome for record in records],
+        meters=[record.meters for record in records],
+        holds=[record.hold for record in records],
+        upstream_ids=[record.upstream_id for record in records],
+        rates=[record.rates for record in records],
+        evidence=[record.evidence for record in records],
+    )
+
+
 def _quotes(report: UsageReport) -> int:
     """How many quotation marks a body without escapes and without duplicate keys has."""
-    records = report.records
-    keys_and_texts = 6 + 2 + (report.prev is not None) + 15 * len(records)
-    keys_and_texts += sum([len(record.meters) for record in records])
-    for optional in ("hold", "upstream_id", "rates"):
-        keys_and_texts += 2 * sum([getattr(record, optional) is not UNSET for record in records])
-    for record in records:
-        if record.evidence is not UNSET:
-            given = (record.evidence.request is not UNSET) + (record.evidence.response is not UNSET)
-            keys_and_texts += 1 + 2 * given
+    records = len(report.ids)
+    keys_and_texts = 6 + 2 + (report.prev is not None) + 15 * records + sum(map(len, report.meters))
+    for optional in (report.holds, report.upstream_ids, report.rates):
+        keys_and_texts += 2 * (records - optional.count(UNSET))
+    for evidence in report.evidence if report.evidence.count(UNSET) != records else ():
+        if evidence is not UNSET:
+            keys_and_texts += 1 + 2 * (evidence.request is not UNSET) + 2 * (evidence.response is not UNSET)
     return 2 * keys_and_texts
 
 
@@ -106,54 +154,57 @@ def _check_names(report: UsageReport) -> None:
     if not is_public_id("prv", report.provider):
         problems.append(Problem("/provider", "id_malformed", "a provider id is prv_ and 26 characters"))
     if not _NAME.fullmatch(report.report):
-        problems.append(Problem("/report", "name_malformed", "1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -"))
+        problems.append(Problem("/report", "name_malformed", NAME_RULE))
     if report.prev is not None and not _DIGEST.fullmatch(report.prev):
-        problems.append(Problem("/prev", "digest_malformed", "sha256: and 64 lower-case hexadecimal digits, or null"))
-    for field in ("consumer", "model", "operation", "tier", "upstream_id", "hold", "rates"):
-        problems.extend(_check_column(report.records, field))
-    problems.extend(_check_meters(report.records))
-    problems.extend(_check_evidence(report.records))
+        problems.append(Problem("/prev", "digest_malformed", f"{DIGEST_RULE}, or null"))
+    for field, values in (
+        ("consumer", report.consumers),
+        ("model", report.models),
+        ("operation", report.operations),
+        ("tier", report.tiers),
+        ("upstream_id", report.upstream_ids),
+        ("hold", report.holds),
+        ("rates", report.rates),
+    ):
+        problems.extend(_check_column(values, field))
+    problems.extend(_check_meters(report.meters))
+    problems.extend(_check_evidence(report.evidence))
     if problems:
         raise Malformed("document_malformed", "the report has values that usage/1 does not allow", tuple(problems[:20]))
 
 
-def _check_column(records: list[UsageRecord], field: str) -> list[Problem]:
-    values = [getattr(record, field) for record in records]
-    given = {value for value in values if value is not UNSET}
+def _check_column(values: Sequence[str | UnsetType], field: str) -> list[Problem]:
+    given = set(values)
+    given.discard(UNSET)
     joined = "".join([f"{value}\n" for value in given])
     if joined.count("\n") == len(given) and _NAMES.fullmatch(joined):
         return []
     return [
-        Problem(f"/records/{line}/{field}", "name_malformed", "1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -")
+        Problem(f"/records/{line}/{field}", "name_malformed", NAME_RULE)
         for line, value in enumerate(values)
-        if value is not UNSET and not _NAME.fullmatch(value)
+        if isinstance(value, str) and not _NAME.fullmatch(value)
     ]
 
 
-def _check_meters(records: list[UsageRecord]) -> list[Problem]:
-    if all(_NAME.fullmatch(name) for name in {name for record in records for name in record.meters}):
+def _check_meters(meters: Sequence[dict[str, int]]) -> list[Problem]:
+    if all(_NAME.fullmatch(name) for name in set(chain.from_iterable(meters))):
         return []
     return [
-        Problem(
-            f"/records/{line}/meters",
-            "name_malformed",
-            "a meter's name is 1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -",
-        )
-        for line, record in enumerate(records)
-        if not all(_NAME.fullmatch(name) for name in record.meters)
+        Problem(f"/records/{line}/meters", "name_malformed", f"a meter's name is {NAME_RULE}")
+        for line, names in enumerate(meters)
+        if not all(_NAME.fullmatch(name) for name in names)
     ]
 
 
-def _check_evidence(records: list[UsageRecord]) -> list[Problem]:
+def _check_evidence(column: Sequence[Evidence | UnsetType]) -> list[Problem]:
+    if column.count(UNSET) == len(column):
+        return []
     problems: list[Problem] = []
-    for line, record in enumerate(records):
-        if record.evidence is UNSET:
-            continue
+    for line, evidence in enumerate(column):
         for field in ("request", "response"):
-            value = getattr(record.evidence, field)
+            value = getattr(evidence, field, UNSET)
             if value is not UNSET and not _DIGEST.fullmatch(value):
-                pointer = f"/records/{line}/evidence/{field}"
-                problems.append(Problem(pointer, "digest_malformed", "sha256: and 64 lower-case hexadecimal digits"))
+                problems.append(Problem(f"/records/{line}/evidence/{field}", "digest_malformed", DIGEST_RULE))
     return problems
 
 

@@ -23,11 +23,11 @@ from settlement.core.usage import UsageReport
 from settlement.services import ratebook
 from settlement.services.context import Context
 from settlement.services.ratebook import KnownRates
-from settlement.storage import journal, windows
+from settlement.storage import journal
 from settlement.storage import usage as storage
-from settlement.storage.database import Connection
+from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.parties import Party
-from settlement.storage.usage import Consumer, DuplicateRecord, NewReport, StoredReport, Stream
+from settlement.storage.usage import Consumer, DuplicateRecord, NewReport, Place, StoredReport
 
 RECEIPT_TYPE = "receipt+jws"
 
@@ -113,33 +113,35 @@ def _check_provider(report: UsageReport, provider: Party) -> None:
 async def _take_in(
     context: Context, connection: Connection, incoming: _Incoming, look_up: bool
 ) -> Answer | SettlementError:
-    window_no = await windows.enter(connection)
-    stream = await storage.lock_stream(connection, incoming.provider.no)
-    earlier = await _earlier(connection, incoming, stream)
+    report, assessed = incoming.report, incoming.assessed
+    place = await storage.line_up(connection, incoming.provider.no, report.report, report.seq)
+    earlier = await _earlier(connection, incoming, place)
     if earlier is not None:
         return earlier
-    assessed = incoming.assessed
     own, consumers = await storage.lock_accounts(connection, incoming.provider, assessed.consumers)
     balances = {name: consumer.balance for name, consumer in consumers.items()}
     known = await storage.known_lines(connection, incoming.provider.no, assessed) if look_up else frozenset()
     charged = charging.charge(assessed, balances, known)
     # From here on nothing can refuse the report any more.
-    await _copy(connection, incoming, charged, consumers, stream.next_no, window_no)
+    await _copy(connection, incoming, charged, consumers, place)
     report_id = context.sources.new_id("rep")
+    entry = _entry(incoming, charged, report_id, place.window_no)
+    compressed = storage.compress(incoming.body)
     numbers = {incoming.provider.id: own} | {name: consumer.account_no for name, consumer in consumers.items()}
-    head = await journal.append_locked(connection, _entry(incoming, charged, report_id, window_no), numbers)
-    stored = _new_report(context, incoming, charged, report_id, stream.next_no, window_no, head)
-    await storage.store(connection, stored, charged.pairs, consumers)
+    async with raw_cursor(connection) as cursor:
+        written = journal.written_after(await journal.lock_head(cursor), entry, numbers)
+    stored = _new_report(context, incoming, charged, report_id, place, written.head, compressed)
+    await storage.store(connection, written, stored, charged.pairs, consumers)
     return Answer(_document(stored), replayed=False)
 
 
-async def _earlier(connection: Connection, incoming: _Incoming, stream: Stream) -> Answer | SettlementError | None:
+async def _earlier(connection: Connection, incoming: _Incoming, place: Place) -> Answer | SettlementError | None:
     """The answer to a report that isn't the next of its chain; None when it is."""
-    report, expected = incoming.report, stream.seq + 1
-    on_file = await storage.same_report(connection, incoming.provider.no, report.report, report.seq)
-    if on_file is not None and on_file.report == report.report and on_file.digest == incoming.digest:
+    report, expected = incoming.report, place.seq + 1
+    on_file = place.on_file and await storage.find(connection, incoming.provider.no, place.on_file)
+    if on_file and on_file.report == report.report and on_file.digest == incoming.digest:
         return Answer(_document(on_file), replayed=True)
-    if on_file is not None:
+    if on_file:
         await storage.keep_conflict(
             connection,
             provider_no=incoming.provider.no,
@@ -156,7 +158,7 @@ async def _earlier(connection: Connection, incoming: _Incoming, stream: Stream) 
         return Conflict("sequence_taken", f"number {report.seq} is on file as another report; both bodies are kept")
     if report.seq != expected:
         return Conflict("sequence_gap", f"the next report of this provider is number {expected}")
-    previous = f"sha256:{stream.digest.hex()}" if stream.digest is not None else None
+    previous = f"sha256:{place.digest.hex()}" if place.digest is not None else None
     if report.prev != previous:
         return Conflict("previous_mismatch", f"`prev` must be {previous or 'null'}, the digest of the report before")
     return None
@@ -167,8 +169,7 @@ async def _copy(
     incoming: _Incoming,
     charged: Charged,
     consumers: dict[str, Consumer],
-    report_no: int,
-    window_no: int,
+    place: Place,
 ) -> None:
     if not charged.accepted.any():
         return
@@ -177,8 +178,8 @@ async def _copy(
         assessed,
         charged.accepted,
         provider_no=incoming.provider.no,
-        report_no=report_no,
-        window_no=window_no,
+        report_no=place.next_no,
+        window_no=place.window_no,
         consumer_numbers=[consumers[name].party_no if name in consumers else 0 for name in assessed.consumers],
         model_numbers=[incoming.book.model_numbers.get(name, 0) for name in assessed.models],
     )
@@ -205,9 +206,9 @@ def _new_report(
     incoming: _Incoming,
     charged: Charged,
     report_id: str,
-    report_no: int,
-    window_no: int,
+    place: Place,
     head: Head,
+    compressed: bytes,
 ) -> NewReport:
     accepted = int(charged.accepted.sum())
     payload = canonical.encode(
@@ -221,24 +222,24 @@ def _new_report(
             "accepted": accepted,
             "refused": len(charged.refusals),
             "total": str(charged.total),
-            "window": window_no,
+            "window": place.window_no,
             "received_at": times.text(incoming.received_at),
             "journal": {"seq": head.seq, "hash": head.hash.hex()},
         }
     )
     return NewReport(
-        no=report_no,
+        no=place.next_no,
         id=report_id,
         provider_no=incoming.provider.no,
         report=incoming.report.report,
         seq=incoming.report.seq,
         digest=incoming.digest,
-        window_no=window_no,
+        window_no=place.window_no,
         journal_seq=head.seq,
         received_at=incoming.received_at,
         kid=incoming.kid,
         signature=incoming.signature,
-        compressed=storage.compress(incoming.body),
+        compressed=compressed,
         accepted=accepted,
         refusals=[storage.refusal_document(refusal) for refusal in charged.refusals],
         total=charged.total,

@@ -307,11 +307,11 @@ def _check_destination(context: Context, payout: Destination) -> int:
     adapter = context.chains.get(payout.chain)
     if adapter is None:
         known = ", ".join(sorted(context.chains))
-        _refuse("chain", "unknown_chain", f"this service does not settle on that chain, but on {known}")
+        raise NotFound("unknown_chain", f"this service does not settle on that chain, but on {known}")
     decimals = adapter.facts.assets.get(Asset.parse(payout.asset))
     if decimals is None:
         known = ", ".join(sorted(asset.text for asset in adapter.facts.assets))
-        _refuse("asset", "unknown_asset", f"this service has no such asset on {payout.chain}, but {known}")
+        raise NotFound("unknown_asset", f"this service has no such asset on {payout.chain}, but {known}")
     if payout.reference is not None and not 0 <= payout.reference < 1 << adapter.facts.reference_bits:
         _refuse("reference", "reference_out_of_range", f"a reference has {adapter.facts.reference_bits} bits")
     try:

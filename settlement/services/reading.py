@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from settlement.services.context import Context
 from settlement.storage import accounts, governance, pages, windows
 from settlement.storage.accounts import Account
-from settlement.storage.pages import Anchor, Halt, PayoutRow, PositionRow, Published
+from settlement.storage.pages import Anchor, PayoutRow, PositionRow, Published
 from settlement.storage.parties import Party
 from settlement.storage.windows import Window
 
@@ -81,12 +81,6 @@ async def earnings(context: Context, party: Party, *, before: int | None, limit:
             await pages.earned_in_open_window(connection, party.no),
             await pages.positions_of(connection, party.id, before=before, limit=limit),
         )
-
-
-async def halts(context: Context) -> list[Halt]:
-    """What keeps payouts and anchors halted. Raises Unavailable when the database is away."""
-    async with context.database.read() as connection:
-        return await pages.halts(connection)
 
 
 async def counts(context: Context) -> dict[str, list[tuple[str, int]]]:

@@ -8,6 +8,7 @@ a checkpoint names the one before it. What finds an invariant broken halts payou
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from settlement.chain import Asset
 from settlement.core import merkle
 from settlement.core.canonical import digest
 from settlement.core.checkpoints import SALT_SIZE, Checkpoint, Totals, Tree
-from settlement.core.errors import Broken, NotFound
+from settlement.core.errors import Broken, NotFound, Unavailable
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import build
@@ -35,6 +36,9 @@ from settlement.storage.windows import Window
 
 Plan = Callable[[Context, int], Awaitable[object]]
 """The step after the checkpoint, `services.payouts.plan`: moves the window to ``planned``, or leaves it."""
+
+HALTED = "halted"
+"""The code by which `Plan` refuses, as Unavailable, while a halt is open."""
 
 _NETTED = frozenset({"netted", "checkpointed", "planned"})
 _CHECKPOINTED = frozenset({"checkpointed", "planned"})
@@ -109,7 +113,12 @@ async def _next_step(context: Context, window: Window, plan: Plan) -> Step | Non
         return Step(window.no, "net") if await settle_net(context, window.no) else None
     if window.state == "netted":
         return Step(window.no, "checkpoint") if await settle_checkpoint(context, window.no) else None
-    await plan(context, window.no)
+    try:
+        await plan(context, window.no)
+    except Unavailable as refused:
+        if refused.code != HALTED:
+            raise
+        return None  # payouts stand still; netting and checkpoints of the windows behind go on
     async with context.database.read() as connection:
         moved = (await windows.get(connection, window.no)).state == "planned"
     return Step(window.no, "plan") if moved else None
@@ -229,6 +238,7 @@ async def _checkpoint(context: Context, connection: Connection, window_no: int) 
         return False
     previous = await checkpoints.find(connection, window_no - 1)
     before = 0 if previous is None else previous.tree_size
+    await _check_tree(connection, previous)
     size = await _grow(context, connection, window_no, before)
     records = Tree(size, await trees.root(connection, size))
     found = await positions.of_window(connection, window_no)
@@ -274,6 +284,14 @@ async def _checkpoint(context: Context, connection: Connection, window_no: int) 
     await checkpoints.store(connection, made)
     await windows.advance(connection, window_no, "checkpointed")
     return True
+
+
+async def _check_tree(connection: Connection, previous: Stored | None) -> None:
+    """The tree on file must still have the root that the last checkpoint states: nothing is built on another one."""
+    if previous is not None:
+        stated = json.loads(previous.document)["records"]["root"]
+        if (await trees.root(connection, previous.tree_size)).hex() != stated:
+            raise Broken("tree_rewritten", f"the record tree on file isn't the one of checkpoint {previous.window_no}")
 
 
 async def _grow(context: Context, connection: Connection, window_no: int, before: int) -> int:

@@ -1,7 +1,7 @@
 """Chain orders, their signed attempts, and the accounts that sign.
 
 An order's state changes only in `move`, which writes an event beside it; attempts and events are append-only. Whoever
-changes an order first claims it: a row lock that skips what others hold, and a comparison with the state it was read in.
+changes an order claims it first: a row lock that skips what others hold, and a comparison with the state that was read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from settlement.chain import Slot, Transaction
 from settlement.core import states
 from settlement.core.states import OrderState
 from settlement.storage.database import Connection
-from settlement.storage.tables import attempt, attempt_event, chain_order, checkpoint, signing_account
+from settlement.storage.tables import attempt, attempt_event, chain_order, signing_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ async def add(
     statement = upsert(chain_order).values(
         id=order_id, kind=kind, chain=chain, window_no=window_no, digest=digest, state="planned", created_at=now
     )
-    return (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1
+    added = await connection.execute(statement.on_conflict_do_nothing().returning(chain_order.c.id))
+    return added.first() is not None
 
 
 async def get(connection: Connection, order_id: str) -> Order | None:
@@ -207,12 +208,6 @@ async def slot_taken(connection: Connection, order: Order, slot: Slot) -> bool:
     return (await connection.execute(query.limit(1))).first() is not None
 
 
-async def checkpoint_digest(connection: Connection, window_no: int) -> bytes | None:
-    """What the window's anchors commit to: the digest of its checkpoint, None before there is one."""
-    query = select(checkpoint.c.digest).where(checkpoint.c.window_no == window_no)
-    return (await connection.execute(query)).scalar_one_or_none()
-
-
 async def failures(connection: Connection, order: Order) -> int:
     """How many orders of this one's window, chain and kind have failed."""
     query = select(func.count()).where(
@@ -250,16 +245,14 @@ async def busy_slots(connection: Connection, chain: str) -> BusySlots:
             chain_order.c.state.not_in(("settled", "failed")),
         )
     )
-    return BusySlots(marks, frozen, frozenset(map(_slot, returned)), frozenset(map(_slot, held)))
+    return BusySlots(marks, frozen, frozenset(_slot(row) for row in returned), frozenset(_slot(row) for row in held))
 
 
 async def lock_account(connection: Connection, chain: str, slot: Slot) -> SigningAccount:
     """The account that owns the slot, locked. One that has never signed starts with that slot as its next."""
     fresh = upsert(signing_account).values(chain=chain, account=slot.account, next_number=slot.number)
     await connection.execute(fresh.on_conflict_do_nothing())
-    query = select(signing_account).where(
-        signing_account.c.chain == chain, signing_account.c.account == slot.account
-    )
+    query = select(signing_account).where(signing_account.c.chain == chain, signing_account.c.account == slot.account)
     row = (await connection.execute(query.with_for_update())).one()
     return SigningAccount(row.account, row.next_number, row.frozen)
 
@@ -283,15 +276,15 @@ async def freeze(connection: Connection, chain: str, account: str, why: str) -> 
 async def release(connection: Connection, chain: str, account: str, next_number: int) -> bool:
     """Let a frozen account sign again, the chain's next slot being `next_number`. The mark never goes back."""
     values = {"frozen": None, "next_number": func.greatest(signing_account.c.next_number, next_number)}
-    changed = await connection.execute(_account(chain, account).where(signing_account.c.frozen.is_not(None)).values(values))
-    return changed.rowcount == 1
+    frozen = _account(chain, account).where(signing_account.c.frozen.is_not(None))
+    return (await connection.execute(frozen.values(values))).rowcount == 1
 
 
 def _account(chain: str, account: str) -> Any:
     return update(signing_account).where(signing_account.c.chain == chain, signing_account.c.account == account)
 
 
-def _slot(row: Row[Any]) -> Slot:
+def _slot(row: Any) -> Slot:
     return Slot(row.slot_account, row.slot_number, row.slot_kind)
 
 

@@ -81,7 +81,8 @@ async def add_state(connection: Connection, found: ChainState) -> bool:
         tip_at=found.tip_at,
         tag_key=found.tag_key,
     )
-    return (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1
+    added = await connection.execute(statement.on_conflict_do_nothing().returning(chain_state.c.chain))
+    return added.first() is not None
 
 
 async def move_cursor(connection: Connection, chain: str, cursor: str, tip: int, tip_at: datetime) -> None:
@@ -114,7 +115,8 @@ async def add_intent(connection: Connection, intent: Intent) -> bool:
         reference=intent.reference,
         created_at=intent.created_at,
     )
-    return (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1
+    added = await connection.execute(statement.on_conflict_do_nothing().returning(funding_intent.c.id))
+    return added.first() is not None
 
 
 async def intents(connection: Connection, chain: str, references: Collection[int]) -> dict[int, Intent]:
@@ -174,9 +176,7 @@ async def lock_deposit(connection: Connection, deposit_id: str) -> StoredDeposit
 async def credit(connection: Connection, deposit_id: str, party_no: int, credited: int, micro_per_unit: str) -> None:
     """A locked deposit leaves suspense."""
     statement = update(deposit).where(deposit.c.id == deposit_id)
-    await connection.execute(
-        statement.values(party_no=party_no, credited=credited, micro_per_unit=micro_per_unit)
-    )
+    await connection.execute(statement.values(party_no=party_no, credited=credited, micro_per_unit=micro_per_unit))
 
 
 async def of_party(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[StoredDeposit]:

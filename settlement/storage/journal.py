@@ -14,12 +14,12 @@ from settlement.core.journal import Entry, Head
 from settlement.core.units import cu_text
 from settlement.storage import accounts
 from settlement.storage.accounts import Account
-from settlement.storage.database import Connection, raw_cursor
+from settlement.storage.database import Connection, Cursor, array, raw_cursor
 from settlement.storage.tables import journal_entry, journal_head
 
 _HEAD = "SELECT seq, hash FROM journal_head FOR UPDATE"
 
-_APPEND = """
+APPEND = """
 WITH legs AS (
     SELECT * FROM unnest(%(legs)s::int[], %(accounts)s::int[], %(amounts)s::bigint[]) AS l(leg, account_no, amount)
 ), entry AS (
@@ -66,30 +66,47 @@ async def append(connection: Connection, entry: Entry) -> Head:
 
 async def append_locked(connection: Connection, entry: Entry, numbers: Mapping[str, int]) -> Head:
     """Write an entry whose accounts are locked already; `numbers` are their row numbers. Returns the new head."""
-    payload = entry.payload()
     async with raw_cursor(connection) as cursor:
-        await cursor.execute(_HEAD)
-        row = await cursor.fetchone()
-        assert row is not None, "journal_head has its one row from the migration"
-        previous = Head(row[0], row[1])
-        head = previous.extended(payload)
-        await cursor.execute(
-            _APPEND,
-            {
-                "legs": list(range(len(entry.postings))),
-                "accounts": [numbers[leg.account] for leg in entry.postings],
-                "amounts": [leg.amount for leg in entry.postings],
-                "seq": head.seq,
-                "window": entry.window,
-                "kind": entry.kind,
-                "subject": entry.subject,
-                "at": entry.at,
-                "payload": payload,
-                "previous": previous.hash,
-                "hash": head.hash,
-            },
-        )
-    return head
+        previous = await lock_head(cursor)
+        written = written_after(previous, entry, numbers)
+        await cursor.execute(APPEND, written.values)
+    return written.head
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An entry at its place in the chain: the new head, and the values of the statement `APPEND`."""
+
+    head: Head
+    values: Mapping[str, Any]
+
+
+async def lock_head(cursor: Cursor) -> Head:
+    """The end of the chain, locked until the transaction ends: the last lock that anybody takes."""
+    await cursor.execute(_HEAD)
+    row = await cursor.fetchone()
+    assert row is not None, "journal_head has its one row from the migration"
+    return Head(row[0], row[1])
+
+
+def written_after(previous: Head, entry: Entry, numbers: Mapping[str, int]) -> Written:
+    """What `APPEND` needs to write `entry` behind `previous`. Raises Broken when the entry does not balance."""
+    payload = entry.payload()
+    head = previous.extended(payload)
+    values = {
+        "legs": array(range(len(entry.postings))),
+        "accounts": array(numbers[leg.account] for leg in entry.postings),
+        "amounts": array(leg.amount for leg in entry.postings),
+        "seq": head.seq,
+        "window": entry.window,
+        "kind": entry.kind,
+        "subject": entry.subject,
+        "at": entry.at,
+        "payload": payload,
+        "previous": previous.hash,
+        "hash": head.hash,
+    }
+    return Written(head, values)
 
 
 async def head(connection: Connection) -> Head:

@@ -68,13 +68,13 @@ async def of_window(connection: Connection, window_no: int) -> list[Obligation]:
 async def links(connection: Connection) -> dict[str, str]:
     """The consumer accounts that providers named as their own, each with the provider's id."""
     query = select(party.c.account_id, party.c.id).where(party.c.account_id.is_not(None))
-    return {account: provider for account, provider in await connection.execute(query)}  # noqa: C416 - rows aren't pairs to mypy
+    return {row.account_id: row.id for row in await connection.execute(query)}
 
 
 async def mismatch(connection: Connection, window_no: int) -> tuple[int, int] | None:
     """The first (provider, consumer) row numbers whose kept obligation isn't the sum of its usage records.
 
-    Records and picoCU are counted again from `usage_record`; the posted microCU must be the whole part of carry + picoCU.
+    Records and picoCU are counted again from `usage_record`; posted must be the whole microCU of carry and picoCU.
     """
     row = (await connection.execute(_MISMATCH, {"window": window_no})).first()
     return None if row is None else (row.provider_no, row.consumer_no)

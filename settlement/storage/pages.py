@@ -74,15 +74,6 @@ class PositionRow:
     payout: int
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Why payouts and anchors stand still."""
-
-    at: datetime
-    code: str
-    detail: str
-
-
 async def rate_table_version(connection: Connection, version: int) -> Published:
     """Raises NotFound ``unknown_rate_table``."""
     row = (await connection.execute(select(rate_table).where(rate_table.c.version == version))).first()
@@ -162,12 +153,6 @@ async def earned_in_open_window(connection: Connection, party_no: int) -> int:
         .where(window.c.state == "open", obligation.c.provider_no == party_no)
     )
     return int((await connection.execute(query)).scalar_one())
-
-
-async def halts(connection: Connection) -> list[Halt]:
-    """What keeps payouts and anchors halted; empty when nothing does."""
-    rows = await connection.execute(select(halt).where(halt.c.cleared_at.is_(None)).order_by(halt.c.no))
-    return [Halt(row.at, row.code, row.detail) for row in rows]
 
 
 async def counts(connection: Connection) -> dict[str, list[tuple[str, int]]]:

@@ -109,12 +109,6 @@ async def of_order(connection: Connection, order_id: str, *, lock: bool = False)
     return await _listed(connection, query.with_for_update(of=payout) if lock else query)
 
 
-async def of_party(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[Payout]:
-    """A provider's payouts from the newest down, those with ids below `before`."""
-    query = _SELECT.where(payout.c.party_no == party_no).order_by(payout.c.id.desc()).limit(limit)
-    return await _listed(connection, query if before is None else query.where(payout.c.id < before))
-
-
 async def next_batch(connection: Connection, chain: str, limit: int) -> list[Payout]:
     """Up to `limit` payouts of one window, the oldest that has planned ones, locked; skips what others hold."""
     waiting = (payout.c.chain == chain) & (payout.c.state == "planned")

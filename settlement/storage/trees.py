@@ -106,5 +106,5 @@ async def _read(connection: Connection, places: Sequence[Place]) -> dict[Place, 
     if not places:
         return {}
     columns = (tree_tile.c.level, tree_tile.c.index)
-    rows = await connection.execute(select(tree_tile).where(tuple_(*columns).in_(places)))
-    return {(row.level, row.index): row.hashes for row in rows}
+    rows = await connection.execute(select(*columns, tree_tile.c.hashes).where(tuple_(*columns).in_(places)))
+    return {(level, index): hashes for level, index, hashes in rows}

@@ -22,7 +22,9 @@ from sqlalchemy.dialects.postgresql import insert
 from settlement.core.assessment import Assessed, RecordRefusal
 from settlement.core.charging import Balance, PairCharge
 from settlement.core.errors import NotFound
-from settlement.storage.database import Connection, Cursor, raw_cursor
+from settlement.storage import windows
+from settlement.storage.database import Connection, array, driver, raw_cursor
+from settlement.storage.journal import APPEND, Written
 from settlement.storage.parties import Key, Party
 from settlement.storage.tables import report_conflict, usage_report
 
@@ -50,6 +52,10 @@ _ROW = np.dtype(
 _COPY = f"COPY usage_record ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TAIL = b"\xff\xff"
+
+_GATE = f"SELECT pg_advisory_xact_lock_shared({windows.GATE})"
+
+_WINDOW = "SELECT no FROM \"window\" WHERE state = 'open'"
 
 _STREAM = """
 SELECT s.seq, s.digest, nextval(pg_get_serial_sequence('usage_report', 'no'))
@@ -108,12 +114,17 @@ class DuplicateRecord(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """The end of a provider's chain of reports, locked; and the row number that the next report takes."""
+class Place:
+    """Where a report comes in: the open window, the end of its provider's chain, the row number that it takes.
 
+    `on_file` is the provider's id of a report that has the same id or, if there is none, the same number.
+    """
+
+    window_no: int
     seq: int
     digest: bytes | None
     next_no: int
+    on_file: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +198,22 @@ async def signer(connection: Connection, kid: str) -> tuple[tuple[Key, Party] | 
     return (None, 0) if row is None else ((Key(*row[:5]), Party(*row[5:12])), row[12] or 0)
 
 
-async def lock_stream(connection: Connection, provider_no: int) -> Stream:
-    """Lock the provider's chain of reports: one report of a provider at a time."""
-    async with raw_cursor(connection) as cursor:
-        await cursor.execute(_STREAM, {"provider": provider_no})
-        row = await cursor.fetchone()
-    assert row is not None, "a provider is registered together with its stream"
-    return Stream(row[0], row[1], row[2])
+async def line_up(connection: Connection, provider_no: int, report: str, seq: int) -> Place:
+    """Enter the open window and lock the provider's chain: one report of a provider at a time.
+
+    One round trip; the statements still run one after the other, so each sees what was committed before its own start.
+    """
+    connected = await driver(connection)
+    gate, window, stream, same = (connected.cursor(binary=True) for _ in range(4))
+    async with connected.pipeline():
+        await gate.execute(_GATE)
+        await window.execute(_WINDOW)
+        await stream.execute(_STREAM, {"provider": provider_no})
+        await same.execute(_SAME, {"provider": provider_no, "report": report, "seq": seq})
+    opened, chain, on_file = await window.fetchone(), await stream.fetchone(), await same.fetchone()
+    assert opened is not None, "there is always an open window"
+    assert chain is not None, "a provider is registered together with its chain"
+    return Place(opened[0], chain[0], chain[1], chain[2], on_file[0] if on_file else None)
 
 
 async def find(connection: Connection, provider_no: int, report: str) -> StoredReport:
@@ -203,14 +223,6 @@ async def find(connection: Connection, provider_no: int, report: str) -> StoredR
     if row is None:
         raise NotFound("unknown_report", "no such report of this provider")
     return _report(row)
-
-
-async def same_report(connection: Connection, provider_no: int, report: str, seq: int) -> StoredReport | None:
-    """What is on file under that report id, or else under that number of the provider's chain."""
-    async with raw_cursor(connection) as cursor:
-        await cursor.execute(_SAME, {"provider": provider_no, "report": report, "seq": seq})
-        row = await cursor.fetchone()
-    return None if row is None else await find(connection, provider_no, row[0])
 
 
 async def lock_accounts(
@@ -279,44 +291,41 @@ async def copy_records(connection: Connection, rows: bytes) -> None:
 
 async def store(
     connection: Connection,
+    written: Written,
     report: NewReport,
     pairs: Sequence[PairCharge],
     consumers: Mapping[str, Consumer],
 ) -> None:
-    """Write the report, what each pair owes and carries, and move the provider's chain on."""
+    """Write the journal entry, the report, what each pair owes and carries, and move the provider's chain on."""
     found = [consumers[pair.consumer] for pair in pairs]
-    async with raw_cursor(connection) as cursor:
-        await _store(cursor, report, pairs, found)
-
-
-async def _store(cursor: Cursor, report: NewReport, pairs: Sequence[PairCharge], consumers: Sequence[Consumer]) -> None:
-    await cursor.execute(
-        _STORE,
-        {
-            "consumers": [consumer.party_no for consumer in consumers],
-            "records": [pair.records for pair in pairs],
-            "picos": [pair.pico for pair in pairs],
-            "posted": [pair.posted for pair in pairs],
-            "carried": [consumer.balance.carry for consumer in consumers],
-            "carries": [pair.carry for pair in pairs],
-            "no": report.no,
-            "id": report.id,
-            "provider": report.provider_no,
-            "report": report.report,
-            "seq": report.seq,
-            "digest": report.digest,
-            "window": report.window_no,
-            "journal_seq": report.journal_seq,
-            "received_at": report.received_at,
-            "kid": report.kid,
-            "signature": report.signature,
-            "body": report.compressed,
-            "accepted": report.accepted,
-            "refusals": Jsonb(list(report.refusals)),
-            "total": report.total,
-            "receipt": report.receipt,
-        },
-    )
+    values = {
+        "consumers": array(consumer.party_no for consumer in found),
+        "records": array(pair.records for pair in pairs),
+        "picos": array(pair.pico for pair in pairs),
+        "posted": array(pair.posted for pair in pairs),
+        "carried": array(consumer.balance.carry for consumer in found),
+        "carries": array(pair.carry for pair in pairs),
+        "no": report.no,
+        "id": report.id,
+        "provider": report.provider_no,
+        "report": report.report,
+        "seq": report.seq,
+        "digest": report.digest,
+        "window": report.window_no,
+        "journal_seq": report.journal_seq,
+        "received_at": report.received_at,
+        "kid": report.kid,
+        "signature": report.signature,
+        "body": report.compressed,
+        "accepted": report.accepted,
+        "refusals": Jsonb(list(report.refusals)),
+        "total": report.total,
+        "receipt": report.receipt,
+    }
+    connected = await driver(connection)
+    async with connected.cursor() as entry, connected.cursor() as rest, connected.pipeline():
+        await entry.execute(APPEND, written.values)
+        await rest.execute(_STORE, values)
 
 
 def refusal_document(refusal: RecordRefusal) -> dict[str, Any]:

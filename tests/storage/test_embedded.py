@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -36,7 +37,9 @@ from pathlib import Path
 from settlement.storage.embedded import EmbeddedServer
 with EmbeddedServer.attach(Path(sys.argv[1])) as server:
     with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(1)")  # IF NOT EXISTS alone fails when two do it at once
         connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+        connection.execute("SELECT pg_advisory_unlock(1)")
         print(server.pid, flush=True)
         for command in sys.stdin:
             if command.strip() == "write":
@@ -51,6 +54,8 @@ with EmbeddedServer.attach(Path(sys.argv[1])) as server:
 class User:
     """Another process that is attached to the server of `home` until it is told to leave, or killed."""
 
+    started: ClassVar[list[User]] = []
+
     def __init__(self, home: Path, python: str = sys.executable, uid: int | None = None) -> None:
         path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p.endswith("site-packages"))])
         self.process = subprocess.Popen(
@@ -64,6 +69,7 @@ class User:
             extra_groups=None if uid is None else [],
             env=os.environ | {"PYTHONPATH": path},
         )
+        self.started.append(self)
 
     def hear(self) -> int:
         assert self.process.stdout
@@ -131,6 +137,10 @@ def base() -> Iterator[Path]:
     base = Path(tempfile.mkdtemp(prefix="settlement-test-"))
     base.chmod(0o755)
     yield base
+    while User.started:  # those that a failed test left behind
+        user = User.started.pop()
+        if user.process.poll() is None:
+            user.kill()
     homes = [file.parent for file in base.glob("**/users.lock")]
     eventually(lambda: not any(servers(home) for home in homes))
     shutil.rmtree(base)

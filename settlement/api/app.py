@@ -1,0 +1,103 @@
+"""The HTTP application: routers, the guard in front of them, and an OpenAPI document that is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from settlement.api import (
+    accounts,
+    api_keys,
+    checkpoints,
+    funding,
+    keys,
+    meta,
+    payouts,
+    problems,
+    providers,
+    rates,
+    windows,
+)
+from settlement.api.dependencies import Settings, State
+from settlement.api.guard import Guard, Traffic
+from settlement.api.limits import Buckets
+from settlement.core.usage import MAX_BODY
+from settlement.services.context import Context
+
+BODY_CAPS = {"/v1/usage-reports": MAX_BODY}
+"""Routes that take more than the guard's general cap, in bytes."""
+
+ROUTERS: tuple[APIRouter, ...] = (
+    meta.router,
+    rates.router,
+    windows.router,
+    checkpoints.router,
+    accounts.router,
+    providers.router,
+    keys.router,
+    api_keys.router,
+    funding.router,
+    payouts.router,
+)
+
+_DESCRIPTION = """Providers send signed usage reports, everybody is netted per window, payouts and an anchor go out on a
+chain, and a stranger can check the result.
+
+Amounts of CU are decimal strings with at most 6 places, chain amounts decimal strings in the asset's own scale, times
+RFC 3339 in UTC. Every error is `application/problem+json` (RFC 9457) with a stable `code`. Lists are
+`{data, has_more, next_cursor}`. Signed calls carry `purpose` and `at` in their body: a signature is good for one call,
+for five minutes, once."""
+
+
+def create_app(context: Context, settings: Settings | None = None, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """The application over a context that the caller opens and closes; nothing is started here.
+
+    `routers` come from the floors above (governance, console).
+    """
+    settings = settings or Settings()
+    app = FastAPI(
+        title="Compute settlement",
+        version="0.1.0",
+        summary="The clearing house of the LLM economy",
+        description=_DESCRIPTION,
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    traffic = Traffic()
+    app.state.settlement = State(context, settings, Buckets(settings.requests_per_minute), traffic)
+    problems.install(app)
+    for router in (*ROUTERS, *routers):
+        app.include_router(router)
+    app.add_middleware(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the one schema of all errors in the place of its own."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    found = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
+    )
+    schemas = found.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    problem = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs", {}))
+    schemas["Problem"] = problem
+    answer = {
+        "description": "An error; docs/reference/errors.md lists the codes.",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for path in found["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = answer
+    app.openapi_schema = found
+    return found

@@ -1,0 +1,324 @@
+"""Money over chains: what came in, what was set aside and paid out, and by which signed transactions.
+
+Memory: a row for each payout and each chain order, and the id of each deposit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from settlement.client.books import CU, Books, EntryLine, legs
+from settlement.client.lines import Fields, Wrong, equal, require
+from settlement.client.rules import Rules
+from settlement.client.settling import Windows
+from settlement.core import policy
+
+Legs = dict[tuple[str, str], int]
+
+
+@dataclass(slots=True)
+class Payout:
+    """A payout and how far the journal has taken it: "", planned, settled or failed."""
+
+    id: str
+    window: int
+    party: str
+    chain: str
+    asset: str
+    amount: int
+    micro: int
+    state: str
+    order: str | None
+    transfer: int | None
+    facts: dict[str, str]
+    booked: str = ""
+
+
+@dataclass(slots=True)
+class Order:
+    """A chain order with its attempts, as they are read."""
+
+    line: Fields
+    transactions: dict[str, Fields] = field(default_factory=dict)
+    settled_events: int = 0
+
+
+@dataclass(slots=True)
+class _Deposit:
+    line: Fields
+    asset: str
+    suspended: bool = False
+
+
+class Money:
+    """Deposits, payouts, chain orders."""
+
+    def __init__(self, rules: Rules, books: Books, windows: Windows, parties: Mapping[str, str]) -> None:
+        self._rules = rules
+        self._books = books
+        self._windows = windows
+        self._parties = parties
+        self._intents: dict[tuple[str, int], str] = {}
+        self._deposits: dict[str, _Deposit] = {}
+        self._transfers_in: set[tuple[str, str, int]] = set()
+        self.payouts: dict[str, Payout] = {}
+        self._fees: dict[str, Legs] = {}
+        self._orders: dict[str, str] = {}
+        self._order: Order | None = None
+        self._transactions: set[str] = set()
+        self._slots: set[tuple[str, str, str, int]] = set()
+        self._by_order: dict[str, list[Payout]] = {}
+
+    # --- coming in ---
+
+    def add_intent(self, line: Fields) -> None:
+        """A reference on a chain belongs to one consumer."""
+        key = (line.text("chain"), line.amount("reference"))
+        require(key not in self._intents, "intent_repeated", line.subject, "this reference came before")
+        self._intents[key] = line.text("party")
+
+    def add_deposit(self, line: Fields) -> None:
+        """An incoming payment, before its first journal entry. Once for each (chain, transaction, index)."""
+        name = f"deposit {line.text('id')}"
+        key = (line.text("chain"), line.text("tx"), line.whole("tx_index"))
+        require(key not in self._transfers_in, "deposit_repeated", name, "this payment was credited before")
+        require(line.text("id") not in self._deposits, "deposit_repeated", name, "this id came before")
+        require(line.amount("amount") > 0, "deposit_amount", name, "nothing arrived")
+        self._transfers_in.add(key)
+        party = line.text_or_none("party")
+        if party is None:
+            equal(line.amount("credited"), 0, "deposit_credit", name, "what was credited")
+        else:
+            require(self._parties.get(party) == "consumer", "deposit_party", name, f"{party} is no consumer")
+        self._deposits[line.text("id")] = _Deposit(line, f"{line.text('chain')}/{line.text('asset')}")
+
+    def book_deposit(self, entry: EntryLine) -> None:
+        """A ``deposit`` or ``suspense`` entry against its deposit; one that left suspense has the subject id/assigned."""
+        deposit_id = entry.subject.removesuffix("/assigned")
+        found = self._deposits.get(deposit_id)
+        if found is None:
+            raise Wrong("deposit_missing", entry.name, f"there is no deposit {deposit_id} before it")
+        line, asset, name = found.line, found.asset, f"deposit {deposit_id}"
+        equal(found.suspended, deposit_id != entry.subject, "deposit_entry", name, "whether it was in suspense before")
+        equal(entry.facts["tx"], line.text("tx"), "deposit_facts", entry.name, "its tx")
+        equal(entry.facts["index"], line.whole("tx_index"), "deposit_facts", entry.name, "its index")
+        if not found.suspended:
+            equal(entry.seq, line.whole("entry_seq"), "deposit_entry", name, "its first journal entry")
+        amount, source = line.amount("amount"), "suspense" if found.suspended else "treasury"
+        parts = [(f"{source}/{asset}", asset, -amount)]
+        if entry.kind == "suspense":
+            parts.append((f"suspense/{asset}", asset, amount))
+            found.suspended = True
+        else:
+            parts += self._credited(found, entry, name)
+        equal(dict(entry.net), legs(*parts), "deposit_postings", entry.name, "what it posts")
+        if entry.kind == "deposit" or line["party"] is None:
+            del self._deposits[deposit_id]
+
+    def _credited(self, found: _Deposit, entry: EntryLine, name: str) -> list[tuple[str, str, int]]:
+        """The CU side of a credit: whom the reference names, the value of the ledger's time, rounded down."""
+        line = found.line
+        party, chain, asset = line.text("party"), line.text("chain"), line.text("asset")
+        reference = line.amount_or_none("reference")
+        if not found.suspended:
+            named = self._intents.get((chain, reference)) if reference is not None else None
+            equal(party, named, "deposit_party", name, "whom it was credited to")
+        worth = self._rules.micro_per_unit(chain, asset, line.time("closed_at"))
+        if worth is None and found.suspended:
+            worth = self._rules.micro_per_unit(chain, asset, entry.at)
+        if worth is None:
+            raise Wrong("deposit_rate", name, f"no policy gives {asset} on {chain} a worth")
+        equal(line.text("micro_per_unit"), str(worth), "deposit_rate", name, "the microCU for a unit")
+        credited, amount = line.amount("credited"), line.amount("amount")
+        equal(credited, policy.to_micro(amount, worth), "deposit_credit", name, "what was credited")
+        return [
+            (f"conversion/{found.asset}", found.asset, amount),
+            (f"conversion/{CU}", CU, -credited),
+            (party, CU, credited),
+        ]
+
+    def book_opening(self, entry: EntryLine) -> None:
+        """What a treasury held before: of each asset as much equity as treasury."""
+        for (account, asset), amount in entry.net.items():
+            chain = asset.partition("/")[0]
+            other = {f"treasury/{asset}": f"equity/{asset}", f"equity/{asset}": f"treasury/{asset}"}.get(account)
+            right = chain == entry.subject and other is not None and entry.net.get((other, asset)) == -amount
+            require(right, "opening_postings", entry.name, f"{account} has no counterpart in {entry.subject}")
+
+    # --- going out ---
+
+    def add_payout(self, line: Fields) -> None:
+        """A payout, before its ``payout_planned`` entry: exactly what a position promised, once."""
+        reference = line.amount_or_none("reference")
+        facts = {
+            "window": f"win_{line.whole('window')}",
+            "chain": line.text("chain"),
+            "asset": line.text("asset"),
+            "amount": str(line.amount("amount")),
+            "address": line.text("address"),
+        }
+        payout = Payout(
+            facts=facts if reference is None else facts | {"reference": str(reference)},
+            id=line.text("id"),
+            window=line.whole("window"),
+            party=line.text("party"),
+            chain=line.text("chain"),
+            asset=line.text("asset"),
+            amount=line.amount("amount"),
+            micro=line.amount("micro"),
+            state=line.text("state"),
+            order=line.text_or_none("order"),
+            transfer=None if line["transfer"] is None else line.whole("transfer"),
+        )
+        name = f"payout {payout.id}"
+        due = self._windows.due.pop((payout.window, payout.party), None)
+        if due is None or payout.id in self.payouts:
+            raise Wrong("payout_unfounded", name, "no position promises it, or it came before")
+        for member in ("chain", "asset", "amount", "micro"):
+            equal(getattr(payout, member), getattr(due, member), "payout_mismatch", name, f"its {member}")
+        known = payout.state in ("planned", "ordered", "settled", "failed")
+        require(known, "payout_state", name, f"there is no state {payout.state}")
+        self.payouts[payout.id] = payout
+        if payout.order is not None:
+            self._by_order.setdefault(payout.order, []).append(payout)
+
+    def book_payout(self, entry: EntryLine) -> None:
+        """``payout_planned``, then at most one of ``payout_settled`` and ``payout_failed``."""
+        payout = self.payouts.get(entry.subject)
+        if payout is None:
+            raise Wrong("payout_missing", entry.name, f"there is no payout {entry.subject} before it")
+        step = entry.kind.removeprefix("payout_")
+        before = "" if step == "planned" else "planned"
+        equal(payout.booked, before, "payout_entry", f"payout {payout.id}", f"its state before it is {step}")
+        if step == "planned":
+            equal(entry.facts.plain(), payout.facts, "payout_facts", entry.name, "its facts")
+        transit, asset = (f"transit/{CU}", CU), f"{payout.chain}/{payout.asset}"
+        expected = {
+            "planned": legs((payout.party, CU, -payout.micro), (*transit, payout.micro)),
+            "failed": legs((*transit, -payout.micro), (payout.party, CU, payout.micro)),
+            "settled": legs(
+                (*transit, -payout.micro),
+                (f"conversion/{CU}", CU, payout.micro),
+                (f"conversion/{asset}", asset, -payout.amount),
+                (f"treasury/{asset}", asset, payout.amount),
+            ),
+        }[step]
+        equal(dict(entry.net), expected, "payout_postings", entry.name, "what it posts")
+        payout.booked = step
+        if step == "failed":
+            self._windows.returned(payout.party, entry.seq, payout.micro)
+
+    def book_fee(self, entry: EntryLine) -> None:
+        """A fee that a chain took for an order; compared with the order at the end."""
+        self._fees[entry.subject] = dict(entry.net)
+
+    # --- orders, at the end of the export ---
+
+    def add_order(self, line: Fields) -> None:
+        """The next chain order; the one before is complete then."""
+        self.end_order()
+        order_id = line.text("id")
+        require(order_id not in self._orders, "order_repeated", f"chain order {order_id}", "this id came before")
+        self._orders[order_id] = line.text("state")
+        self._order = Order(line)
+
+    def add_attempt(self, line: Fields) -> None:
+        """The next attempt of the current order: on the order's one slot, a transaction id of its own."""
+        order, name = self._present(line), f"attempt {line.whole('n')} of {line.text('order')}"
+        equal(line.whole("n"), len(order.transactions) + 1, "attempt_number", name, "its number")
+        ids = {line.text("tx"), *[alias for alias in line.list("aliases") if isinstance(alias, str)]}
+        require(not ids & self._transactions, "attempt_repeated", name, "its transaction id came before")
+        self._transactions |= ids
+        for earlier in order.transactions.values():
+            for member in ("slot_account", "slot_kind", "slot_number"):
+                equal(line[member], earlier[member], "attempt_slot", name, f"its {member}")
+        order.transactions[line.text("tx")] = line
+
+    def add_event(self, line: Fields) -> None:
+        """A step of the current order; it settles once at most."""
+        order = self._present(line)
+        known = line.whole("n") <= len(order.transactions)
+        require(known, "attempt_event", line.subject, "it is about an attempt that isn't there")
+        if line.text("state") == "settled":
+            order.settled_events += 1
+            once = order.settled_events == 1
+            require(once, "order_settled_twice", f"chain order {line.text('order')}", "it settled more than once")
+
+    def end_order(self) -> None:
+        """All of an order came: hold it to its attempts, its fee and its payouts."""
+        order, self._order = self._order, None
+        if order is None:
+            return
+        line, order_id, state = order.line, order.line.text("id"), order.line.text("state")
+        name = f"chain order {order_id}"
+        equal(line.whole("attempts"), len(order.transactions), "order_attempts", name, "the number of its attempts")
+        self._check_slot(order, name)
+        ended = order.transactions.get(line.text_or_none("tx") or "")
+        equal(order.settled_events, int(state == "settled"), "order_state", name, "how often it settled")
+        if state == "settled":
+            if ended is None:
+                raise Wrong("order_transaction", name, "it settled by a transaction that is none of its attempts")
+            ledger = line.whole("ledger")
+            in_span = ended.whole("first") <= ledger <= ended.whole("last")
+            require(in_span, "order_ledger", name, f"ledger {ledger} is outside of what its transaction allows")
+            require(line.amount("fee") <= ended.amount("fee"), "order_fee", name, "the fee is above the signed one")
+        self._check_fee(line, name)
+        if line.text("order_kind") == "anchor":
+            expected = self._windows.checkpoints.get(line.whole("window"))
+            equal(line.digest("digest"), expected, "anchor_digest", name, "the checkpoint's digest")
+        else:
+            self._check_transfers(line, name)
+
+    def finish(self) -> None:
+        """What is stated as done must have been booked, and nothing else."""
+        self.end_order()
+        for deposit in self._deposits.values():
+            raise Wrong("deposit_entry", f"deposit {deposit.line.text('id')}", "it was never credited in the journal")
+        open_micro = 0
+        for payout in self.payouts.values():
+            name = f"payout {payout.id}"
+            booked = payout.state if payout.state in ("settled", "failed") else "planned"
+            equal(payout.booked, booked, "payout_state", name, "what the journal says of it")
+            open_micro += payout.micro if booked == "planned" else 0
+            settled = payout.order is not None and self._orders.get(payout.order) == "settled"
+            equal(payout.state == "settled", settled, "payout_order", name, "whether it is settled, by its order,")
+        equal(self._books.balance(f"transit/{CU}"), open_micro, "transit_mismatch", f"transit/{CU}", "the balance")
+        for order in self._fees:
+            require(order in self._orders, "order_fee", f"chain order {order}", "a fee was booked for no order")
+
+    def _present(self, line: Fields) -> Order:
+        if self._order is None or self._order.line.text("id") != line.text("order"):
+            raise Wrong("line_order", line.subject, "it doesn't follow its chain order")
+        return self._order
+
+    def _check_slot(self, order: Order, name: str) -> None:
+        line = order.line
+        if line["slot_account"] is None:
+            return
+        members = ("slot_account", "slot_kind", "slot_number")
+        for attempt in order.transactions.values():
+            for member in members:
+                equal(line[member], attempt[member], "attempt_slot", name, f"its {member}")
+        slot = (line.text("chain"), line.text("slot_account"), line.text("slot_kind"), line.amount("slot_number"))
+        require(slot not in self._slots, "slot_reused", name, "its slot belongs to another order")
+        self._slots.add(slot)
+
+    def _check_fee(self, line: Fields, name: str) -> None:
+        fee, chain = line.amount("fee"), line.text("chain")
+        asset = self._rules.fee_assets.get(chain)
+        booked = self._fees.get(line.text("id"), {})
+        if asset is None:
+            raise Wrong("order_fee", name, f"the fee asset of {chain} is not known")
+        full = f"{chain}/{asset}"
+        expected = legs((f"treasury/{full}", full, fee), (f"fees/{full}", full, -fee))
+        equal(booked, expected, "order_fee", name, "what was booked as its fee")
+
+    def _check_transfers(self, line: Fields, name: str) -> None:
+        payouts = self._by_order.get(line.text("id"), [])
+        for payout in payouts:
+            equal(payout.chain, line.text("chain"), "payout_order", f"payout {payout.id}", "the chain of its order")
+        if line.text("state") == "settled":
+            places = sorted(payout.transfer if payout.transfer is not None else -1 for payout in payouts)
+            require(bool(places), "order_empty", name, "it settled and carries no payout")
+            equal(places, list(range(len(places))), "order_transfers", name, "the places of its transfers")

@@ -1,0 +1,175 @@
+"""Checks of single documents, offline: `proof/1` of a usage record, a position or a balance, and receipts.
+
+What a proof can't show by itself is that the checkpoint's digest is on the chain: `ProofResult.digest` is what the named
+transactions must carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
+from settlement.client.rules import jwk_key, parse_table
+from settlement.core import canonical, liabilities, merkle, rating, signatures
+from settlement.core.errors import Malformed, Unauthenticated
+from settlement.core.signatures import PublicKey
+
+TREES = ("records", "positions", "liabilities")
+
+
+@dataclass(slots=True)
+class ProofResult:
+    """What a proof shows, when `fault` is None: that `leaf` is under the checkpoint of `window`, signed by key `kid`.
+
+    `digest` is the checkpoint's: what each transaction in `anchors` must carry on its chain.
+    """
+
+    fault: Fault | None = None
+    tree: str = ""
+    leaf: dict[str, Any] = field(default_factory=dict)
+    window: int = 0
+    digest: str = ""
+    kid: str = ""
+    anchors: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether everything holds."""
+        return self.fault is None
+
+
+@dataclass(slots=True)
+class ReceiptResult:
+    """The content of a receipt, when `fault` is None."""
+
+    fault: Fault | None = None
+    content: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Whether everything holds."""
+        return self.fault is None
+
+
+def check_proof(
+    document: bytes | str | Mapping[str, Any],
+    *,
+    trusted_key: Mapping[str, object] | None = None,
+    rate_table: bytes | None = None,
+) -> ProofResult:
+    """Check a proof/1 document. With `trusted_key` (a public JWK) only that key counts, else the one in the document.
+
+    With `rate_table`, the document of the version that the record names, the record is rated again as well.
+    """
+    result = ProofResult()
+    result.fault = fault_of(lambda: _check(_fields(document, "proof"), result, trusted_key, rate_table))
+    return result
+
+
+def check_receipt(token: str, *, key: Mapping[str, object], body: bytes | None = None) -> ReceiptResult:
+    """Check a receipt against the service's key (a public JWK) and, when given, the report's signed bytes."""
+    result = ReceiptResult()
+
+    def check() -> None:
+        public = jwk_key(key, "receipt")
+        try:
+            payload = signatures.verify_compact(token, {public.kid: public}.get, signatures.RECEIPT_TYPE)
+        except Unauthenticated as error:
+            raise Wrong("receipt_signature", "receipt", error.detail) from None
+        content = Fields.parse(payload, "receipt")
+        equal(content.text("type"), "receipt/1", "receipt_type", "receipt", "its type")
+        if body is not None:
+            equal(content.digest("digest"), canonical.digest(body), "receipt_mismatch", "receipt", "the body's digest")
+        result.content = content.plain()
+
+    result.fault = fault_of(check)
+    return result
+
+
+def check_checkpoint(line: Fields, key: PublicKey) -> tuple[Fields, str]:
+    """The content of a signed checkpoint and its digest. Raises Wrong."""
+    document = line.text("document").encode()
+    signed = line.objects("signatures")
+    require(bool(signed), "checkpoint_signature", line.subject, "the checkpoint is not signed")
+    for signature in signed:
+        try:
+            signatures.verify_document(signature.plain(), document, {key.kid: key}.get)
+        except Unauthenticated as error:
+            raise Wrong("checkpoint_signature", line.subject, error.detail) from None
+    content = Fields.parse(document, "checkpoint")
+    equal(content.text("type"), "checkpoint/1", "checkpoint_type", line.subject, "its type")
+    return content, canonical.digest(document)
+
+
+def _fields(document: bytes | str | Mapping[str, Any], subject: str) -> Fields:
+    if isinstance(document, Mapping):
+        return Fields(document, subject)
+    return Fields.parse(document, subject)
+
+
+def _check(proof: Fields, result: ProofResult, trusted: Mapping[str, object] | None, rate_table: bytes | None) -> None:
+    equal(proof.text("type"), "proof/1", "proof_type", "proof", "its type")
+    key = jwk_key(proof.object("service_key"), "service_key")
+    if trusted is not None:
+        expected = jwk_key(trusted, "trusted key")
+        require(key.raw == expected.raw, "key_not_trusted", key.kid, "it was not signed by the key that you trust")
+    part = proof.object("checkpoint")
+    checkpoint, result.digest = check_checkpoint(part, key)
+    equal(part.whole("window"), checkpoint.whole("window"), "proof_window", "proof", "its window")
+    result.tree, result.window, result.kid = proof.text("tree"), checkpoint.whole("window"), key.kid
+    require(result.tree in TREES, "proof_tree", "proof", f"there is no tree {result.tree}")
+    leaf = Fields.parse(proof.text("leaf"), "leaf")
+    result.leaf = leaf.plain()
+    index, size = proof.whole("index"), proof.whole("size")
+    equal(size, checkpoint.object(result.tree).whole("size"), "proof_size", "proof", "its size")
+    if result.tree == "liabilities":
+        _check_liability(proof, leaf, checkpoint, index, size)
+    else:
+        _check_leaf(proof, leaf, checkpoint, index, size)
+    if result.tree == "records":
+        own = checkpoint.object("records").whole("window")
+        require(index >= size - own, "proof_window", "proof", "the record is of an earlier window than the checkpoint")
+        _check_charge(leaf, checkpoint, rate_table)
+    result.anchors = [anchor.plain() for anchor in proof.objects("anchors")]
+
+
+def _check_leaf(proof: Fields, leaf: Fields, checkpoint: Fields, index: int, size: int) -> None:
+    text = proof.text("leaf").encode()
+    try:
+        same = canonical.encode(leaf.plain()) == text
+    except Malformed:
+        same = False
+    require(same, "proof_leaf", "leaf", "it is not canonical JSON")
+    equal(leaf.whole("window"), checkpoint.whole("window"), "proof_window", "leaf", "its window")
+    path = [Fields({"hash": value}, "path").hexadecimal("hash", 32) for value in proof.list("path")]
+    root = checkpoint.object(proof.text("tree")).hexadecimal("root", 32)
+    holds = merkle.verify_inclusion(merkle.leaf_hash(text), index, size, path, root)
+    require(holds, "proof_path", "proof", "the path does not lead from the leaf to the signed root")
+
+
+def _check_liability(proof: Fields, leaf: Fields, checkpoint: Fields, index: int, size: int) -> None:
+    equal(leaf.keys(), {"account", "amount", "salt"}, "proof_leaf", "leaf", "its members")
+    entry = liabilities.Entry(leaf.text("account"), leaf.amount("amount"), leaf.hexadecimal("salt", 16))
+    path = [liabilities.Sum(each.amount("sum"), each.hexadecimal("hash", 32)) for each in proof.objects("path")]
+    stated = checkpoint.object("liabilities")
+    root = liabilities.Sum(stated.amount("total"), stated.hexadecimal("root", 32))
+    holds = liabilities.verify(entry, index, size, path, root)
+    require(holds, "proof_path", "proof", "the path does not lead from the leaf to the signed root and total")
+
+
+def _check_charge(leaf: Fields, checkpoint: Fields, rate_table: bytes | None) -> None:
+    stated = {each.whole("version"): each.digest("digest") for each in checkpoint.objects("rates")}
+    version = leaf.whole("rates")
+    require(version in stated, "proof_rates", "leaf", f"the checkpoint knows no rate table {version}")
+    if rate_table is None:
+        return
+    equal(canonical.digest(rate_table), stated[version], "proof_rates", "rate table", "its digest")
+    record = leaf.object("record")
+    table = parse_table(rate_table, "rate table")
+    in_force = table.effective_from <= record.time("at")
+    require(in_force, "proof_rates", "leaf", "the rate table was not in force yet")
+    charge = rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"])
+    found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
+    equal(leaf.amount("charge_pico"), found, "proof_charge", "leaf", "the charge")

@@ -1,0 +1,348 @@
+"""Windows redone: their bounds, what everybody owes, positions, checkpoints with their three trees.
+
+Memory: the parties of the windows that are not checkpointed yet, and one frontier of the record tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from settlement.client.books import CU, Books, EntryLine, account_kind, legs
+from settlement.client.lines import Fields, Wrong, equal, require
+from settlement.client.reports import WindowUsage
+from settlement.client.rules import Rules, check_signatures
+from settlement.core import canonical, liabilities, merkle, netting, policy
+from settlement.core.checkpoints import Checkpoint, PayoutTotal, Totals, Tree, position_leaf
+
+OWED_TO = ("consumer", "provider", "transit")
+"""Kinds of CU accounts whose balances are liabilities."""
+
+
+@dataclass(slots=True)
+class WindowState:
+    """A window on its way from its first entry to its checkpoint."""
+
+    no: int
+    state: str
+    opened_at: datetime
+    closed_at: datetime | None
+    first_seq: int
+    last_seq: int | None
+    usage: WindowUsage = field(default_factory=WindowUsage)
+    stated: set[tuple[str, str]] = field(default_factory=set)
+    positions: dict[str, netting.Position] = field(default_factory=dict)
+    leaves: list[tuple[str, bytes]] = field(default_factory=list)
+    payouts: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    records: Tree = field(default_factory=lambda: Tree(0, merkle.EMPTY_ROOT))
+
+    @property
+    def name(self) -> str:
+        """How reports of faults call it."""
+        return f"window {self.no}"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A payout that a position promises."""
+
+    chain: str
+    asset: str
+    amount: int
+    micro: int
+
+
+@dataclass(slots=True)
+class Earned:
+    """What a provider has earned up to the last window that was decided over, less what was netted and paid out."""
+
+    free: int = 0
+    returned: list[tuple[int, int]] = field(default_factory=list)
+    """(journal number, microCU) of payouts that failed: the money came back to the balance then."""
+
+
+class Windows:
+    """All windows in order. `due` are payouts that positions promise and no payout line has taken up."""
+
+    def __init__(self, rules: Rules, books: Books, tree: merkle.Frontier) -> None:
+        self._rules = rules
+        self._books = books
+        self._tree = tree
+        self.current: WindowState | None = None
+        self.links: dict[str, str] = {}
+        self.due: dict[tuple[int, str], Due] = {}
+        self.checkpoints: dict[int, str] = {}
+        self.states: dict[int, str] = {}
+        self._waiting: dict[int, WindowState] = {}
+        self._previous: str | None = None
+        self._booked: dict[int, EntryLine] = {}
+        self._earned: dict[str, Earned] = {}
+
+    def open(self, line: Fields) -> None:
+        """The next window begins; the one before must be complete."""
+        last = self.current
+        self.end()
+        window = WindowState(
+            no=line.whole("no"),
+            state=line.text("state"),
+            opened_at=line.time("opened_at"),
+            closed_at=line.time_or_none("closed_at"),
+            first_seq=line.whole("first_seq"),
+            last_seq=None if line["last_seq"] is None else line.whole("last_seq"),
+        )
+        name = window.name
+        equal(window.no, last.no + 1 if last else 1, "window_gap", name, "its number")
+        equal(window.first_seq, self._books.head.seq + 1, "window_range", name, "its first entry")
+        if last is not None:
+            equal(window.opened_at, last.closed_at, "window_span", name, "the time it opened at")
+        is_open = window.state == "open"
+        equal(window.last_seq is None, is_open, "window_state", name, "whether it has no last entry")
+        equal(window.closed_at is None, is_open, "window_state", name, "whether it has no closing time")
+        known = window.state in ("open", "closed", "netted", "checkpointed", "planned")
+        require(known, "window_state", name, f"there is no state {window.state}")
+        in_time = window.closed_at is None or window.closed_at >= window.opened_at
+        require(in_time, "window_span", name, "it was closed before it was opened")
+        self.current = window
+        self.states[window.no] = window.state
+
+    def entered(self, entry: EntryLine) -> WindowState:
+        """The window of a journal entry, which must be the current one."""
+        window = self.present(entry.name)
+        equal(entry.window, window.no, "entry_window", entry.name, "its window")
+        inside = window.last_seq is None or entry.seq <= window.last_seq
+        require(inside, "window_range", entry.name, f"window {window.no} ends before it")
+        return window
+
+    def present(self, subject: str) -> WindowState:
+        """The current window. Raises Wrong when none was opened."""
+        if self.current is None:
+            raise Wrong("line_order", subject, "it comes before the first window")
+        return self.current
+
+    def add_salt(self, line: Fields) -> None:
+        """The key of a consumer's leaves in the current window; before the window's reports."""
+        window = self.present(line.subject)
+        equal(line.whole("window"), window.no, "line_order", line.subject, "its window")
+        consumer = line.text("consumer")
+        require(consumer not in window.usage.salt_keys, "salt_repeated", line.subject, "this key came before")
+        window.usage.salt_keys[consumer] = line.hexadecimal("key", 32)
+
+    def check_obligation(self, line: Fields) -> None:
+        """What the books say that a pair owes in the current window, against the records."""
+        window = self.present(line.subject)
+        equal(line.whole("window"), window.no, "line_order", line.subject, "its window")
+        key = (line.text("consumer"), line.text("provider"))
+        name = f"obligation of {key[0]} to {key[1]} in window {window.no}"
+        pair = window.usage.pairs.get(key)
+        if pair is None or key in window.stated:
+            raise Wrong("obligation_unfounded", name, "the records have no such pair, or it came before")
+        equal(line.whole("records"), pair.records, "obligation_records", name, "the number of records")
+        equal(line.whole("carried_in"), pair.carried_in, "obligation_carry", name, "what was carried in")
+        equal(line.amount("pico"), pair.pico, "obligation_pico", name, "the exact charge")
+        equal(line.amount("posted"), pair.posted, "obligation_posted", name, "the posted charge")
+        window.stated.add(key)
+
+    def end(self) -> None:
+        """The current window is over: its entries and its obligations must all have come."""
+        window = self.current
+        if window is None:
+            return
+        if window.last_seq is not None:
+            equal(self._books.head.seq, window.last_seq, "window_range", window.name, "its last entry")
+        missing = window.usage.pairs.keys() - window.stated
+        require(not missing, "obligation_missing", window.name, f"no obligation of {sorted(missing)[:1]}")
+        if window.state == "open":
+            return
+        owed = [netting.Obligation(pair[0], pair[1], sums.posted) for pair, sums in window.usage.pairs.items()]
+        window.positions = {position.party: position for position in netting.net(owed, self.links)}
+        window.records = Tree(self._tree.size, self._tree.root())
+        self._waiting[window.no] = window
+
+    def net(self, entry: EntryLine) -> None:
+        """Hold a netting entry to the positions of its window."""
+        number = entry.subject.removeprefix("win_")
+        window = self._waiting.get(int(number)) if number.isdigit() else None
+        if window is None or entry.subject != f"win_{window.no}" or window.leaves:
+            raise Wrong("netting_order", entry.name, f"{entry.subject} is not a closed window without a checkpoint")
+        equal(dict(entry.net), self._netting_legs(window), "netting_postings", entry.name, "what it posts")
+        self._booked[window.no] = entry
+
+    def returned(self, provider: str, seq: int, micro: int) -> None:
+        """A payout failed: the provider has the money again from that journal entry on."""
+        self._earned.setdefault(provider, Earned()).returned.append((seq, micro))
+
+    def check_position(self, line: Fields) -> None:
+        """A party's position against its obligations, and its payout against its balance and the policy."""
+        party = line.text("party")
+        name = f"position of {party} in window {line.whole('window')}"
+        window = self._waiting.get(line.whole("window"))
+        if window is None or window.no != len(self.checkpoints) + 1:
+            raise Wrong("line_order", name, "its window is not closed yet, checkpointed already, or not the next")
+        require(not window.leaves or window.leaves[-1][0] < party, "position_order", name, "parties must ascend")
+        found = window.positions.get(party, netting.Position(party, 0, 0, 0))
+        for member in ("spent", "earned", "net", "netted"):
+            equal(line.amount(member), getattr(found, member), "position_mismatch", name, member)
+        payout = self._payout(line, window, found, name)
+        leaf = position_leaf(
+            party=party,
+            window=window.no,
+            spent=found.spent,
+            earned=found.earned,
+            net=found.net,
+            payout=payout,
+            salt=line.hexadecimal("salt", 16),
+        )
+        window.leaves.append((party, merkle.leaf_hash(leaf)))
+
+    def check_checkpoint(self, line: Fields) -> None:
+        """A checkpoint against everything that was recomputed for its window."""
+        document = line.text("document").encode()
+        digest = canonical.digest(document)
+        name = f"checkpoint {line.whole('window')}"
+        equal(line.digest("digest"), digest, "checkpoint_digest", name, "its digest")
+        check_signatures(line, document, self._rules.service_keys, "checkpoint_signature")
+        window = self._waiting.get(line.whole("window"))
+        if window is None or window.closed_at is None or window.no != len(self.checkpoints) + 1:
+            raise Wrong("line_order", name, "its window is not closed yet, checkpointed already, or not the next")
+        self._complete(window)
+        stated = Fields.parse(document, name)
+        expected = Fields.parse(self._expected(line, stated, window, window.closed_at, name).document(), name)
+        for member in expected:
+            equal(stated[member], expected[member], f"checkpoint_{member}", name, f"its {member}")
+        equal(stated.keys(), expected.keys(), "checkpoint_members", name, "its members")
+        require(canonical.encode(stated.plain()) == document, "checkpoint_canonical", name, "it is not canonical JSON")
+        self._previous = self.checkpoints[window.no] = digest
+        del self._waiting[window.no]
+
+    def finish(self) -> None:
+        """Nothing that is stated as done may be missing at the end of the export."""
+        self.end()
+        last = self.current
+        require(
+            last is not None and last.state == "open", "window_missing", "the last window", "there's no open window"
+        )
+        for window in self._waiting.values():
+            require(window.state in ("closed", "netted"), "checkpoint_missing", window.name, "it has no checkpoint")
+            if window.state == "netted":
+                self._complete(window)
+        for no, party in self.due:
+            planned = self.states[no] == "planned"
+            require(not planned, "payout_missing", f"window {no}", f"the payout of {party} was never planned")
+
+    def _complete(self, window: WindowState) -> None:
+        """All positions came, and what parties owe themselves was booked; then the window's earnings are decided."""
+        missing = window.positions.keys() - {party for party, _ in window.leaves}
+        require(not missing, "position_missing", window.name, f"no position of {sorted(missing)[:1]}")
+        booked = window.no in self._booked or not self._netting_legs(window)
+        require(booked, "netting_missing", window.name, "what parties owe themselves was never booked")
+
+    def _netting_legs(self, window: WindowState) -> dict[tuple[str, str], int]:
+        accounts = {provider: account for account, provider in self.links.items()}
+        moved = []
+        for position in window.positions.values():
+            if position.netted:
+                moved.append((position.party, CU, -position.netted))
+                moved.append((accounts[position.party], CU, position.netted))
+        return legs(*moved)
+
+    def _payout(self, line: Fields, window: WindowState, found: netting.Position, name: str) -> int:
+        """The payout in microCU, which must be all of the provider's balance that whole asset units can carry."""
+        payout, amount = line.amount("payout"), line.amount("amount")
+        earned = self._earned.setdefault(found.party, Earned())
+        earned.free += found.earned - found.netted
+        if payout == 0 and amount == 0 and line["chain"] is None and line["asset"] is None:
+            return 0
+        assert window.closed_at is not None, "a window that waits for its checkpoint was closed"
+        chain, asset = line.text("chain"), line.text("asset")
+        rules = self._rules.policy_at(window.closed_at)
+        worth = self._rules.micro_per_unit(chain, asset, window.closed_at)
+        if rules is None or worth is None:
+            raise Wrong("position_payout", name, f"no policy gives {asset} on {chain} a worth")
+        owing = self._owing(earned, window)
+        exact = [due for due in owing if policy.to_units(due, worth) == (amount, payout)]
+        right = any(due >= rules[0].minimum_payout for due in exact) and amount > 0
+        require(right, "position_payout", name, f"{amount} units for {payout} microCU is not what {owing[0]} is worth")
+        earned.free -= payout
+        self.due[window.no, found.party] = Due(chain, asset, amount, payout)
+        count, total = window.payouts.get((chain, asset), (0, 0))
+        window.payouts[chain, asset] = (count + 1, total + amount)
+        return payout
+
+    def _owing(self, earned: Earned, window: WindowState) -> list[int]:
+        """What the provider's balance for this window can have been when payouts were decided, likeliest first.
+
+        That moment has no journal number of its own: money of failed payouts may have come back just before or after.
+        """
+        assert window.last_seq is not None, "a window that waits for its checkpoint was closed"
+        amounts = [earned.free + sum(micro for seq, micro in earned.returned if seq <= window.last_seq)]
+        for seq, micro in earned.returned:
+            if seq > window.last_seq:
+                amounts.append(amounts[-1] + micro)
+        return amounts
+
+    def _expected(
+        self, line: Fields, stated: Fields, window: WindowState, closed_at: datetime, name: str
+    ) -> Checkpoint:
+        usage, rules = window.usage, self._rules.policy_at(closed_at)
+        if rules is None or window.last_seq is None:
+            raise Wrong("checkpoint_policy", name, "no policy was in force when its window closed")
+        root, size = self._liabilities(line, name)
+        previous = self._previous
+        positions = merkle.Frontier()
+        positions.extend(leaf for _, leaf in window.leaves)
+        tables = self._rules.tables
+        known = len(stated.list("rates"))
+        in_force = sum(table.effective_from <= closed_at for table in tables)
+        return Checkpoint(
+            window=window.no,
+            opened_at=window.opened_at,
+            closed_at=closed_at,
+            first_seq=window.first_seq,
+            last_seq=window.last_seq,
+            previous=previous,
+            journal=self._books.head,
+            records=window.records,
+            records_in_window=usage.records,
+            positions=Tree(positions.size, positions.root()),
+            liabilities=root,
+            liabilities_size=size,
+            rates=[(table.version, table.digest) for table in tables[: max(known, in_force)]],
+            policy=rules[1],
+            totals=Totals(
+                usage.reports,
+                usage.records,
+                usage.pico,
+                usage.posted,
+                netting.owed_after_netting(window.positions.values()),
+            ),
+            payouts=[PayoutTotal(*asset, count, total) for asset, (count, total) in sorted(window.payouts.items())],
+        )
+
+    def _liabilities(self, line: Fields, name: str) -> tuple[liabilities.Sum, int]:
+        """The sum tree over the stated leaves, each of which must be the replayed balance of its account."""
+        entries = []
+        for leaf in line.list("liabilities"):
+            if not isinstance(leaf, list) or len(leaf) != 3:
+                raise Wrong("checkpoint_liabilities", name, "a leaf is not account, amount and salt")
+            fields = Fields(dict(zip(("account", "amount", "salt"), leaf, strict=True)), name)
+            entry = liabilities.Entry(fields.text("account"), fields.amount("amount"), fields.hexadecimal("salt", 16))
+            balance = self._books.balance(entry.account)
+            equal(entry.amount, balance, "checkpoint_liabilities", name, f"the liability to {entry.account}")
+            kind = account_kind(entry.account)
+            require(kind in OWED_TO, "checkpoint_liabilities", name, f"nothing is owed to {entry.account}")
+            entries.append(entry)
+        counted = {entry.account for entry in entries}
+        for (account, asset), balance in self._books.balances.items():
+            owed = asset == CU and balance and account_kind(account) in OWED_TO
+            if owed and account not in counted:
+                raise Wrong("checkpoint_liabilities", name, f"{account} is owed {balance} and is not in the tree")
+        try:
+            return liabilities.build(entries), len(entries)
+        except Exception as error:  # noqa: BLE001 - Malformed by order or range
+            raise Wrong("checkpoint_liabilities", name, str(error)) from None
+
+
+def links_of(parties: Mapping[str, str | None]) -> dict[str, str]:
+    """From the consumer account that a provider named to that provider."""
+    return {account: provider for provider, account in parties.items() if account is not None}

@@ -1,0 +1,212 @@
+"""A statement recomputed from its own records and rate tables, to the last microCU (docs/reference/statement.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
+from settlement.client.proofs import check_checkpoint, check_proof
+from settlement.client.rules import check_signatures, jwk_key, parse_table
+from settlement.core import canonical, rating
+from settlement.core.rates import RateTable
+from settlement.core.units import PICO_PER_MICRO, split_pico
+
+
+@dataclass(slots=True)
+class StatementResult:
+    """What was recomputed; the figures hold when `fault` is None. `posted` and `closing` are microCU."""
+
+    fault: Fault | None = None
+    records: int = 0
+    pico: int = 0
+    posted: int = 0
+    closing: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether everything holds."""
+        return self.fault is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    seq: int
+    report: str
+    provider: str
+    consumer: str
+    pico: int
+
+
+def recompute_statement(
+    document: bytes | str | Mapping[str, Any], *, trusted_key: Mapping[str, object] | None = None
+) -> StatementResult:
+    """Recompute a statement/1 document. With `trusted_key` (a public JWK) only what that key signed counts."""
+    result = StatementResult()
+
+    def check() -> None:
+        if isinstance(document, Mapping):
+            _Statement(Fields(document, "statement"), result, trusted_key).check()
+        else:
+            _Statement(Fields.parse(document, "statement"), result, trusted_key).check()
+
+    result.fault = fault_of(check)
+    return result
+
+
+class _Statement:
+    def __init__(self, fields: Fields, result: StatementResult, trusted: Mapping[str, object] | None) -> None:
+        self.fields = fields
+        self.result = result
+        self.trusted = trusted
+        self.tables: dict[int, RateTable] = {}
+
+    def check(self) -> None:
+        """Every figure, in the order in which they build on each other."""
+        equal(self.fields.text("type"), "statement/1", "statement_type", "statement", "its type")
+        self._read_tables()
+        charges = [self._rated(entry, number) for number, entry in enumerate(self.fields.objects("records"))]
+        self._check_order(charges)
+        posted = self._check_pairs(charges)
+        self._check_account(posted)
+        self._check_position()
+
+    @property
+    def party(self) -> str:
+        return self.fields.text("party")
+
+    def _read_tables(self) -> None:
+        key = jwk_key(self.fields.object("service_key"), "service_key")
+        if self.trusted is not None:
+            same = key.raw == jwk_key(self.trusted, "trusted key").raw
+            require(same, "key_not_trusted", key.kid, "it was not signed by the key that you trust")
+        for line in self.fields.objects("rate_tables"):
+            document = line.text("document").encode()
+            table = parse_table(document, f"rate table {line.whole('version')}")
+            equal(line.whole("version"), table.version, "rate_table_malformed", "rate table", "its version")
+            equal(line.digest("digest"), table.digest, "rate_table_digest", f"rate table {table.version}", "its digest")
+            check_signatures(line, document, {key.kid: key}, "rate_table_signature")
+            self.tables[table.version] = table
+        if self.fields["checkpoint"] is None:
+            return
+        checkpoint, digest = check_checkpoint(self.fields.object("checkpoint"), key)
+        stated = self.fields.object("checkpoint").digest("digest")
+        equal(stated, digest, "checkpoint_digest", "checkpoint", "its digest")
+        known = {each.whole("version"): each.digest("digest") for each in checkpoint.objects("rates")}
+        for table in self.tables.values():
+            equal(
+                table.digest, known.get(table.version), "rate_table_digest", f"rate table {table.version}", "its digest"
+            )
+        for member in ("window", "opened_at", "closed_at", "first_seq", "last_seq"):
+            equal(self.fields[member], checkpoint[member], f"statement_{member}", "statement", f"its {member}")
+
+    def _rated(self, entry: Fields, number: int) -> _Charge:
+        name = f"record {number}"
+        record, version = entry.object("record"), entry.whole("rates")
+        at = record.time("at")
+        in_force = [table for table in self.tables.values() if table.effective_from <= at]
+        newest = max(in_force, key=lambda table: table.effective_from, default=None)
+        if newest is None or newest.version != version:
+            raise Wrong("record_rates", name, f"rate table {version} was not the one in force at that time")
+        meters = record.object("meters").plain()
+        charge = rating.rate(newest, record.text("model"), record.text("tier"), record.text("outcome"), meters)
+        found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
+        equal(entry.amount("charge_pico"), found, "record_charge", name, "its charge")
+        pico = entry.amount("charge_pico")
+        self.result.records += 1
+        self.result.pico += pico
+        consumer = record.text("consumer")
+        own = self.party in (consumer, entry.text("provider"))
+        require(own, "record_foreign", name, "it is not this party's")
+        return _Charge(entry.whole("journal_seq"), entry.digest("report"), entry.text("provider"), consumer, pico)
+
+    def _check_order(self, charges: Sequence[_Charge]) -> None:
+        """Records come in the order of the journal, each line of a report once, each id once."""
+        places = [(entry.whole("journal_seq"), entry.whole("line")) for entry in self.fields.objects("records")]
+        require(places == sorted(set(places)), "record_order", "records", "they are out of order, or one comes twice")
+        ids = {(entry.text("provider"), entry.object("record").text("id")) for entry in self.fields.objects("records")}
+        require(len(ids) == len(charges), "record_repeated", "records", "an id comes twice")
+        first, last = self.fields.whole("first_seq"), self.fields.whole("last_seq")
+        inside = all(first <= seq <= last for seq, _ in places)
+        require(inside, "record_window", "records", "one is outside of the window")
+
+    def _check_pairs(self, charges: Sequence[_Charge]) -> dict[int, int]:
+        """What each pair posts report by report, by journal number; every pair's figures must come out."""
+        pairs = {(each.text("consumer"), each.text("provider")): each for each in self.fields.objects("pairs")}
+        carries = {pair: stated.whole("carried_in") for pair, stated in pairs.items()}
+        require(
+            all(carry < PICO_PER_MICRO for carry in carries.values()), "pair_carry", "pairs", "a carry is a microCU"
+        )
+        totals = {pair: [0, 0, 0] for pair in pairs}
+        sums: dict[tuple[int, tuple[str, str]], list[int]] = {}
+        for charge in charges:
+            pair = (charge.consumer, charge.provider)
+            require(pair in pairs, "pair_missing", f"pair {pair}", "it has records and no figures")
+            group = sums.setdefault((charge.seq, pair), [0, 0])
+            group[0] += 1
+            group[1] += charge.pico
+        posted: dict[int, int] = {}
+        for (seq, pair), (count, pico) in sums.items():
+            amount, carries[pair] = split_pico(carries[pair], pico)
+            posted[seq] = posted.get(seq, 0) + amount
+            for place, value in enumerate((count, pico, amount)):
+                totals[pair][place] += value
+        for pair, stated in pairs.items():
+            name = f"pair {pair[0]} {pair[1]}"
+            records, pico, amount = totals[pair]
+            equal(stated.whole("records"), records, "pair_records", name, "the number of records")
+            equal(stated.amount("pico"), pico, "pair_pico", name, "the exact charge")
+            equal(stated.amount("posted"), amount, "pair_posted", name, "the posted charge")
+            equal(stated.whole("carried_out"), carries[pair], "pair_carry", name, "what is carried out")
+            self.result.posted += amount
+        return posted
+
+    def _check_account(self, posted: Mapping[int, int]) -> None:
+        """Opening balance, postings, closing balance; usage postings are the recomputed ones, deposits their credits."""
+        sign = -1 if self.fields.text("party_kind") == "consumer" else 1
+        usage = {seq: sign * amount for seq, amount in posted.items() if amount}
+        credited = {line.whole("journal_seq"): line.amount("credited") for line in self.fields.objects("deposits")}
+        balance, last = self.fields.amount("opening"), 0
+        for line in self.fields.objects("postings"):
+            seq, amount, name = line.whole("journal_seq"), line.amount("amount"), f"posting {line['journal_seq']}"
+            require(seq > last, "posting_order", name, "it is out of order")
+            expected = {"usage": usage, "deposit": credited}.get(line.text("kind"))
+            if expected is not None:
+                equal(amount, expected.pop(seq, 0), "posting_amount", name, "its amount")
+            balance, last = balance + amount, seq
+        missing = sorted({**usage, **credited})
+        require(not missing, "posting_missing", f"posting {missing[:1]}", "it was recomputed and is not stated")
+        equal(self.fields.amount("closing"), balance, "statement_closing", "statement", "the closing balance")
+        self.result.closing = balance
+
+    def _check_position(self) -> None:
+        """The position's own side from the pairs, netting and payouts from the position, and its proof."""
+        if self.fields["position"] is None:
+            require(not self.result.posted, "position_missing", "position", "there is usage and no position")
+            return
+        position = self.fields.object("position")
+        side = "spent" if self.fields.text("party_kind") == "consumer" else "earned"
+        equal(position.amount(side), self.result.posted, "position_mismatch", "position", f"what was {side}")
+        net = position.amount("earned") - position.amount("spent")
+        equal(position.amount("net"), net, "position_mismatch", "position", "its net")
+        linked = position["linked"] is True
+        netted = min(position.amount("earned"), position.amount("spent")) if linked else 0
+        equal(position.amount("netted"), netted, "position_mismatch", "position", "what was netted")
+        paid = sum(payout.amount("micro") for payout in self.fields.objects("payouts"))
+        require(paid in (0, position.amount("payout")), "payout_mismatch", "payouts", "they are not the position's")
+        if self.fields["position_proof"] is None:
+            return
+        proof = check_proof(self.fields.object("position_proof").plain(), trusted_key=self.trusted)
+        if proof.fault is not None:
+            raise Wrong(proof.fault.code, "position_proof", proof.fault.detail)
+        same = {name: position[name] for name in ("party", "spent", "earned", "net", "payout")}
+        same |= {"window": self.fields["window"], "salt": position["salt"]}
+        equal(proof.leaf, same, "position_mismatch", "position", "its leaf")
+        equal(
+            proof.digest,
+            canonical.digest(self.fields.object("checkpoint").text("document").encode()),
+            "position_mismatch",
+            "position_proof",
+            "its checkpoint",
+        )

@@ -1,0 +1,324 @@
+"""The runner: takes what is planned to a chain, and finds out what became of what is out (CHAINS 0 and 5.1).
+
+The order of work never changes: prepare, commit the attempt, submit, commit, look up, commit. No call of a chain
+happens inside a database transaction. A pass may be cut off anywhere and by anything; the next one, in whichever
+process, finds in the rows all that it needs. Several workers may run passes at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from settlement.chain import (
+    AnchorOrder,
+    Asset,
+    ChainAdapter,
+    Contested,
+    Expired,
+    Failed,
+    Outcome,
+    PayoutOrder,
+    Rejected,
+    Settled,
+    Transaction,
+    Transfer,
+    Unpayable,
+    Unreachable,
+)
+from settlement.chain import Order as ChainOrder
+from settlement.core.errors import Broken, Conflict, NotFound
+from settlement.core.states import IN_FLIGHT, OrderState
+from settlement.services import outcomes
+from settlement.services.context import Context
+from settlement.storage import chain_orders, halts, payouts
+from settlement.storage.chain_orders import Order
+from settlement.storage.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one pass did, and what is left after it."""
+
+    ordered: int = 0
+    signed: int = 0
+    settled: int = 0
+    failed: int = 0
+    expired: int = 0
+    contested: int = 0
+    planned_left: int = 0
+    """Orders to sign and payouts without an order."""
+    in_flight: int = 0
+    """Orders whose outcome isn't known."""
+    halted: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left that another pass could do."""
+        return not self.in_flight and (self.halted or not self.planned_left)
+
+
+async def run_once(context: Context, chain_name: str) -> Progress:
+    """One pass over a chain: look up what is out, then, unless a halt is open, order, sign and submit what is planned.
+
+    A Broken found on the way halts and is raised.
+    """
+    runner = _Pass(context, chain_name, context.chains[chain_name])
+    try:
+        return await runner.run()
+    except Broken as error:
+        await _halt(context, error.code, f"{chain_name}: {error.detail}")
+        raise
+
+
+async def run_until_idle(
+    context: Context,
+    chain_name: str,
+    max_passes: int = 100,
+    pause: Callable[[], Awaitable[None]] | None = None,
+) -> Progress:
+    """Passes until nothing is left to do or `max_passes` are made, with `pause` between them. Returns the sum."""
+    total = Progress()
+    for turn in range(max_passes):
+        if turn and pause is not None:
+            await pause()
+        done = await run_once(context, chain_name)
+        total = replace(
+            done,
+            ordered=total.ordered + done.ordered,
+            signed=total.signed + done.signed,
+            settled=total.settled + done.settled,
+            failed=total.failed + done.failed,
+            expired=total.expired + done.expired,
+            contested=total.contested + done.contested,
+        )
+        if done.idle:
+            break
+    return total
+
+
+async def _halt(context: Context, code: str, detail: str) -> None:
+    async def use_case(connection: Connection) -> None:
+        await halts.add(connection, code, detail, context.sources.clock())
+
+    await context.database.run(use_case)
+
+
+class _Pass:
+    """One pass over one chain."""
+
+    def __init__(self, context: Context, chain: str, adapter: ChainAdapter) -> None:
+        self.context = context
+        self.chain = chain
+        self.adapter = adapter
+        self.done = dict.fromkeys(("ordered", "signed", "settled", "failed", "expired", "contested"), 0)
+
+    async def run(self) -> Progress:
+        for order in await self._in(*IN_FLIGHT):
+            await self.look_up(order)
+        if not await self._halted():
+            while await self.make_order():
+                self.done["ordered"] += 1
+            for order in await self._in("planned"):
+                if not await self.sign_and_submit(order):
+                    break
+        async with self.context.database.read() as connection:
+            planned = len(await chain_orders.in_states(connection, self.chain, ("planned",)))
+            waiting = await payouts.waiting(connection, self.chain)
+            flying = len(await chain_orders.in_states(connection, self.chain, IN_FLIGHT))
+            halted = bool(await halts.open_halts(connection))
+        return Progress(**self.done, planned_left=planned + waiting, in_flight=flying, halted=halted)
+
+    async def _in(self, *wanted: OrderState) -> list[Order]:
+        async with self.context.database.read() as connection:
+            return await chain_orders.in_states(connection, self.chain, wanted)
+
+    async def _halted(self) -> bool:
+        async with self.context.database.read() as connection:
+            return bool(await halts.open_halts(connection))
+
+    # --- what is out ----------------------------------------------------------------------------------------------
+
+    async def look_up(self, order: Order) -> None:
+        """Ask for every attempt of the order's slot and book what they say; hand the bytes over again if unsure."""
+        async with self.context.database.read() as connection:
+            attempts = (await chain_orders.attempts(connection, [order.id]))[order.id]
+        try:
+            found = [(tx, await self.adapter.status(tx)) for tx in attempts]
+        except Unreachable:
+            return  # nothing is known, so nothing changes
+        tx, outcome = outcomes.verdict(found)
+        if await self._book(order, tx, outcome):
+            return
+        if order.state in ("signed", "unknown") and not await self._halted():
+            await self.submit(order, tx)
+
+    async def _book(self, order: Order, tx: Transaction, outcome: Outcome) -> bool:
+        """Book an outcome; False when there is none yet."""
+        match outcome:
+            case Settled():
+                self.done["settled"] += await outcomes.settle(self.context, order, tx, outcome)
+            case Failed():
+                self.done["failed"] += await outcomes.fail(self.context, order, tx, outcome)
+            case Expired():
+                self.done["expired"] += await outcomes.expire(self.context, order)
+            case Contested():
+                self.done["contested"] += await outcomes.contest(self.context, order, outcome)
+            case _:
+                return False
+        return True
+
+    async def submit(self, order: Order, tx: Transaction) -> None:
+        """Hand the bytes over and note the answer, which is a hint: whatever goes wrong, they may have left."""
+        state: OrderState = "submitted"
+        detail = tx.id
+        try:
+            await self.adapter.submit(tx)
+        except Rejected as refusal:
+            state, detail = "unknown", f"{tx.id}: refused with {refusal.code}"
+        except Exception as error:  # noqa: BLE001 (an adapter's own failure says no more than a silent node)
+            state, detail = "unknown", f"{tx.id}: {type(error).__name__}"
+        if state == order.state:
+            return
+
+        async def use_case(connection: Connection) -> None:
+            if await chain_orders.claim(connection, order):
+                await chain_orders.move(connection, order, state, now=self.context.sources.clock(), detail=detail)
+
+        await self.context.database.run(use_case)
+
+    # --- what is planned ------------------------------------------------------------------------------------------
+
+    async def make_order(self) -> bool:
+        """Put waiting payouts of one window, as many as a transaction carries, into an order. False if none wait."""
+
+        async def use_case(connection: Connection) -> bool:
+            batch = await payouts.next_batch(connection, self.chain, self.adapter.facts.transfers)
+            if not batch:
+                return False
+            order_id, now = self.context.sources.new_id("ord"), self.context.sources.clock()
+            window = batch[0].window_no
+            await chain_orders.add(
+                connection, order_id=order_id, kind="payout", chain=self.chain, window_no=window, digest=None, now=now
+            )
+            await payouts.assign(connection, batch, order_id)
+            return True
+
+        return await self.context.database.run(use_case)
+
+    async def sign_and_submit(self, order: Order) -> bool:
+        """Sign a planned order on its slot or on a free one, put it on record, hand it over. False: no more for now."""
+        async with self.context.database.read() as connection:
+            busy = await chain_orders.busy_slots(connection, self.chain)
+            content = await self._content(connection, order)
+        if order.slot is not None and order.slot.account in busy.frozen:
+            return True
+        try:
+            tx = await self.adapter.prepare(content, slot=order.slot, busy=busy)
+        except Unpayable as why:
+            return await self._unpayable(order, why)
+        except Unreachable:
+            return False
+        signed = await self._record(order, tx)
+        if signed is None:
+            return True
+        self.done["signed"] += 1
+        await self.submit(signed, tx)
+        return True
+
+    async def _content(self, connection: Connection, order: Order) -> ChainOrder:
+        if order.digest is not None:
+            return AnchorOrder(order.id, order.digest)
+        carried = await payouts.of_order(connection, order.id)
+        transfers = (Transfer(each.address, Asset.parse(each.asset), each.amount, each.reference) for each in carried)
+        return PayoutOrder(order.id, tuple(transfers))
+
+    async def _unpayable(self, order: Order, why: Unpayable) -> bool:
+        """With a transfer at fault the order fails, without using a slot; otherwise it waits for better days."""
+        if why.culprit is not None:
+            failure = Failed(why.code, why.culprit, used_slot=False)
+            self.done["failed"] += await outcomes.fail(self.context, order, None, failure)
+            return True
+
+        async def use_case(connection: Connection) -> None:
+            if await chain_orders.claim(connection, order):
+                await chain_orders.note(connection, order, str(why))
+
+        if order.detail != str(why):
+            await self.context.database.run(use_case)
+        return False
+
+    async def _record(self, order: Order, tx: Transaction) -> Order | None:
+        """Commit the attempt before a byte of it leaves. None when it must not leave: its bytes are thrown away."""
+        if order.slot is not None and tx.slot != order.slot:
+            raise Broken("slot_changed", f"{order.id} keeps {order.slot}, but was signed on {tx.slot} (rule 4)")
+
+        async def use_case(connection: Connection) -> bool:
+            account = await chain_orders.lock_account(connection, self.chain, tx.slot)
+            now = self.context.sources.clock()
+            if account.frozen is not None or await halts.open_halts(connection):
+                return False
+            ahead = tx.slot.kind == "sequence" and tx.slot.number > account.next_number
+            if order.slot is None and ahead:
+                detail = (
+                    f"{self.chain}: {tx.slot.account} offers {tx.slot.number}, the books expect "
+                    f"{account.next_number}: transactions that are not on record have used its slots"
+                )
+                await chain_orders.freeze(connection, self.chain, tx.slot.account, detail)
+                await halts.add(connection, "slots_unaccounted", detail, now)
+                return False
+            if await chain_orders.slot_taken(connection, order, tx.slot):
+                return False
+            if not await chain_orders.claim(connection, order):
+                return False
+            await chain_orders.add_attempt(connection, order, tx, now)
+            if tx.slot.kind == "sequence" and tx.slot.number >= account.next_number:
+                await chain_orders.set_mark(connection, self.chain, tx.slot.account, tx.slot.number + 1)
+            return True
+
+        if not await self.context.database.run(use_case):
+            return None
+        return replace(order, state="signed", slot=tx.slot, attempts=order.attempts + 1)
+
+
+# --- for a person -----------------------------------------------------------------------------------------------------
+
+
+async def resolve_contested(context: Context, order_id: str) -> OrderState:
+    """A person has found out who used the order's slot: look all its attempts up again and book what they say.
+
+    Settled when one of them is in a final ledger after all; failed, with its payouts planned anew, when the slot is
+    proven to have gone to somebody else. Returns the order's state. Raises NotFound, Conflict ``order_not_contested``
+    or ``outcome_unproven``; Unreachable when the node can't be asked.
+    """
+    async with context.database.read() as connection:
+        order = await chain_orders.get(connection, order_id)
+        if order is None:
+            raise NotFound("unknown_order", f"there is no order {order_id}")
+        attempts = (await chain_orders.attempts(connection, [order_id]))[order_id]
+    if order.state != "contested":
+        raise Conflict("order_not_contested", f"{order_id} is {order.state}")
+    adapter = context.chains[order.chain]
+    tx, outcome = outcomes.verdict([(tx, await adapter.status(tx)) for tx in attempts])
+    if isinstance(outcome, Settled):
+        await outcomes.settle(context, order, tx, outcome)
+        return "settled"
+    if isinstance(outcome, Contested):
+        outcome = Failed("slot_lost", None, used_slot=True)
+    if isinstance(outcome, Failed) and outcome.used_slot:
+        await outcomes.fail(context, order, tx, outcome)
+        return "failed"
+    raise Conflict("outcome_unproven", f"no node can prove yet what became of {order_id}")
+
+
+async def release_account(context: Context, chain_name: str, account: str, next_number: int) -> None:
+    """A person has matched the account's history: it may sign again, the chain's next slot being `next_number`.
+
+    Halts stay open until they are cleared. Raises NotFound ``account_not_frozen``.
+    """
+
+    async def use_case(connection: Connection) -> bool:
+        return await chain_orders.release(connection, chain_name, account, next_number)
+
+    if not await context.database.run(use_case):
+        raise NotFound("account_not_frozen", f"{account} on {chain_name} is not frozen")

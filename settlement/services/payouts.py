@@ -1,0 +1,101 @@
+"""Planning payouts: what a window's positions say is owed is set aside in the books before anything goes to a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from settlement.core.errors import Broken, Conflict, Unavailable
+from settlement.core.journal import CU, Entry, Posting
+from settlement.services import anchoring
+from settlement.services.context import Context
+from settlement.storage import accounts, halts, journal, payouts, windows
+from settlement.storage.accounts import Account, system_account
+from settlement.storage.database import Connection
+from settlement.storage.payouts import Due, Payout
+
+
+async def plan(context: Context, window_no: int) -> int:
+    """Set aside every payout of a checkpointed window and plan its anchors, in one commit; returns how many payouts.
+
+    A window that was planned before is left as it is. Raises NotFound, Conflict ``window_not_checkpointed``,
+    Unavailable ``halted`` while a halt is open, Broken ``payout_uncovered`` or ``payout_without_address`` when books
+    and positions disagree.
+    """
+
+    async def use_case(connection: Connection) -> int:
+        number = await windows.enter(connection)
+        window = await windows.get(connection, window_no, lock=True)
+        if window.state == "planned":
+            return 0
+        if window.state != "checkpointed" or window.closed_at is None:
+            raise Conflict("window_not_checkpointed", f"{window.id} is {window.state}")
+        await refuse_while_halted(connection)
+        due = await payouts.due(connection, window_no, window.closed_at)
+        await _set_aside(context, connection, number, window_no, due)
+        await anchoring.add_missing(context, connection, window_no)
+        await windows.advance(connection, window_no, "planned")
+        return len(due)
+
+    return await context.database.run(use_case)
+
+
+async def of_window(context: Context, window_no: int) -> list[Payout]:
+    """All payouts of a window, oldest first."""
+    async with context.database.read() as connection:
+        return await payouts.of_window(connection, window_no)
+
+
+async def refuse_while_halted(connection: Connection) -> None:
+    """Raises Unavailable ``halted``, naming the first open halt."""
+    found = await halts.open_halts(connection)
+    if found:
+        raise Unavailable("halted", f"payouts and anchors are halted: {found[0].code}: {found[0].detail}")
+
+
+async def _set_aside(context: Context, connection: Connection, number: int, window_no: int, due: list[Due]) -> None:
+    """Payout rows, and an entry for each: from the provider's balance to transit."""
+    transit = system_account("transit")
+    await accounts.ensure(connection, transit, "transit", CU)
+    locked = await accounts.lock(connection, [transit, *(each.party_id for each in due)])
+    now = context.sources.clock()
+    planned = [_planned(context, window_no, each, locked, now) for each in due]
+    await payouts.add(connection, planned)
+    numbers = {name: account.no for name, account in locked.items()}
+    for payout in planned:
+        legs = (Posting(payout.party_id, CU, -payout.micro), Posting(transit, CU, payout.micro))
+        facts = {
+            "window": f"win_{window_no}",
+            "chain": payout.chain,
+            "asset": payout.asset,
+            "amount": str(payout.amount),
+            "address": payout.address,
+        }
+        if payout.reference is not None:
+            facts["reference"] = str(payout.reference)
+        await journal.append_locked(connection, Entry("payout_planned", payout.id, number, now, legs, facts), numbers)
+
+
+def _planned(context: Context, window_no: int, due: Due, locked: Mapping[str, Account], now: datetime) -> Payout:
+    if due.address is None:
+        raise Broken("payout_without_address", f"win_{window_no} pays {due.party_id}, which had no such address then")
+    balance = locked[due.party_id].available if due.party_id in locked else 0
+    if due.micro > balance:
+        raise Broken("payout_uncovered", f"win_{window_no} pays {due.party_id} {due.micro} microCU of {balance}")
+    return Payout(
+        context.sources.new_id("pay"),
+        window_no,
+        due.party_no,
+        due.party_id,
+        due.chain,
+        due.asset,
+        due.amount,
+        due.micro,
+        due.address,
+        due.reference,
+        "planned",
+        None,
+        None,
+        None,
+        now,
+    )

@@ -1,0 +1,412 @@
+"""Crash schedules: the real services on a real PostgreSQL and the simulated network, cut off anywhere, then judged.
+
+One integer seed decides a schedule: which faults fire, where processes die, which worker does what. A process dies by
+`Crash`, which no service catches, before or after a commit or a call of the chain; what it knew is gone, and the next
+one starts from the rows. After the faults comes healing; then everything must be finished, once, and add up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+
+from sqlalchemy import text
+
+from adapters.simulated import SIM, USD, Faults, Key, Network, SimulatedAdapter, Wallet
+from settlement.chain import Asset, Facts, Holdings, Order, Outcome, Page, Slot, Transaction
+from settlement.core import canonical
+from settlement.core.errors import Unavailable
+from settlement.core.ids import public_id, uuid7
+from settlement.core.journal import Entry, Posting
+from settlement.core.policy import Policy, to_micro
+from settlement.core.signatures import SigningKey
+from settlement.services import chains, funding, halts, payouts, solvency
+from settlement.services.context import Context
+from settlement.storage import accounts, checkpoints, governance, journal, parties, positions, windows
+from settlement.storage.checkpoints import Stored
+from settlement.storage.database import Connection, Database
+from settlement.storage.governance import Signed
+from settlement.storage.parties import PayoutAddress
+from settlement.storage.positions import Decided
+from tests.world import START, SeededSources
+
+CHAIN = "simulated"
+PAYEES = 5
+RATES = {
+    "unreachable": 30_000,
+    "request_lost": 150_000,
+    "reply_lost": 200_000,
+    "duplicate": 100_000,
+    "late": 200_000,
+    "at_last": 50_000,
+    "restart": 100_000,
+    "failed": 60_000,
+    "fee_spike": 30_000,
+    "lagging": 80_000,
+    "gap": 80_000,
+}
+"""Chances in millionths; far worse than any real node."""
+STRANGER = {**RATES, "stranger": 30_000}
+
+
+class Crash(BaseException):
+    """The process is gone. Not an Exception, so that nothing in it can go on."""
+
+
+@dataclass
+class Effects:
+    """Where a process may die, and where it did."""
+
+    dice: random.Random
+    chance: float = 0.02
+    armed: bool = False
+    died: Counter[str] = field(default_factory=Counter)
+
+    def point(self, name: str) -> None:
+        if self.armed and self.dice.random() < self.chance:
+            self.died[name] += 1
+            raise Crash(name)
+
+
+class CrashingDatabase(Database):
+    """The production database class; the process may die on either side of a commit."""
+
+    def __init__(self, url: str, effects: Effects) -> None:
+        super().__init__(url)
+        self.effects = effects
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Connection]:
+        async with super().begin() as connection:
+            yield connection
+            self.effects.point("before commit")
+        self.effects.point("after commit")
+
+
+class CrashingAdapter:
+    """The simulated network's adapter; the process may die on either side of a call."""
+
+    def __init__(self, inner: SimulatedAdapter, effects: Effects) -> None:
+        self._inner = inner
+        self._effects = effects
+
+    @property
+    def facts(self) -> Facts:
+        return self._inner.facts
+
+    @property
+    def treasury(self) -> str:
+        return self._inner.treasury
+
+    async def prepare(self, order: Order, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+        self._effects.point("before prepare")
+        found = await self._inner.prepare(order, slot=slot, busy=busy)
+        self._effects.point("after prepare")
+        return found
+
+    async def submit(self, tx: Transaction) -> None:
+        self._effects.point("before submit")
+        await self._inner.submit(tx)
+        self._effects.point("after submit")
+
+    async def status(self, tx: Transaction) -> Outcome:
+        self._effects.point("before status")
+        found = await self._inner.status(tx)
+        self._effects.point("after status")
+        return found
+
+    async def deposits(self, after: str | None) -> Page:
+        self._effects.point("before deposits")
+        found = await self._inner.deposits(after)
+        self._effects.point("after deposits")
+        return found
+
+    async def holdings(self) -> Holdings:
+        return await self._inner.holdings()
+
+    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+        return self._inner.payment_uri(asset, reference, amount)
+
+    def check_address(self, address: str) -> None:
+        self._inner.check_address(address)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@dataclass
+class Installation:
+    """A database and a network that many schedules run on, one window each."""
+
+    network: Network
+    path: Path
+    node: Network
+    sources: SeededSources
+    effects: Effects
+    database: CrashingDatabase
+    treasury: Key
+    consumer: str = ""
+    payer: Wallet | None = None
+    payees: list[tuple[str, int, Wallet]] = field(default_factory=list)
+    expected_credit: int = 0
+    deposits_sent: int = 0
+    walked: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @classmethod
+    async def found(cls, url: str, folder: Path, seed: int, *, transfers: int = 3, atomic: bool = True) -> Installation:
+        sources = SeededSources(seed)
+        path = folder / f"network-{seed}.sqlite"
+        network = _open(path, sources, transfers=transfers, atomic=atomic)
+        effects = Effects(random.Random(seed))
+        database = CrashingDatabase(url, effects)
+        made = cls(network, path, network, sources, effects, database, Key(sources.entropy(32)))
+        network.create_account(made.treasury.address, sim=10**12, usd=10**9)
+        await made._found()
+        return made
+
+    async def close(self) -> None:
+        await self.database.close()
+        self.network.close()
+
+    def process(self) -> Context:
+        """A fresh process: nothing in it but configuration."""
+        adapter = CrashingAdapter(SimulatedAdapter(self.node, self.treasury), self.effects)
+        return Context(self.database, self.sources, SigningKey(sha256(b"service").digest()), {CHAIN: adapter})
+
+    async def _found(self) -> None:
+        policy = Policy(1, START - timedelta(days=1), usd_per_asset={"USD": Fraction(1)}, minimum_payout=1)
+        document = policy.document()
+        digest = canonical.digest_raw(canonical.digest(document))
+        async with self.database.begin() as connection:
+            await windows.open_first(connection, self.sources.clock())
+            signed = Signed(1, digest, policy.effective_from, document, [])
+            await governance.publish_policy(connection, signed)
+            self.consumer = await self._party(connection, "consumer")
+        await funding.open_chain(self.process(), CHAIN)
+        self.payer = Wallet.create(self.network, self.sources.entropy(32), usd=10**15)
+        for _ in range(PAYEES):
+            wallet = Wallet.create(self.network, self.sources.entropy(32))
+            async with self.database.begin() as connection:
+                party_id = await self._party(connection, "provider")
+                party = await parties.get(connection, party_id)
+                address = PayoutAddress(CHAIN, USD.text, wallet.address, None, self.sources.clock())
+                await parties.add_payout_address(connection, party.no, address, b"{}", "")
+            self.payees.append((party_id, party.no, wallet))
+        await self.pay_in(10**12)
+        await funding.read_deposits(self.process(), CHAIN)
+
+    async def _party(self, connection: Connection, kind: str) -> str:
+        now = self.sources.clock()
+        party_id = public_id("acc" if kind == "consumer" else "prv", uuid7(now, self.sources.entropy))
+        await parties.add(
+            connection, party_id=party_id, kind=kind, name=kind, status="active", account_id=None, now=now
+        )
+        return party_id
+
+    async def pay_in(self, amount: int, *, reference: bool = True) -> None:
+        """The consumer pays the treasury; without the reference the money must end in suspense."""
+        assert self.payer is not None
+        tag = None
+        if reference:
+            intent = await funding.create_intent(
+                self.process(), party=self.consumer, chain=CHAIN, asset=USD.text, amount=None
+            )
+            tag = intent.reference
+            self.expected_credit += to_micro(amount, Fraction(1_000_000_000, 4_500_000))
+        self.payer.pay(self.treasury.address, USD, amount, tag)
+        self.deposits_sent += 1
+
+    async def window(self, dice: random.Random) -> tuple[int, dict[str, int]]:
+        """Close a window in which every payee earned something; returns its number and what each is due, in units."""
+        due = {party_id: dice.randint(1, 5_000_000) for party_id, _, _ in self.payees}
+        now = self.sources.clock()
+        async with self.database.begin() as connection:
+            number = await windows.enter(connection)
+            micro = {party_id: -(-units * 1_000_000_000 // 4_500_000) for party_id, units in due.items()}
+            legs = [Posting(self.consumer, "CU", -sum(micro.values()))]
+            legs += [Posting(party_id, "CU", amount) for party_id, amount in micro.items()]
+            entry = Entry("usage", self.sources.new_id("rep"), number, now, tuple(legs))
+            await journal.append(connection, entry)
+        async with self.database.begin() as connection:
+            closed = await windows.close_open(connection, now)
+            decided = [
+                Decided(closed.no, p, 0, micro[p], micro[p], 0, micro[p], CHAIN, USD.text, due[p], bytes(16)) for p in due
+            ]
+            await positions.store(connection, decided)
+            digest = sha256(b"checkpoint %d" % closed.no).digest()
+            await checkpoints.store(connection, Stored(closed.no, digest, b"{}", [], 0, b"", now))
+            await windows.advance(connection, closed.no, "checkpointed")
+        return closed.no, due
+
+    # --- one schedule ---------------------------------------------------------------------------------------------
+
+    async def schedule(self, seed: int, rates: dict[str, int] = RATES) -> None:
+        """Run one schedule and judge it. Raises AssertionError naming the seed."""
+        dice = random.Random(seed)
+        await self.pay_in(dice.randint(1, 10**6))
+        await self.pay_in(dice.randint(1, 10**6), reference=dice.random() < 0.7)
+        number, due = await self.window(dice)
+        before = {party_id: wallet.balance(USD) for party_id, _, wallet in self.payees}
+        self.node = _open(self.path, self.sources, faults=Faults(seed, rates))
+        self.effects.dice, self.effects.armed = dice, True
+        shy = self.payees[dice.randrange(PAYEES)][2].address if dice.random() < 0.3 else None
+        if shy:
+            self.network.require_reference(shy)
+        for _ in range(dice.randint(8, 20)):
+            self.sources.settable.advance(seconds=4)
+            await self._step(dice, number)
+        if shy:
+            self.network.require_reference(shy, False)
+        self.effects.armed = False
+        self.node.close()
+        self.node = self.network
+        self.network.heal()
+        try:
+            await self._heal(number)
+            await self._judge(number, due, before, strangers="stranger" in rates)
+        except Exception as error:
+            error.add_note(f"SIM_SEED={seed}")
+            raise
+
+    async def _step(self, dice: random.Random, number: int) -> None:
+        """One to two workers do something at once; each may die on the way or be told to come back later."""
+        jobs = []
+        for _ in range(1 + (dice.random() < 0.3)):
+            context = self.process()
+            match dice.randrange(6):
+                case 0:
+                    jobs.append(payouts.plan(context, number))
+                case 1:
+                    jobs.append(funding.read_deposits(context, CHAIN))
+                case _:
+                    jobs.append(chains.run_once(context, CHAIN))
+        for result in await asyncio.gather(*jobs, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, (Crash, Unavailable)):
+                raise result
+
+    async def _heal(self, number: int) -> None:
+        """No more faults: an operator looks at what halted, and the workers go on. Everything must come to an end."""
+        context = self.process()
+        await funding.read_deposits(context, CHAIN)
+        async with self.database.read() as connection:
+            rows = await connection.execute(text("SELECT id FROM chain_order WHERE state = 'contested'"))
+            contested = [row.id for row in rows]
+            frozen = [row.account for row in await connection.execute(
+                text("SELECT account FROM signing_account WHERE frozen IS NOT NULL")
+            )]  # fmt: skip
+        for order_id in contested:
+            await chains.resolve_contested(context, order_id)
+        for account in frozen:
+            found = self.network.account(account)
+            assert found is not None
+            await chains.release_account(context, CHAIN, account, found.sequence)
+        for halt in await halts.open_halts(context):
+            assert halt.code in ("orders_failing", "slot_contested", "slots_unaccounted"), halt
+            await halts.clear(context, halt.no, "operator")
+        await payouts.plan(context, number)
+        done = await chains.run_until_idle(context, CHAIN, max_passes=120)
+        if done.halted:
+            for halt in await halts.open_halts(context):
+                assert halt.code == "orders_failing", halt
+                await halts.clear(context, halt.no, "operator")
+            done = await chains.run_until_idle(context, CHAIN, max_passes=120)
+        assert done.idle, f"stuck after healing: {done}"
+        assert not done.planned_left, f"stuck after healing: {done}"
+
+    async def _judge(self, number: int, due: dict[str, int], before: dict[str, int], *, strangers: bool) -> None:
+        found = {payout.party_id: payout for payout in await payouts.of_window(self.process(), number)}
+        assert found.keys() == due.keys()
+        for party_id, _, wallet in self.payees:
+            arrived = wallet.balance(USD) - before[party_id]
+            state = found[party_id].state
+            assert (state, arrived) in {("settled", due[party_id]), ("failed", 0)}, (number, party_id, state, arrived)
+        async with self.database.read() as connection:
+            orders = await connection.execute(text("SELECT * FROM chain_order WHERE window_no = :no"), {"no": number})
+            anchored = 0
+            for order in orders:
+                landed = [final for final in self.network.by_invoice(order.id) if final.result == "ok"]
+                assert len(landed) == (order.state == "settled"), (order.id, order.state, landed)
+                assert not landed or (landed[0].id, landed[0].at.number) == (order.tx_id, order.ledger)
+                anchored += order.kind == "anchor" and order.state == "settled"
+            assert anchored == 1, f"win_{number} has {anchored} anchors"
+            transit = await accounts.get(connection, "transit/CU")
+            assert transit.settled == 0, f"transit holds {transit.settled} although nothing is open"
+        await funding.read_deposits(self.process(), CHAIN)
+        if not strangers:
+            assert await solvency.reconcile_holdings(self.process(), CHAIN) is not None
+            assert await halts.open_halts(self.process()) == []
+
+    # --- the judges of the whole installation ---------------------------------------------------------------------
+
+    async def audit(self, *, strangers: bool = False) -> None:
+        """The invariants that must hold over everything that has ever happened here."""
+        async with self.database.read() as connection:
+            for name, query in INVARIANTS.items():
+                rows = (await connection.execute(text(query))).all()
+                assert not rows, f"{name}: {rows[:3]}"
+            credited = text("SELECT count(*), sum(credited) FROM deposit")
+            count, total = (await connection.execute(credited)).one()
+            assert (count, total) == (self.deposits_sent, self.expected_credit)
+            fees = (await connection.execute(text("SELECT sum(fee) FROM chain_order"))).scalar_one()
+            known = {row.tx_id for row in await connection.execute(text("SELECT tx_id FROM attempt"))}
+            history = await connection.execute(text("SELECT order_id, state FROM attempt_event ORDER BY order_id, no"))
+            last: dict[str, str] = {}
+            for row in history:
+                state = "planned" if row.state == "expired" else row.state
+                self.walked[last.get(row.order_id, "planned"), state] += 1
+                last[row.order_id] = state
+        with closing(sqlite3.connect(self.path)) as ledger:
+            query = "SELECT id, fee FROM final WHERE account = ?"
+            ours = dict(ledger.execute(query, (self.treasury.address,)).fetchall())
+        strange = ours.keys() - known
+        assert bool(strange) == strangers, f"{len(strange)} transactions of the treasury are not on record"
+        assert sum(fee for name, fee in ours.items() if name in known) == fees
+
+
+def _open(
+    path: Path, sources: SeededSources, *, transfers: int = 3, atomic: bool = True, faults: Faults | None = None
+) -> Network:
+    """A node on the network's file that closes a ledger at every look at it."""
+    return Network(
+        path,
+        "simulation",
+        clock=sources.clock,
+        close_interval=timedelta(0),
+        transfers=transfers,
+        atomic=atomic,
+        faults=faults,
+        durable=False,
+    )
+
+
+INVARIANTS = {
+    "I01 every entry balances": """
+        SELECT p.entry_seq FROM posting p JOIN account a ON a.no = p.account_no
+        GROUP BY p.entry_seq, a.asset HAVING sum(p.amount) <> 0""",
+    "I03 balances are the sum of their postings": """
+        SELECT a.id FROM account a LEFT JOIN posting p ON p.account_no = a.no
+        GROUP BY a.no HAVING a.settled <> coalesce(sum(p.amount), 0) OR (NOT a.overdraft AND a.settled < a.held)""",
+    "I10 a payout ends once": """
+        SELECT subject FROM journal_entry WHERE kind IN ('payout_settled', 'payout_failed')
+        GROUP BY subject HAVING count(*) > 1""",
+    "I10 rows and entries agree": """
+        SELECT p.id FROM payout p LEFT JOIN journal_entry e ON e.subject = p.id AND e.kind = 'payout_' || p.state
+        WHERE e.seq IS NULL""",
+    "I11 one slot for an order, one order for a slot": """
+        SELECT slot_account, slot_number FROM attempt GROUP BY 1, 2 HAVING count(DISTINCT order_id) > 1
+        UNION ALL SELECT order_id, count(*) FROM attempt GROUP BY 1 HAVING count(DISTINCT slot_number) > 1""",
+    "I14 a deposit is booked once": """
+        SELECT tx FROM deposit GROUP BY chain, tx, tx_index HAVING count(*) > 1""",
+    "I14 what is booked is what is on record": """
+        SELECT d.id FROM deposit d LEFT JOIN journal_entry e ON e.seq = d.entry_seq
+        WHERE e.subject IS DISTINCT FROM d.id OR e.kind <> CASE WHEN d.party_no IS NULL THEN 'suspense' ELSE 'deposit' END""",
+}
