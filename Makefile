@@ -1,4 +1,5 @@
 # Needs Linux, make and Python 3.11 or newer; everything else comes from requirements.lock into .venv.
+# The newest Python is taken for which every locked wheel exists (3.14 at this time).
 # `make PYTHON=/usr/bin/python3.12 test` chooses the interpreter, `make demo ARGS="--stay"` passes options on.
 
 PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
@@ -29,7 +30,7 @@ test: check ## check, then every test but the nightly ones
 	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)
 
 check: $(READY) ## lint, format, types and import contracts, side by side
-	@$(SUBMAKE) --jobs=4 --output-sync=target check-types check-imports check-lint check-format
+	@$(SUBMAKE) --jobs=4 --keep-going --output-sync=target check-types check-imports check-lint check-format
 
 check-lint:
 	@$(BIN)/ruff check .
@@ -41,7 +42,7 @@ check-types:
 	@$(BIN)/mypy
 
 check-imports:
-	@$(BIN)/lint-imports --no-cache > .venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }; \
+	@$(BIN)/lint-imports --no-logo --no-cache > .venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }; \
 	tail -n 1 .venv/imports.txt
 
 nightly: $(READY) ## the long gauntlets
@@ -57,7 +58,7 @@ clean: ## remove the virtual environment and every cache
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found:" \
 		"install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is not Python 3.11 or newer: name another one, as in make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu install the package python3-venv" \

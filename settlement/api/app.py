@@ -19,6 +19,7 @@ from settlement.api import (
     problems,
     providers,
     rates,
+    usage_reports,
     windows,
 )
 from settlement.api.dependencies import Settings, State
@@ -41,6 +42,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     api_keys.router,
     funding.router,
     payouts.router,
+    usage_reports.router,
 )
 
 _DESCRIPTION = """Providers send signed usage reports, everybody is netted per window, payouts and an anchor go out on a

@@ -49,6 +49,11 @@ def account_kind(account: str) -> str:
     return account.partition("/")[0]
 
 
+def account_asset(account: str) -> str:
+    """What an account is kept in, by its id."""
+    return account.partition("/")[2] if "/" in account else CU
+
+
 def legs(*parts: tuple[str, str, int]) -> dict[tuple[str, str], int]:
     """Postings as they are compared: summed by (account, asset), without zeros."""
     summed: dict[tuple[str, str], int] = {}
@@ -130,5 +135,6 @@ def _leg(value: Any, name: str) -> tuple[str, str, int]:
     account, asset, _ = value
     amount = Fields({"amount": value[2]}, name).amount("amount")
     require(amount != 0, "entry_malformed", name, f"an empty leg on {account}")
-    require(account_kind(account) in KINDS, "entry_malformed", name, f"{account} is no account of ours")
+    ours = account_kind(account) in KINDS and asset == account_asset(account)
+    require(ours, "entry_malformed", name, f"{account} is no account of ours in {asset}")
     return account, asset, amount

@@ -173,6 +173,11 @@ class Fields(Mapping[str, Any]):
         value = self[name]
         return value if isinstance(value, list) else self._refuse(name, "an array")
 
+    def texts(self, name: str) -> Sequence[str]:
+        """An array of strings."""
+        values = self.list(name)
+        return values if all(isinstance(value, str) for value in values) else self._refuse(name, "an array of text")
+
     def objects(self, name: str) -> Sequence[Fields]:
         """An array of objects."""
         values = self.list(name)

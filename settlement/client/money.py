@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from settlement.client.books import CU, Books, EntryLine, legs
 from settlement.client.lines import Fields, Wrong, equal, require
@@ -14,6 +15,7 @@ from settlement.client.rules import Rules
 from settlement.client.settling import Windows
 from settlement.core import policy
 
+EVENTS = frozenset({"planned", "signed", "submitted", "unknown", "settled", "failed", "contested", "expired"})
 Legs = dict[tuple[str, str], int]
 
 
@@ -33,6 +35,8 @@ class Payout:
     transfer: int | None
     facts: dict[str, str]
     booked: str = ""
+    landed: tuple[str, int] | None = None
+    """The transaction and the ledger by which it arrived, as the journal says."""
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class Money:
         self._order: Order | None = None
         self._transactions: set[str] = set()
         self._slots: set[tuple[str, str, str, int]] = set()
+        self._anchored: dict[int, list[datetime]] = {}
         self._by_order: dict[str, list[Payout]] = {}
 
     # --- coming in ---
@@ -89,12 +94,13 @@ class Money:
         party = line.text_or_none("party")
         if party is None:
             equal(line.amount("credited"), 0, "deposit_credit", name, "what was credited")
+            equal(line["micro_per_unit"], None, "deposit_rate", name, "the microCU for a unit")
         else:
             require(self._parties.get(party) == "consumer", "deposit_party", name, f"{party} is no consumer")
         self._deposits[line.text("id")] = _Deposit(line, f"{line.text('chain')}/{line.text('asset')}")
 
     def book_deposit(self, entry: EntryLine) -> None:
-        """A ``deposit`` or ``suspense`` entry against its deposit; one that left suspense has the subject id/assigned."""
+        """A ``deposit`` or ``suspense`` entry against its deposit; out of suspense its subject is id/assigned."""
         deposit_id = entry.subject.removesuffix("/assigned")
         found = self._deposits.get(deposit_id)
         if found is None:
@@ -105,6 +111,7 @@ class Money:
         equal(entry.facts["index"], line.whole("tx_index"), "deposit_facts", entry.name, "its index")
         if not found.suspended:
             equal(entry.seq, line.whole("entry_seq"), "deposit_entry", name, "its first journal entry")
+            self._check_facts(line, entry)
         amount, source = line.amount("amount"), "suspense" if found.suspended else "treasury"
         parts = [(f"{source}/{asset}", asset, -amount)]
         if entry.kind == "suspense":
@@ -115,6 +122,14 @@ class Money:
         equal(dict(entry.net), legs(*parts), "deposit_postings", entry.name, "what it posts")
         if entry.kind == "deposit" or line["party"] is None:
             del self._deposits[deposit_id]
+
+    def _check_facts(self, line: Fields, entry: EntryLine) -> None:
+        """The chained entry says where the money came from, so that the deposit can't be rewritten later."""
+        network, _ = self._rules.networks.get(line.text("chain"), ("", ""))
+        equal(entry.facts["network"], network, "deposit_facts", entry.name, "its network")
+        equal(entry.facts["sender"], line.text("sender"), "deposit_facts", entry.name, "its sender")
+        if line["reference"] is not None:  # one too large for the books is in the facts alone
+            equal(entry.facts["reference"], line.text("reference"), "deposit_facts", entry.name, "its reference")
 
     def _credited(self, found: _Deposit, entry: EntryLine, name: str) -> list[tuple[str, str, int]]:
         """The CU side of a credit: whom the reference names, the value of the ledger's time, rounded down."""
@@ -140,6 +155,8 @@ class Money:
 
     def book_opening(self, entry: EntryLine) -> None:
         """What a treasury held before: of each asset as much equity as treasury."""
+        stated = (entry.facts.text("network"), entry.facts.text("treasury"))
+        equal(stated, self._rules.networks.get(entry.subject), "chain_changed", entry.name, "network and treasury")
         for (account, asset), amount in entry.net.items():
             chain = asset.partition("/")[0]
             other = {f"treasury/{asset}": f"equity/{asset}", f"equity/{asset}": f"treasury/{asset}"}.get(account)
@@ -206,6 +223,11 @@ class Money:
         }[step]
         equal(dict(entry.net), expected, "payout_postings", entry.name, "what it posts")
         payout.booked = step
+        if step != "planned":
+            equal(entry.facts["order"], payout.order, "payout_facts", entry.name, "its order")
+        if step == "settled":
+            equal(entry.facts["transfer"], payout.transfer, "payout_facts", entry.name, "its transfer")
+            payout.landed = (entry.facts.text("tx"), entry.facts.whole("ledger"))
         if step == "failed":
             self._windows.returned(payout.party, entry.seq, payout.micro)
 
@@ -227,7 +249,7 @@ class Money:
         """The next attempt of the current order: on the order's one slot, a transaction id of its own."""
         order, name = self._present(line), f"attempt {line.whole('n')} of {line.text('order')}"
         equal(line.whole("n"), len(order.transactions) + 1, "attempt_number", name, "its number")
-        ids = {line.text("tx"), *[alias for alias in line.list("aliases") if isinstance(alias, str)]}
+        ids = {line.text("tx"), *line.texts("aliases")}
         require(not ids & self._transactions, "attempt_repeated", name, "its transaction id came before")
         self._transactions |= ids
         for earlier in order.transactions.values():
@@ -240,6 +262,8 @@ class Money:
         order = self._present(line)
         known = line.whole("n") <= len(order.transactions)
         require(known, "attempt_event", line.subject, "it is about an attempt that isn't there")
+        known = line.text("state") in EVENTS
+        require(known, "attempt_event", line.subject, f"there is no state {line['state']}")
         if line.text("state") == "settled":
             order.settled_events += 1
             once = order.settled_events == 1
@@ -267,7 +291,11 @@ class Money:
         if line.text("order_kind") == "anchor":
             expected = self._windows.checkpoints.get(line.whole("window"))
             equal(line.digest("digest"), expected, "anchor_digest", name, "the checkpoint's digest")
+            if state == "settled":
+                self._anchored.setdefault(line.whole("window"), []).append(line.time("ended_at"))
         else:
+            equal(line.text("order_kind"), "payout", "order_kind", name, "its kind")
+            equal(line["digest"], None, "order_kind", name, "the digest of an order that is no anchor")
             self._check_transfers(line, name)
 
     def finish(self) -> None:
@@ -281,9 +309,15 @@ class Money:
             booked = payout.state if payout.state in ("settled", "failed") else "planned"
             equal(payout.booked, booked, "payout_state", name, "what the journal says of it")
             open_micro += payout.micro if booked == "planned" else 0
-            settled = payout.order is not None and self._orders.get(payout.order) == "settled"
-            equal(payout.state == "settled", settled, "payout_order", name, "whether it is settled, by its order,")
+            order = self._orders.get(payout.order or "")
+            landed = order == "settled" or payout.state != "settled"
+            require(landed, "payout_order", name, f"it is settled and its order is {order}")
+            ended = order != "settled" or payout.state in ("settled", "failed")
+            require(ended, "payout_order", name, "its order settled, and it did neither arrive nor fail")
         equal(self._books.balance(f"transit/{CU}"), open_micro, "transit_mismatch", f"transit/{CU}", "the balance")
+        for window, at in self._windows.anchored.items():
+            times = self._anchored.get(window, [None])
+            require(at in times, "window_anchored", f"window {window}", f"it was anchored at {times[0]}, not {at}")
         for order in self._fees:
             require(order in self._orders, "order_fee", f"chain order {order}", "a fee was booked for no order")
 
@@ -317,7 +351,10 @@ class Money:
     def _check_transfers(self, line: Fields, name: str) -> None:
         payouts = self._by_order.get(line.text("id"), [])
         for payout in payouts:
-            equal(payout.chain, line.text("chain"), "payout_order", f"payout {payout.id}", "the chain of its order")
+            subject, landed = f"payout {payout.id}", (line["tx"], line["ledger"])
+            equal(payout.chain, line.text("chain"), "payout_order", subject, "the chain of its order")
+            equal(payout.window, line.whole("window"), "payout_order", subject, "the window of its order")
+            equal(payout.landed, landed if payout.landed else None, "payout_order", subject, "where it arrived")
         if line.text("state") == "settled":
             places = sorted(payout.transfer if payout.transfer is not None else -1 for payout in payouts)
             require(bool(places), "order_empty", name, "it settled and carries no payout")

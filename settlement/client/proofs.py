@@ -1,6 +1,6 @@
 """Checks of single documents, offline: `proof/1` of a usage record, a position or a balance, and receipts.
 
-What a proof can't show by itself is that the checkpoint's digest is on the chain: `ProofResult.digest` is what the named
+A proof can't show by itself that the checkpoint's digest is on the chain: `ProofResult.digest` is what the named
 transactions must carry.
 """
 

@@ -24,13 +24,27 @@ OLDEST = timedelta(days=35)
 AHEAD = timedelta(minutes=5)
 ID_TIME_TOLERANCE = timedelta(minutes=1)
 CLOCK_STEP = timedelta(days=1)
-"""How far `received_at` may fall behind an earlier report's: reports are journaled in another order than they arrive."""
+"""How far `received_at` may fall behind an earlier report's: the journal's order is not that of arrival."""
 DAY = 86_400_000
 """Milliseconds: the ids of charged records are kept by the day that is in them."""
 
 REPORT_MEMBERS = frozenset({"v", "provider", "report", "seq", "prev", "records"})
 RECORD_MEMBERS = frozenset({"id", "at", "consumer", "model", "operation", "tier", "outcome", "meters"})
 OPTIONAL_MEMBERS = frozenset({"hold", "upstream_id", "rates", "evidence"})
+OTHER_CODES = frozenset(
+    {
+        "time_in_future",
+        "time_too_old",
+        "id_time_mismatch",
+        "duplicate_record",
+        "rates_not_in_force",
+        "rates_mismatch",
+        "unknown_hold",
+        "unknown_consumer",
+        "consumer_suspended",
+        "insufficient_balance",
+    }
+)
 RATING_CODES = frozenset(
     {"unknown_model", "unknown_tier", "unknown_meter", "unpriced_meter", "subset_above_whole", "charge_too_large"}
 )
@@ -96,6 +110,8 @@ class Reports:
         self._rules = rules
         self._parties = parties
         self._tree = tree
+        self.registered: dict[str, datetime] = {}
+        """When each participant was registered."""
         self._streams: dict[str, tuple[int, str | None]] = {}
         self._carries: dict[tuple[str, str], int] = {}
         self._ids: set[str] = set()
@@ -178,6 +194,9 @@ class Reports:
         equal(line.digest("digest"), canonical.digest(body), "report_digest", line.subject, "its digest")
         provider = self._signer(line, body, line.time("received_at"), line.subject)
         equal(provider, line.text("provider"), "report_signature", line.subject, "the signer")
+        document = _document(body, line.subject)
+        for member in ("provider", "report", "seq"):
+            equal(line[member], document[member], "report_mismatch", line.subject, f"its {member}")
 
     def _signer(self, line: Fields, body: bytes, received_at: datetime, name: str) -> str:
         value = line.text("signature")
@@ -223,10 +242,27 @@ class Reports:
             code = refused.get(number)
             if code is None:
                 yield self._accepted(number, record, document["provider"], received_at, where)
-            elif code in RATING_CODES:
-                table = self._rules.table_at(_time(record, where))
-                if table is not None and not isinstance(_rate(table, record), Refusal):
-                    raise Wrong("refusal_unfounded", where, f"refused as {code}, yet rate table {table.version} has it")
+            elif not self._founded(code, record, document["provider"], received_at, where):
+                raise Wrong("refusal_unfounded", where, f"it was refused as {code}, and that is not so")
+
+    def _founded(self, code: str, record: Mapping[str, Any], provider: str, received_at: datetime, where: str) -> bool:
+        """Whether a refusal is true, as far as the export can tell: a balance or a status of that moment it can't."""
+        at = _time(record, where)
+        table = self._rules.table_at(at)
+        if code in RATING_CODES:
+            return table is None or isinstance(_rate(table, record), Refusal)
+        milliseconds = int.from_bytes(id_bytes(record["id"], where)[:6], "big")
+        known = self.registered.get(record["consumer"])
+        found = {
+            "time_in_future": at > received_at + AHEAD,
+            "time_too_old": at < received_at - OLDEST,
+            "id_time_mismatch": abs(milliseconds * 1_000 - micros(at)) > ID_TIME_TOLERANCE // timedelta(microseconds=1),
+            "rates_not_in_force": table is None,
+            "rates_mismatch": table is not None and record.get("rates") not in (None, str(table.version)),
+            "unknown_hold": "hold" in record,
+            "unknown_consumer": not record["consumer"].startswith("acc_") or known is None or known >= received_at,
+        }
+        return found.get(code, code in OTHER_CODES)
 
     def _accepted(
         self, number: int, record: Mapping[str, Any], provider: str, received_at: datetime, where: str
@@ -302,15 +338,20 @@ def read_receipt(token: str, rules: Rules) -> dict[str, Any]:
 
 def record_id(text: str, at: datetime, where: str) -> bytes:
     """The 16 bytes of a record's UUIDv7, whose time must be within a minute of `at`."""
-    digits = text.replace("-", "")
-    plain = len(text) == 36 and len(digits) == 32 and all(text[place] == "-" for place in (8, 13, 18, 23))
-    good = plain and digits[12] == "7" and digits[16] in "89ab" and set(digits) <= set("0123456789abcdef")
-    require(good, "record_id", where, "its id is not a UUIDv7 in lower case")
-    raw = bytes.fromhex(digits)
+    raw = id_bytes(text, where)
     milliseconds = int.from_bytes(raw[:6], "big")
     near = abs(milliseconds * 1_000 - micros(at)) <= ID_TIME_TOLERANCE // timedelta(microseconds=1)
     require(near, "record_id", where, "the time in its id and `at` are more than a minute apart")
     return raw
+
+
+def id_bytes(text: str, where: str) -> bytes:
+    """The 16 bytes of a UUIDv7 in its one spelling."""
+    digits = text.replace("-", "")
+    plain = len(text) == 36 and len(digits) == 32 and all(text[place] == "-" for place in (8, 13, 18, 23))
+    good = plain and digits[12] == "7" and digits[16] in "89ab" and set(digits) <= set("0123456789abcdef")
+    require(good, "record_id", where, "its id is not a UUIDv7 in lower case")
+    return bytes.fromhex(digits)
 
 
 def _rate(table: Any, record: Mapping[str, Any]) -> rating.Charge | Refusal:
@@ -325,7 +366,9 @@ def _document(body: bytes, name: str) -> dict[str, Any]:
     fields = Fields(document, name) if isinstance(document, dict) else None
     if fields is None or fields.keys() != REPORT_MEMBERS or fields["v"] != 1:
         raise Wrong("report_malformed", name, "its body is not usage/1")
-    fields.text("provider"), fields.text("report"), fields.whole("seq"), fields.objects("records")
+    for read, member in ((fields.text, "provider"), (fields.text, "report"), (fields.whole, "seq")):
+        read(member)
+    fields.objects("records")
     found: dict[str, Any] = document
     return found
 

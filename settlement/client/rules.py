@@ -64,6 +64,7 @@ class Rules:
         self.policies: list[tuple[Policy, str]] = []
         self.decimals: dict[tuple[str, str], int] = {}
         self.fee_assets: dict[str, str] = {}
+        self.networks: dict[str, tuple[str, str]] = {}
         self._starts: list[int] = []
 
     def add_service_key(self, line: Fields, trusted: frozenset[str] | None) -> None:
@@ -85,6 +86,7 @@ class Rules:
     def add_chain(self, line: Fields) -> None:
         """The decimal places of a chain's assets, and the one that its fees are paid in."""
         self.fee_assets[line.text("chain")] = line.text("fee_asset")
+        self.networks[line.text("chain")] = (line.text("network"), line.text("treasury"))
         assets = line.object("assets")
         for asset in assets:
             self.decimals[line.text("chain"), asset] = assets.whole(asset)
@@ -100,6 +102,7 @@ class Rules:
             raise Wrong("policy_malformed", name, error.detail) from None
         require(policy.document() == document, "policy_malformed", name, "its document is not in canonical form")
         equal(line.whole("version"), policy.version, "policy_malformed", name, "its version")
+        equal(line.time("effective_from"), policy.effective_from, "policy_malformed", name, "its effective_from")
         last = self.policies[-1][0] if self.policies else None
         equal(policy.version, last.version + 1 if last else 1, "policy_version", name, "its version")
         later = last is None or policy.effective_from >= last.effective_from
@@ -114,6 +117,7 @@ class Rules:
         equal(line.digest("digest"), canonical.digest(document), "rate_table_digest", name, "its digest")
         table = parse_table(document, name)
         equal(line.whole("version"), table.version, "rate_table_malformed", name, "its version")
+        equal(line.time("effective_from"), table.effective_from, "rate_table_malformed", name, "its effective_from")
         last = self.tables[-1] if self.tables else None
         equal(table.version, last.version + 1 if last else 1, "rate_table_version", name, "its version")
         equal(table.parent, last.digest if last else None, "rate_table_parent", name, "the digest of its parent")

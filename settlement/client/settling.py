@@ -74,8 +74,10 @@ class Windows:
         self.due: dict[tuple[int, str], Due] = {}
         self.checkpoints: dict[int, str] = {}
         self.states: dict[int, str] = {}
+        self.anchored: dict[int, datetime | None] = {}
         self._waiting: dict[int, WindowState] = {}
         self._previous: str | None = None
+        self._positioned = 0
         self._booked: dict[int, EntryLine] = {}
         self._earned: dict[str, Earned] = {}
 
@@ -105,6 +107,7 @@ class Windows:
         require(in_time, "window_span", name, "it was closed before it was opened")
         self.current = window
         self.states[window.no] = window.state
+        self.anchored[window.no] = line.time_or_none("anchored_at")
 
     def entered(self, entry: EntryLine) -> WindowState:
         """The window of a journal entry, which must be the current one."""
@@ -177,8 +180,9 @@ class Windows:
         party = line.text("party")
         name = f"position of {party} in window {line.whole('window')}"
         window = self._waiting.get(line.whole("window"))
-        if window is None or window.no != len(self.checkpoints) + 1:
+        if window is None or window.no not in (self._positioned, self._positioned + 1):
             raise Wrong("line_order", name, "its window is not closed yet, checkpointed already, or not the next")
+        self._positioned = window.no
         require(not window.leaves or window.leaves[-1][0] < party, "position_order", name, "parties must ascend")
         found = window.positions.get(party, netting.Position(party, 0, 0, 0))
         for member in ("spent", "earned", "net", "netted"):

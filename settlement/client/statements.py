@@ -163,7 +163,7 @@ class _Statement:
         return posted
 
     def _check_account(self, posted: Mapping[int, int]) -> None:
-        """Opening balance, postings, closing balance; usage postings are the recomputed ones, deposits their credits."""
+        """Opening balance, postings, closing balance; usage postings are the recomputed ones."""
         sign = -1 if self.fields.text("party_kind") == "consumer" else 1
         usage = {seq: sign * amount for seq, amount in posted.items() if amount}
         credited = {line.whole("journal_seq"): line.amount("credited") for line in self.fields.objects("deposits")}

@@ -8,8 +8,8 @@ canonical ones; a test holds the two forms together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -57,8 +57,7 @@ _DECODER = msgspec.json.Decoder(_Body)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
-@dataclass(frozen=True, slots=True)
-class ChargedLine:
+class ChargedLine(NamedTuple):
     """What the books say of one accepted line: the record's 16 bytes of id, its exact charge, its rate version."""
 
     line: int

@@ -52,13 +52,21 @@ def net(obligations: Iterable[Obligation], links: Mapping[str, str]) -> list[Pos
     for owed in obligations:
         if owed.amount < 0:
             raise Broken("obligation_negative", f"{owed.consumer} owes {owed.provider} {owed.amount} microCU")
-        payer = links.get(owed.consumer, owed.consumer)
-        spent[payer] = spent.get(payer, 0) + owed.amount
+        spent[owed.consumer] = spent.get(owed.consumer, 0) + owed.amount
         earned[owed.provider] = earned.get(owed.provider, 0) + owed.amount
+    return positions(spent, earned, links)
+
+
+def positions(spent: Mapping[str, int], earned: Mapping[str, int], links: Mapping[str, str]) -> list[Position]:
+    """`net` from sums: what each consumer account owes and what each provider is owed, in microCU."""
+    paid: dict[str, int] = {}
+    for account, amount in spent.items():
+        payer = links.get(account, account)
+        paid[payer] = paid.get(payer, 0) + amount
     linked = set(links.values())
     return [
-        _position(party, spent.get(party, 0), earned.get(party, 0), party in linked)
-        for party in sorted(spent.keys() | earned.keys())
+        _position(party, paid.get(party, 0), earned.get(party, 0), party in linked)
+        for party in sorted(paid.keys() | earned.keys())
     ]
 
 

@@ -48,6 +48,7 @@ async def record_proof(context: Context, provider_id: str, record_id: str) -> Do
         before = 0 if previous is None else previous.tree_size
         before += await usage_leaves.leaves_before(connection, found.window_no, found.journal_seq)
         index = before + report.lines[0].line - found.refused_before
+        _check(index < stored.tree_size, "records", index)
         path = await trees.inclusion(connection, index, stored.tree_size)
         root = bytes.fromhex(json.loads(stored.document)["records"]["root"])
         _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, stored.tree_size, path, root), "records", index)

@@ -16,16 +16,17 @@ from fractions import Fraction
 from hashlib import sha256
 
 from settlement.chain import Asset
-from settlement.core import merkle
+from settlement.core import merkle, netting
 from settlement.core.canonical import digest
 from settlement.core.checkpoints import SALT_SIZE, Checkpoint, Totals, Tree
 from settlement.core.errors import Broken, NotFound, Unavailable
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import build
-from settlement.core.netting import Position, net, owed_after_netting
+from settlement.core.netting import Position, owed_after_netting
 from settlement.core.policy import Policy, to_units
 from settlement.core.signatures import sign_document
+from settlement.core.tiles import Tile
 from settlement.services import halts
 from settlement.services.context import Context
 from settlement.storage import checkpoints, governance, journal, obligations, positions, trees, usage_leaves, windows
@@ -39,6 +40,9 @@ Plan = Callable[[Context, int], Awaitable[object]]
 
 HALTED = "halted"
 """The code by which `Plan` refuses, as Unavailable, while a halt is open."""
+
+_TILES_AT_A_TIME = 64
+"""Half a MiB of tiles: few statements, little memory."""
 
 _NETTED = frozenset({"netted", "checkpointed", "planned"})
 _CHECKPOINTED = frozenset({"checkpointed", "planned"})
@@ -142,7 +146,8 @@ async def _net(context: Context, connection: Connection, window_no: int) -> bool
     assert window.closed_at is not None
     await _audit(connection, window)
     links = await obligations.links(connection)
-    found = net(await obligations.of_window(connection, window_no), links)
+    spent, earned = await obligations.by_party(connection, window_no)
+    found = netting.positions(spent, earned, links)
     # The audit is the long part; only now is the gate entered, so that a closing window waits for the rest alone.
     await _book(context, connection, window, found, {provider: account for account, provider in links.items()})
     policy = await governance.policy_at(connection, window.closed_at)
@@ -298,12 +303,16 @@ async def _grow(context: Context, connection: Connection, window_no: int, before
     """Append the window's records to the tree, a report at a time, and return its new size."""
     keys = await usage_leaves.make_salt_keys(connection, window_no, context.sources.entropy)
     growth = await trees.growth(connection, before)
+    full: list[Tile] = []
     async for report in usage_leaves.stream(connection, window_no):
         leaves = report_leaves(
             report.body, digest=_text(report.digest), window=window_no, lines=report.lines, keys=keys
         )
-        await trees.store(connection, growth.append([merkle.leaf_hash(leaf) for leaf in leaves]))
-    await trees.store(connection, growth.rest())
+        full += growth.append([merkle.leaf_hash(leaf) for leaf in leaves])
+        if len(full) >= _TILES_AT_A_TIME:
+            await trees.store(connection, full)
+            full = []
+    await trees.store(connection, [*full, *growth.rest()])
     return growth.size
 
 

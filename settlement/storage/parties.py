@@ -167,7 +167,7 @@ async def find_api_key(connection: Connection, key_id: str) -> tuple[bytes, list
 
 async def api_keys_of(connection: Connection, party_no: int) -> list[ApiKey]:
     """All API keys of a party, revoked ones too, oldest first."""
-    query = select(api_key).where(api_key.c.party_no == party_no).order_by(api_key.c.id)
+    query = select(api_key).where(api_key.c.party_no == party_no).order_by(api_key.c.created_at, api_key.c.id)
     rows = await connection.execute(query)
     return [ApiKey(row.id, tuple(row.scopes), row.created_at, row.revoked_at) for row in rows]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row, func, select, text
@@ -82,10 +83,12 @@ async def payees(connection: Connection, window_no: int, closed_at: datetime) ->
 
 async def store(connection: Connection, decided: Iterable[Decided]) -> None:
     """Write the positions of a window."""
-    columns = ", ".join(Decided.__slots__)
-    async with raw_cursor(connection) as cursor, cursor.copy(f"COPY position ({columns}) FROM STDIN") as copy:
+    columns = Decided.__slots__
+    values = attrgetter(*columns)
+    statement = f"COPY position ({', '.join(columns)}) FROM STDIN"
+    async with raw_cursor(connection) as cursor, cursor.copy(statement) as copy:
         for row in decided:
-            await copy.write_row(astuple(row))
+            await copy.write_row(values(row))
 
 
 async def of_window(connection: Connection, window_no: int) -> list[Decided]:

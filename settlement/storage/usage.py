@@ -49,7 +49,7 @@ _ROW = np.dtype(
     [("fields", ">i2")]
     + [part for name, kind in _COLUMNS.items() for part in ((f"{name}_length", ">i4"), (name, kind))]
 )
-_COPY = f"COPY usage_record ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+COPY = f"COPY usage_record ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TAIL = b"\xff\xff"
 
@@ -283,7 +283,7 @@ async def copy_records(connection: Connection, rows: bytes) -> None:
     """Write records by COPY. Raises DuplicateRecord when an id is on file; the transaction is lost then."""
     async with raw_cursor(connection) as cursor:
         try:
-            async with cursor.copy(_COPY) as copy:
+            async with cursor.copy(COPY) as copy:
                 await copy.write(rows)
         except psycopg.errors.UniqueViolation:
             raise DuplicateRecord from None

@@ -120,7 +120,7 @@ def test_evidence_that_the_books_do_not_match_is_refused() -> None:
     items = [base_record()]
     body = body_of(items)
     (line,) = charged_lines(items)
-    good = {"digest": digest(body), "window": 1, "keys": KEYS}
+    good: dict[str, Any] = {"digest": digest(body), "window": 1, "keys": KEYS}
     assert report_leaves(body, lines=[line], **good)
     for wrong in (ChargedLine(1, line.record_id, 1, 1), ChargedLine(0, bytes(16), 1, 1)):
         with pytest.raises(Broken, match="evidence_mismatch"):

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -26,7 +27,9 @@ from settlement.services import halts, metering, proofs, windows
 from settlement.services.context import Context
 from settlement.services.windows import Step
 from settlement.storage import checkpoints as stored_checkpoints
+from settlement.storage import parties, usage_leaves
 from settlement.storage import windows as stored_windows
+from settlement.storage.database import raw_cursor
 from tests.core.test_checkpoints import SCHEMA
 from tests.world import Member, World
 
@@ -227,7 +230,7 @@ async def test_checkpoints_chain_and_the_record_tree_only_grows(world: World) ->
         previous = f"sha256:{stored.digest.hex()}"
     assert len(leaves) == 559
     spans = await rows(context, 'SELECT first_seq, last_seq, opened_at, closed_at FROM "window" ORDER BY no')
-    for before, after in zip(spans, spans[1:], strict=False):
+    for before, after in pairwise(spans):
         assert (after.first_seq, after.opened_at) == (before.last_seq + 1, before.closed_at)
 
 
@@ -422,3 +425,68 @@ async def test_proofs_of_everything_in_every_window_hold(world: World) -> None:
         assert json.loads(proof["leaf"])["window"] == checkpoint["window"]
         indexes.add(proof["index"])
     assert indexes == set(range(15 + 6))
+
+
+async def test_the_order_of_leaves_is_the_journals_whatever_the_rows_are_called(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = world.context
+    await market(world)
+    consumer = await world.consumer(micro=10**9)
+    crowd = [await world.provider(f"crowd{number}") for number in range(5)]
+    for provider in crowd:
+        await send(world, provider, [world.record("acc_" + "0" * 26)])  # nothing of it is charged: no leaf
+        await send(world, provider, [world.record(consumer) for _ in range(3)])
+    damage(database_url, "UPDATE usage_report SET no = 1000 - no")
+    damage(database_url, "UPDATE usage_record SET report_no = 1000 - report_no WHERE line = 0")
+    damage(database_url, "UPDATE usage_record SET report_no = 1000 - report_no WHERE line > 0 AND report_no < 500")
+    # Batches so small that pages, batches and reports end at different places.
+    monkeypatch.setattr(usage_leaves, "BATCH_RECORDS", 4)
+    monkeypatch.setattr(usage_leaves, "_PAGE", 3)
+    await windows.close(context)
+    await windows.advance(context, plan)
+    document = json.loads(await value(context, "SELECT document FROM checkpoint"))
+    leaves = await expected_leaves(context, 1)
+    assert document["records"] == {"size": 30, "window": 30, "root": merkle.merkle_root(leaves).hex()}
+    assert document["totals"]["reports"] == 3 + 10
+
+
+async def test_a_batch_of_bodies_is_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = world.context
+    await market(world)
+    monkeypatch.setattr(usage_leaves, "BATCH_BYTES", 1)
+    await windows.close(context)
+    async with context.database.read() as connection, raw_cursor(connection) as cursor:
+        assert [len(batch) async for batch in usage_leaves._batches(cursor, 1)] == [1, 1, 1]
+
+
+async def test_who_may_not_be_paid_now_is_carried(world: World) -> None:
+    """Suspended, an address on a chain that isn't served, one that came after the close: all keep their balance."""
+    context = world.context
+    consumer = await world.consumer(micro=10**10)
+    suspended, elsewhere, late = [
+        await world.provider(name, wallet=world.wallet()) for name in ("suspended", "elsewhere", "late")
+    ]
+    for provider in (suspended, elsewhere, late):
+        await send(world, provider, [world.record(consumer) for _ in range(4)])
+    now = world.sources.clock()
+    async with context.database.begin() as connection:
+        await parties.set_status(connection, suspended.id, "suspended")
+        there = parties.PayoutAddress("marschain", "USD", "m1", None, now)
+        await parties.add_payout_address(connection, elsewhere.party.no, there, b"{}", "test")
+        await connection.execute(
+            text("UPDATE payout_address SET valid_from = :later WHERE party_no = :no"),
+            {"later": now + timedelta(minutes=30), "no": late.party.no},
+        )
+    await windows.close(context)
+    world.sources.settable.advance(hours=1)
+    await windows.advance(context, plan)
+    assert await rows(context, "SELECT 1 FROM position WHERE payout > 0") == []
+    # The next window is idle: the late one is paid all the same, with a position that has nothing else in it.
+    await windows.close(context)
+    await windows.advance(context, plan)
+    (row,) = await rows(context, "SELECT * FROM position WHERE window_no = 2")
+    assert (row.party, row.spent, row.earned, row.net, row.netted) == (late.id, 0, 0, 0, 0)
+    assert row.payout > 3_000_000
+    document = json.loads(await value(context, "SELECT document FROM checkpoint WHERE window_no = 2"))
+    assert document["positions"]["size"] == document["payouts"][0]["count"] == 1

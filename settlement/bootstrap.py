@@ -1,0 +1,239 @@
+"""Opening an installation: everything that a process needs before it can serve, work or answer a command.
+
+This is where real time and randomness come from, where adapters are loaded, and where a new installation is founded.
+Whatever was opened is closed in reverse order, however the block ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from governance import service as governance
+from governance.ratebook.catalogue import read_prices
+from governance.ratebook.document import build
+from settlement.chain import ChainAdapter
+from settlement.config import Settings
+from settlement.core.errors import Broken, Malformed, Unauthenticated, Unavailable
+from settlement.core.ids import Sources
+from settlement.core.policy import Policy
+from settlement.core.signatures import SigningKey, verify_document
+from settlement.core.units import MICRO_PER_CU
+from settlement.keystore import open_signer, own_key
+from settlement.services import funding
+from settlement.services.context import Context
+from settlement.storage import governance as governed
+from settlement.storage import schema
+from settlement.storage.database import Database
+from settlement.storage.embedded import EmbeddedServer
+
+ADAPTERS = "settlement.chain_adapters"
+"""The entry-point group that chain adapters are found in, by the names that SETTLEMENT_CHAINS lists."""
+
+FIRST_RATES_REACH_BACK = timedelta(days=36)
+"""The first rate table is in force for all that may be reported: a record may be 35 days old."""
+
+OpenAdapter = Callable[..., ChainAdapter]
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """An open installation: what use cases are given, the settings it was opened with, and where its database is."""
+
+    context: Context
+    settings: Settings
+    database_url: str = field(repr=False)
+
+
+def real_sources() -> Sources:
+    """The machine's clock and randomness."""
+    return Sources(clock=lambda: datetime.now(UTC), entropy=os.urandom)
+
+
+@asynccontextmanager
+async def open_installation(settings: Settings, sources: Sources | None = None) -> AsyncIterator[Installation]:
+    """A migrated database, the service's key, and every configured chain, ready for use; founded if it is new.
+
+    Raises SettlementError: what the embedded server raises, Unavailable ``database_unavailable``, Broken
+    ``assertions_off``, ``packages_apart``, ``database_unsafe``, ``signer_changed`` or ``chain_changed``, Malformed
+    ``chain_unknown`` or ``chain_misconfigured``.
+    """
+    check_interpreter()
+    sources = sources or real_sources()
+    async with AsyncExitStack() as closing:
+        url = closing.enter_context(open_database(settings))
+        key = _signing_key(settings, sources)
+        database = Database(url)
+        closing.push_async_callback(database.close)
+        await database.check_durability()
+        chains: dict[str, ChainAdapter] = {}
+        for name in settings.chains:
+            chains[name] = _open_adapter(name, settings, sources)
+            closing.push_async_callback(chains[name].close)
+        context = Context(database, sources, key, chains)
+        await _found(context, settings)
+        for name in settings.chains:
+            await funding.open_chain(context, name)
+        yield Installation(context, settings, url)
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[str]:
+    """The URL of a database at the newest migration: the configured one, or that of the embedded server.
+
+    Blocks while the server starts and migrations run. Raises Unavailable.
+    """
+    if settings.database_url:
+        _migrate(settings.database_url)
+        yield settings.database_url
+        return
+    make_data_dir(settings)
+    server = EmbeddedServer.attach(settings.data_dir / "postgres")
+    try:
+        _migrate(server.url())
+        yield server.url()
+    finally:
+        server.close(wait=os.getpid() == 1)  # in a container everything is killed as soon as PID 1 ends
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data directory. For root, other users may pass through it: PostgreSQL runs as one of them."""
+    folder = settings.data_dir
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    except OSError as error:
+        raise Unavailable("data_dir_refused", f"the data directory {folder} can't be made: {error.strerror}") from None
+
+
+def check_interpreter() -> None:
+    """Raises Broken ``assertions_off`` under ``python -O``, ``packages_apart`` when a namesake would be imported."""
+    if sys.flags.optimize:
+        raise Broken("assertions_off", "this program checks itself with assert; run it without -O and PYTHONOPTIMIZE")
+    places = {name: _place(name) for name in ("settlement", "adapters", "governance", "migrations")}
+    if len(set(places.values())) > 1:
+        where = ", ".join(f"{name} in {place or 'no place'}" for name, place in places.items())
+        raise Broken("packages_apart", f"the project's packages should lie side by side, but Python finds {where}")
+
+
+def configure_logging(level: str) -> None:
+    """Everything that is logged goes to standard error: lines for people on a terminal, JSON otherwise."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: structlog.types.Processor = structlog.processors.JSONRenderer()
+    if sys.stderr.isatty():
+        last = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # without local variables
+    else:
+        shared.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for talkative in ("apscheduler", "alembic", "httpx2", "httpcore2", "asyncio"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
+
+
+def _place(package: str) -> Path | None:
+    spec = find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).resolve().parents[1]
+
+
+def _migrate(url: str) -> None:
+    from sqlalchemy.exc import ArgumentError, OperationalError
+
+    try:
+        schema.upgrade(url)
+    except ArgumentError:
+        raise Malformed("setting_malformed", "SETTLEMENT_DATABASE_URL can't be read as a URL") from None
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
+        raise Unavailable("database_unavailable", f"the database can't be used: {reason}") from None
+
+
+def _signing_key(settings: Settings, sources: Sources) -> SigningKey:
+    if settings.signer:
+        return open_signer(settings.signer, os.environ)
+    make_data_dir(settings)
+    return own_key(settings.key_file, sources.entropy)
+
+
+def _open_adapter(name: str, settings: Settings, sources: Sources) -> ChainAdapter:
+    """The adapter that is registered under a chain's name; it reads its own settings from the environment."""
+    found: dict[str, EntryPoint] = {each.name: each for each in entry_points(group=ADAPTERS)}
+    if name not in found:
+        raise Malformed("chain_unknown", f"no adapter for {name} is installed; there are {', '.join(sorted(found))}")
+    open_adapter = cast(OpenAdapter, found[name].load())
+    make_data_dir(settings)
+    config = {"data_dir": str(settings.data_dir / "chains")}
+    try:
+        return open_adapter(config, clock=sources.clock, entropy=sources.entropy)
+    except ValueError as error:
+        raise Malformed("chain_misconfigured", str(error)) from None
+
+
+async def _found(context: Context, settings: Settings) -> None:
+    """Found a new installation; of processes that come at once, one does. Later starts compare the service's key."""
+    async with context.database.read() as connection:
+        published = await governed.policies(connection)
+    if not published:
+        now = context.sources.clock()
+        since = now.replace(hour=0, minute=0, second=0, microsecond=0) - FIRST_RATES_REACH_BACK
+        first_rates, _ = build(read_prices(), version=1, parent=None, effective_from=since, as_of=now)
+        await governance.found(context, _first_policy(settings, since), first_rates)
+        async with context.database.read() as connection:
+            published = await governed.policies(connection)
+    _check_key(context, published[0])
+
+
+def _first_policy(settings: Settings, since: datetime) -> Policy:
+    worths = {code: Fraction(1) for code in ("USD", "USDC", "RLUSD")}
+    policy = Policy(version=1, effective_from=since, usd_per_asset=worths)
+    if settings.minimum_payout_usd is None:
+        return policy
+    worth = policy.usd_per_cu
+    micro = settings.minimum_payout_usd * MICRO_PER_CU * worth.denominator // (worth.numerator * 10**6)
+    return replace(policy, minimum_payout=micro)
+
+
+def _check_key(context: Context, first: governed.Signed) -> None:
+    """A lost or mistaken key must not silently become the one that signs receipts and checkpoints from now on."""
+    ours = context.key.public
+    try:
+        verify_document(first.signatures[0], first.document, lambda kid: ours if kid == ours.kid else None)
+    except Unauthenticated as error:
+        raise Broken(
+            "signer_changed",
+            f"this installation was founded with another key than {ours.kid}; configure that key (SETTLEMENT_SIGNER, "
+            "or service-key.jwk in the data directory), and restore it from a backup if it was lost",
+        ) from error

@@ -1,0 +1,141 @@
+"""`settlement audit`, `proof` and `statement`: taking evidence out, and checking it without the service."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from settlement.commands.running import BROKEN, Json, Out, answer, progress, read, with_installation, writing
+
+if TYPE_CHECKING:
+    from settlement.bootstrap import Installation
+
+audit_app = typer.Typer(help="The audit export.")
+proof_app = typer.Typer(help="Proofs of single usage records.")
+statement_app = typer.Typer(help="What a party needs to recompute its window.")
+
+
+class Format(StrEnum):
+    """How a statement is written."""
+
+    JSON = "json"
+    CSV = "csv"
+
+
+@audit_app.callback()
+def _audit_group() -> None:
+    """The audit export."""
+
+
+@audit_app.command("export")
+def export_audit(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE; - is standard output.")],
+    as_json: Json = False,
+) -> None:
+    """Write everything that an outsider needs to check the books, as NDJSON, from one snapshot."""
+
+    async def use(installation: Installation) -> tuple[int, int]:
+        from settlement.services import audit
+
+        lines = size = 0
+        with writing(out) as write, progress("exporting lines") as advance:
+            async for line in audit.export(installation.context):
+                write(line)
+                advance(1)
+                lines, size = lines + 1, size + len(line)
+        return lines, size
+
+    lines, size = with_installation(use)
+    if str(out) != "-":
+        document = {"file": str(out), "lines": lines, "bytes": size}
+        answer(document, [f"{lines} lines, {size} bytes in {out}"], as_json=as_json)
+
+
+@proof_app.command("get")
+def get_proof(
+    record: Annotated[str, typer.Argument(metavar="RECORD", help="The usage record's id, a UUID.")],
+    provider: Annotated[str, typer.Option("--provider", metavar="PRV", help="The provider's id, prv_...")],
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Write the proof of a charged usage record: its leaf, its path, the signed checkpoint, the chain transactions."""
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from settlement.services import proofs
+
+        return await proofs.record_proof(installation.context, provider, record)
+
+    import json
+
+    document = with_installation(use)
+    with writing(out) as write:
+        write(json.dumps(document, indent=2).encode() + b"\n")
+    if out is not None and str(out) != "-":
+        window = document["checkpoint"]["window"]
+        found = {"file": str(out), "window": f"win_{window}", "index": document["index"], "anchors": document["anchors"]}
+        answer(found, [f"record {record} is number {document['index']} of the checkpoint of win_{window}: {out}"],
+               as_json=as_json)  # fmt: skip
+
+
+@proof_app.command("check")
+def check_proof(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof/1 document; - is standard input.")],
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="JWKFILE", help="The service's public key that you trust, as JWK or JWKS."),
+    ] = None,
+    rates: Annotated[
+        Path | None, typer.Option("--rates", metavar="FILE", help="The rates/1 document, to rate the record again.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a proof offline: nothing is asked but the file. The last step, the chain, is yours: it says what to look for."""
+    from settlement.client import proofs
+
+    document = read(file, "proof")
+    table = None if rates is None else read(rates, "rate table")
+    trusted = None if key is None else _trusted_key(read(key, "key"), document)
+    result = proofs.check_proof(document, trusted_key=trusted, rate_table=table)
+    if result.fault is not None:
+        fault = {"good": False, "code": result.fault.code, "subject": result.fault.subject, "detail": result.fault.detail}
+        answer(fault, [f"broken: {result.fault.code}: {result.fault.subject}: {result.fault.detail}"], as_json=as_json)
+        raise typer.Exit(BROKEN)
+    found = {
+        "good": True,
+        "tree": result.tree,
+        "window": f"win_{result.window}",
+        "leaf": result.leaf,
+        "digest": result.digest,
+        "kid": result.kid,
+        "trusted": trusted is not None,
+        "rated": table is not None,
+        "anchors": list(result.anchors),
+    }
+    lines = [
+        f"good: this leaf is under the checkpoint of win_{result.window}",
+        f"signed by  {result.kid}" + ("" if trusted else "  (compare it with the service's key: --key)"),
+        f"digest     {result.digest}",
+        *(f"anchor     {each['chain']} {each['tx']} in ledger {each['ledger']}: look for the digest" for each in result.anchors),
+    ]  # fmt: skip
+    answer(found, lines, as_json=as_json)
+
+
+def _trusted_key(text: bytes, proof: bytes) -> dict[str, Any]:
+    """The public JWK of a file; of a JWKS the one that the proof names, else the first. Raises Malformed."""
+    import json
+
+    from settlement.core.errors import Malformed
+
+    try:
+        found = json.loads(text)
+        if "keys" in found:
+            named = json.loads(proof)["service_key"]["x"]
+            found = next((each for each in found["keys"] if each["x"] == named), found["keys"][0])
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise Malformed("key_malformed", "a trusted key is a file with a public JWK or a JWKS") from None
+    if not isinstance(found, dict) or "d" in found:
+        raise Malformed("key_malformed", "a trusted key is a public JWK, an object without d")
+    return found

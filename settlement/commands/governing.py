@@ -1,0 +1,235 @@
+"""`settlement rates`, `providers` and `halts`: what the operator decides."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from settlement.commands.running import FAILED, Json, Out, answer, read, table, with_installation, writing
+
+if TYPE_CHECKING:
+    from settlement.bootstrap import Installation
+    from settlement.core.rates import RateTable
+    from settlement.storage.database import Connection
+    from settlement.storage.halts import Halt
+
+rates_app = typer.Typer(help="Rate tables: build, publish, show.")
+providers_app = typer.Typer(help="Providers: list, admit, suspend.")
+halts_app = typer.Typer(help="What stands in the way of payouts and anchors.")
+
+Provider = Annotated[str, typer.Argument(metavar="ID", help="The provider's id, prv_...")]
+
+
+@rates_app.command("build")
+def build_rates(
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", metavar="FILE", help="Prices, .json or .csv; default: the installed genai-prices."),
+    ] = None,
+    effective_from: Annotated[
+        str, typer.Option("--effective-from", metavar="TIME", help="RFC 3339, whole seconds; default: next midnight UTC.")
+    ] = "",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Build the next rate table from price data by the market method, unsigned, and report how it came about.
+
+    The document goes to standard output or to FILE, the report to standard error, or with --json --out to standard
+    output.
+    """
+    from governance.ratebook.catalogue import read_prices
+    from governance.ratebook.document import build
+    from settlement.core import times
+
+    since = times.parse(effective_from) if effective_from else None
+
+    async def use(installation: Installation) -> tuple[int, str, datetime]:
+        from settlement.storage import governance
+
+        async with installation.context.database.read() as connection:
+            last = (await governance.rate_tables(connection))[-1]
+        return last.version + 1, f"sha256:{last.digest.hex()}", installation.context.sources.clock()
+
+    version, parent, now = with_installation(use)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    catalogue = read_prices(prices, read_at=now)
+    document, report = build(catalogue, version=version, parent=parent, effective_from=since or midnight, as_of=now)
+    with writing(out) as write:
+        write(document)
+    if as_json and out is not None:
+        found = {"version": version, "parent": parent, "models": report.priced, "aliases": report.aliases}
+        answer({**found, "effective_from": times.text(since or midnight), "report": report.text()}, [], as_json=True)
+    else:
+        typer.echo(report.text(), err=True, nl=False)
+
+
+@rates_app.command("publish")
+def publish_rates(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `rates build` wrote; - is standard input.")],
+    as_json: Json = False,
+) -> None:
+    """Sign a rate table with the operator's key and publish it. It is refused if it would hold for the past."""
+    document = read(file, "rate table")
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from governance.service import publish_rates as publish
+        from settlement.core import times
+        from settlement.core.signatures import sign_document
+
+        context = installation.context
+        signed = await publish(context, document, [sign_document(context.key, document)])
+        return {
+            "version": signed.version,
+            "digest": f"sha256:{signed.digest.hex()}",
+            "effective_from": times.text(signed.effective_from),
+        }
+
+    found = with_installation(use)
+    line = f"rate table {found['version']} is published and holds from {found['effective_from']}  {found['digest']}"
+    answer(found, [line], as_json=as_json)
+
+
+@rates_app.command("show")
+def show_rates(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="A model or alias; default: all models.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show the rates in force, in microCU per 1,000,000 units of a meter."""
+
+    async def use(installation: Installation) -> RateTable:
+        from settlement.core import rates
+        from settlement.services import reading
+
+        return rates.parse((await reading.rates(installation.context, None)).document)
+
+    from settlement.core import times
+    from settlement.core.errors import NotFound
+
+    found = with_installation(use)
+    name = found.aliases.get(model, model)
+    if name and name not in found.models:
+        raise NotFound("model_unknown", f"rate table {found.version} has no model {model}")
+    rows = [
+        (each, tier, band.above_input_tokens, meter, rate)
+        for each in sorted([name] if name else found.models)
+        for tier, bands in sorted(found.models[each].tiers.items())
+        for band in bands
+        for meter, rate in sorted(band.rates.items())
+    ]
+    titles = ("model", "tier", "above_input_tokens", "meter", "rate")
+    since = times.text(found.effective_from)
+    document = {
+        "version": found.version,
+        "digest": found.digest,
+        "effective_from": since,
+        "rates": [dict(zip(titles, row, strict=True)) for row in rows],
+    }
+    head = f"rate table {found.version}, in force since {since}, {found.digest}"
+    answer(document, [head, *table([title.replace("_", " ") for title in titles], rows)], as_json=as_json)
+
+
+@providers_app.command("list")
+def list_providers(as_json: Json = False) -> None:
+    """List all providers in order of registration."""
+
+    async def use(installation: Installation) -> list[dict[str, Any]]:
+        from settlement.core import times
+        from settlement.storage import parties
+
+        async with installation.context.database.read() as connection:
+            found = await parties.listed(connection)
+        return [
+            {
+                "id": party.id,
+                "name": party.name,
+                "status": party.status,
+                "account": party.account_id,
+                "registered_at": times.text(party.created_at),
+            }
+            for party in found
+            if party.kind == "provider"
+        ]
+
+    rows = with_installation(use)
+    lines = table(
+        ["provider", "name", "status", "account", "registered at"],
+        [[cell or "-" for cell in row.values()] for row in rows],
+    )
+    answer(rows, lines, as_json=as_json)
+
+
+@providers_app.command()
+def admit(provider: Provider, as_json: Json = False) -> None:
+    """Let a provider's usage reports be taken, be it pending or suspended."""
+    _set_status(provider, "active", as_json)
+
+
+@providers_app.command()
+def suspend(provider: Provider, as_json: Json = False) -> None:
+    """Take no more usage reports of a provider. What was taken stands and is paid."""
+    _set_status(provider, "suspended", as_json)
+
+
+def _set_status(provider: str, status: Literal["active", "suspended"], as_json: bool) -> None:
+    async def use(installation: Installation) -> str:
+        from settlement.core.errors import NotFound
+        from settlement.storage import parties
+
+        async def use_case(connection: Connection) -> str:
+            found = await parties.get(connection, provider)
+            if found.kind != "provider":
+                raise NotFound("unknown_party", f"{provider} is a consumer; only providers are admitted and suspended")
+            await parties.lock(connection, found.no)
+            before = (await parties.get(connection, provider)).status
+            await parties.set_status(connection, provider, status)
+            return before
+
+        return await installation.context.database.run(use_case)
+
+    before = with_installation(use)
+    answer({"id": provider, "status": status, "before": before}, [f"{provider} is {status}, was {before}"], as_json=as_json)
+
+
+@halts_app.command("list")
+def list_halts(as_json: Json = False) -> None:
+    """List the open halts, oldest first."""
+
+    async def use(installation: Installation) -> list[Halt]:
+        from settlement.services import halts
+
+        return await halts.open_halts(installation.context)
+
+    from settlement.core import times
+
+    rows = [
+        {"no": halt.no, "at": times.text(halt.at), "code": halt.code, "detail": halt.detail}
+        for halt in with_installation(use)
+    ]
+    lines = table(["no", "at", "code", "detail"], [list(row.values()) for row in rows]) if rows else ["nothing halts"]
+    answer(rows, lines, as_json=as_json)
+
+
+@halts_app.command("clear")
+def clear_halt(
+    no: Annotated[int, typer.Argument(metavar="NO", help="The halt's number, as `halts list` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", help="What you found, for the record.")],
+    as_json: Json = False,
+) -> None:
+    """End a halt after you have looked into it. Payouts and anchors go on when no other is open."""
+    if not reason.strip():
+        typer.echo("settlement: reason_missing: say in --reason what you found", err=True)
+        raise typer.Exit(FAILED)
+
+    async def use(installation: Installation) -> tuple[Halt, int]:
+        from settlement.services import halts
+
+        cleared = await halts.clear(installation.context, no, f"{getpass.getuser()}: {reason.strip()}")
+        return cleared, len(await halts.open_halts(installation.context))
+
+    cleared, left = with_installation(use)
+    document = {"no": cleared.no, "code": cleared.code, "cleared_by": cleared.cleared_by, "open": left}
+    answer(document, [f"cleared halt {cleared.no} ({cleared.code}); {left} still open"], as_json=as_json)

@@ -1,0 +1,110 @@
+"""What all commands have in common: `--json`, answers, exit codes, files, progress, and an open installation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from settlement.core.errors import Malformed, NotFound
+
+if TYPE_CHECKING:
+    from settlement.bootstrap import Installation
+    from settlement.config import Settings
+
+GOOD, FAILED, BROKEN, HALTED, USAGE, INTERRUPTED = 0, 1, 2, 3, 64, 130
+"""Exit codes; docs/reference/command-line.md says what they mean."""
+
+Result = TypeVar("Result")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE; - is standard output.")]
+
+
+def settings() -> Settings:
+    """The settings of the environment. Raises Malformed ``setting_unknown`` or ``setting_malformed``."""
+    from settlement.config import Settings
+
+    return Settings.from_environment(os.environ)
+
+
+def with_installation(use: Callable[[Installation], Awaitable[Result]]) -> Result:
+    """Open the installation in this process, beside a server that may be running, use it, and close it again."""
+    from settlement.bootstrap import configure_logging, open_installation
+
+    chosen = settings()
+    configure_logging("warning" if chosen.log_level == "info" else chosen.log_level)
+
+    async def opened() -> Result:
+        async with open_installation(chosen) as installation:
+            return await use(installation)
+
+    return asyncio.run(opened())
+
+
+def answer(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
+    """What a command has to say: the document with ``--json``, else the lines."""
+    typer.echo(json.dumps(document, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines with aligned columns."""
+    cells = [list(titles), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def read(path: Path, what: str) -> bytes:
+    """The bytes of a file, or of standard input for ``-``. Raises NotFound ``file_missing``, Malformed."""
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound("file_missing", f"there is no {what} {path}") from None
+    except OSError as error:
+        raise Malformed("file_unreadable", f"{what} {path} can't be read: {error.strerror}") from None
+
+
+@contextmanager
+def writing(path: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """A function that writes to `path`, which appears complete or not at all; None and ``-`` are standard output."""
+    if path is None or str(path) == "-":
+        yield sys.stdout.buffer.write
+        sys.stdout.buffer.flush()
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file.write
+        part.replace(path)
+    except OSError as error:
+        raise Malformed("file_unwritable", f"{path} can't be written: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, on standard error; elsewhere nothing. Call what is given with how much was done."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def cu(micro: int) -> str:
+    """microCU as text with the unit."""
+    from settlement.core.units import cu_text
+
+    return f"{cu_text(micro)} CU"

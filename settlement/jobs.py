@@ -1,0 +1,182 @@
+"""The worker: what happens without anybody asking. Several may run; the database lets each step happen once.
+
+    deposits        read final incoming transfers and book them                  every 4 s, for each chain
+    windows         close the window that is due, take closed ones further       every 2 s
+    chain           send payouts and anchors, find out what became of them       every 2 s, for each chain
+    reconciliation  compare the chain's holdings with the books                  every 60 s, for each chain
+
+The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
+because what there is to do is read from rows. An error ends a tick and never the worker; a broken invariant halts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from settlement.chain import ChainError
+from settlement.core.errors import Broken, Unavailable
+from settlement.services import chains, funding, halts, payouts, solvency, verification, windows
+from settlement.services.context import Context
+
+DEPOSITS_SECONDS = 4
+WINDOWS_SECONDS = 2
+CHAIN_SECONDS = 2
+RECONCILIATION_SECONDS = 60
+
+_log = structlog.stdlib.get_logger("settlement.jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something that is done every so many seconds, never twice at once in one process."""
+
+    name: str
+    seconds: int
+    run: Callable[[], Awaitable[None]]
+
+
+def all_jobs(context: Context, span: timedelta) -> list[Job]:
+    """The jobs of an installation whose windows stay open for `span`."""
+    found = [Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span))]
+    for name in context.chains:
+        found += _chain_jobs(context, name)
+    return found
+
+
+def _chain_jobs(context: Context, chain: str) -> list[Job]:
+    async def deposits() -> None:
+        booked = await funding.read_deposits(context, chain)
+        if booked:
+            _log.info("deposits booked", chain=chain, count=booked)
+
+    async def run_chain() -> None:
+        done = await chains.run_once(context, chain)
+        if done.settled or done.failed or done.expired or done.contested:
+            _log.info(
+                "chain orders ended",
+                chain=chain,
+                settled=done.settled,
+                failed=done.failed,
+                expired=done.expired,
+                contested=done.contested,
+            )
+
+    async def reconcile() -> None:
+        await solvency.reconcile_holdings(context, chain)
+
+    return [
+        Job(f"deposits/{chain}", DEPOSITS_SECONDS, deposits),
+        Job(f"chain/{chain}", CHAIN_SECONDS, run_chain),
+        Job(f"reconciliation/{chain}", RECONCILIATION_SECONDS, reconcile),
+    ]
+
+
+async def settle_windows(context: Context, span: timedelta) -> None:
+    """Close the open window if it is due, and take every closed one as far as it goes."""
+    closed = await windows.close_due(context, span)
+    if closed is not None:
+        _log.info("window closed", window=closed.id)
+    for step in await windows.advance(context, plan=plan_payouts):
+        _log.info("window advanced", window=f"win_{step.window}", step=step.name)
+
+
+async def plan_payouts(context: Context, window_no: int) -> int:
+    """Plan a window's payouts and anchors, after the books have passed every quick check; not while a halt is open.
+
+    Raises Broken.
+    """
+    if await halts.open_halts(context):
+        return 0  # the windows behind this one are still netted and get their checkpoints
+    await verification.check_books(context)
+    return await payouts.plan(context, window_no)
+
+
+async def work(context: Context, span: timedelta, stop: asyncio.Event) -> None:
+    """Do all jobs until `stop` is set; ticks that run then are waited for."""
+    await run_jobs(context, all_jobs(context, span), stop)
+
+
+async def run_jobs(context: Context, jobs: Sequence[Job], stop: asyncio.Event) -> None:
+    """Do `jobs`, each at once and then every so often, until `stop` is set; ticks that run then are waited for."""
+    ticks = [_Tick(context, job, stop) for job in jobs]
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    for tick in ticks:
+        scheduler.add_job(
+            tick.run,
+            "interval",
+            seconds=tick.job.seconds,
+            id=tick.job.name,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+            next_run_time=datetime.now(UTC),
+        )
+    scheduler.start()
+    try:
+        await stop.wait()
+        scheduler.pause()
+        for tick in ticks:
+            await tick.ended.wait()
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+class _Tick:
+    """One job as the scheduler calls it: its errors are logged when they are new, and end this tick alone."""
+
+    def __init__(self, context: Context, job: Job, stop: asyncio.Event) -> None:
+        self.context = context
+        self.job = job
+        self.stop = stop
+        self.ended = asyncio.Event()
+        self.ended.set()
+        self.trouble = ""
+
+    async def run(self) -> None:
+        if self.stop.is_set():
+            return
+        self.ended.clear()
+        try:
+            await self._try()
+        finally:
+            self.ended.set()
+
+    async def _try(self) -> None:
+        try:
+            await self.job.run()
+        except Broken as error:
+            self._note(error, halted=True)
+            await self._halt(error)
+        except (Unavailable, ChainError) as error:
+            self._note(error)
+        except Exception as error:  # noqa: BLE001 (a worker that ends because of one tick settles nothing any more)
+            self._note(error, unexpected=True)
+        else:
+            if self.trouble:
+                _log.info("job works again", job=self.job.name)
+            self.trouble = ""
+
+    def _note(self, error: Exception, *, halted: bool = False, unexpected: bool = False) -> None:
+        """A tick every few seconds should not fill the log with one trouble."""
+        trouble = f"{type(error).__name__}: {error}"
+        if trouble == self.trouble:
+            return
+        self.trouble = trouble
+        if unexpected:
+            _log.error("job failed", job=self.job.name, exc_info=error)
+        elif halted:
+            _log.error("invariant broken, payouts and anchors halt", job=self.job.name, problem=str(error))
+        else:
+            _log.warning("job put off", job=self.job.name, problem=str(error))
+
+    async def _halt(self, error: Broken) -> None:
+        try:
+            await halts.raise_halt(self.context, error.code, error.detail)
+        except Exception as failure:  # noqa: BLE001 (the next tick finds the same trouble and tries again)
+            _log.error("halt not recorded", job=self.job.name, exc_info=failure)

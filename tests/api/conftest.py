@@ -1,0 +1,33 @@
+"""The application in this process over the real database, and a client for it. Nothing opens a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+
+from settlement.api.app import create_app
+from settlement.api.dependencies import Settings
+from settlement.services import funding
+from settlement.services.context import Context
+from tests.api.people import Street
+from tests.world import World
+
+
+@pytest.fixture
+async def app(context: Context) -> FastAPI:
+    await funding.open_chain(context, "simulated")
+    return create_app(context, Settings(admit_providers="open"))
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://api.test") as found:
+        yield found
+
+
+@pytest.fixture
+def street(client: AsyncClient, world: World) -> Street:
+    return Street(client, world)

@@ -1,0 +1,129 @@
+"""A town: everything that an audit export can show, brought about by the real services on the simulated chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.simulated import USD
+from settlement.client.verifier import Report, verify_export
+from settlement.core.errors import Conflict
+from settlement.core.signatures import sign_detached
+from settlement.services import audit, chains, funding, metering, payouts, windows
+from settlement.services.context import Context
+from tests.world import Member, World
+
+Lines = list[dict[str, Any]]
+CHAIN = "simulated"
+
+
+@dataclass
+class Town:
+    """Who is in it. `linked` is a provider that named the consumer `own` as its own company's account."""
+
+    world: World
+    own: Member
+    buyer: Member
+    linked: Member
+    plain: Member
+    stranger: str
+    suspense: list[str]
+
+    @property
+    def context(self) -> Context:
+        return self.world.context
+
+
+async def fund(world: World, consumer: Member, usd: int) -> None:
+    """An ordinary payment of `usd` millionths with the consumer's reference, read and credited."""
+    intent = await funding.create_intent(world.context, party=consumer.id, chain=CHAIN, asset=USD.text, amount=None)
+    world.wallet(usd=usd).pay_uri(intent.payment_uri, usd)
+    await funding.read_deposits(world.context, CHAIN)
+
+
+async def send(world: World, provider: Member, records: Sequence[dict[str, Any]]) -> None:
+    body, signature = world.report(provider, list(records))
+    await metering.submit(world.context, body=body, signature=signature)
+
+
+async def settle(world: World) -> None:
+    """Close the open window, take every step, and let the chain come to rest."""
+    world.sources.settable.advance(minutes=10)
+    await windows.close(world.context)
+    await windows.advance(world.context, payouts.plan)
+    await chains.run_until_idle(world.context, CHAIN)
+
+
+async def build(world: World, *, rounds: int = 2) -> Town:
+    """Two settled windows and an open one with usage; deposits, suspense, refusals, a conflict, netting, payouts."""
+    await funding.open_chain(world.context, CHAIN)
+    own, buyer = await world.consumer("own"), await world.consumer("buyer")
+    linked = await world.provider("linked", account=own.id, wallet=world.wallet())
+    plain = await world.provider("plain", wallet=world.wallet())
+    await fund(world, own, 50_000_000)
+    await fund(world, buyer, 70_000_001)
+    stranger = world.wallet(usd=5_000_000)
+    for amount in (3_000_000, 2_000_000):
+        stranger.pay(world.chain.treasury, USD, amount, 4_000_000_000)
+    await funding.read_deposits(world.context, CHAIN)
+    suspense = [deposit.id for deposit in await funding.suspense(world.context)]
+    town = Town(world, own, buyer, linked, plain, stranger.address, suspense)
+    for turn in range(rounds):
+        await trade(town, turn)
+        await settle(world)
+        if turn == 0:
+            await funding.assign_suspense(world.context, suspense[0], buyer.id)
+    await trade(town, rounds)
+    await equivocate(town)
+    return town
+
+
+async def trade(town: Town, turn: int) -> None:
+    """Three reports, one with refusals; the linked company buys and sells."""
+    world = town.world
+    big = {"input_tokens": 1_000_003 + turn, "cache_read_tokens": 17, "output_tokens": 77_777}
+    await send(world, town.linked, [world.record(town.buyer, meters=big) for _ in range(5)])
+    mixed = [world.record(town.own if at % 2 else town.buyer, meters=big) for at in range(4)]
+    await send(world, town.plain, mixed)
+    world.sources.settable.advance(seconds=30)
+    refused = [
+        world.record(town.buyer),
+        world.record("acc_" + "0" * 26),
+        world.record(town.buyer, model="no-such-model"),
+        world.record(town.own, outcome="errored"),
+        world.record(town.buyer, meters={"input_tokens": 1}),
+    ]
+    await send(world, town.plain, refused)
+
+
+async def equivocate(town: Town) -> None:
+    """The provider signs a second body for its last number; both are kept."""
+    provider = town.plain
+    document = json.loads(provider.sent[-1])
+    body = json.dumps({**document, "report": "another"}).encode()
+    try:
+        await metering.submit(town.context, body=body, signature=sign_detached(provider.key, body))
+    except Conflict:
+        return
+    raise AssertionError("a second body for one number must be refused")
+
+
+async def exported(context: Context) -> list[bytes]:
+    """All lines of an export."""
+    return [line async for line in audit.export(context)]
+
+
+def parsed(lines: Sequence[bytes]) -> Lines:
+    return [json.loads(line) for line in lines]
+
+
+def verified(lines: Lines) -> Report:
+    return verify_export(json.dumps(line, ensure_ascii=False).encode() for line in lines)
+
+
+def of_kind(lines: Lines, kind: str, accept: Callable[[dict[str, Any]], bool] = lambda line: True) -> int:
+    """The place of the first line of a kind that is accepted."""
+    return next(at for at, line in enumerate(lines) if line["kind"] == kind and accept(line))
+

@@ -1,0 +1,57 @@
+"""Tests mirror the tree: who changes settlement/core/units.py finds tests/core/test_units.py without searching."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from tests.house.source import ROOT, modules
+
+MIRRORED = (
+    *("settlement/core", "settlement/storage", "settlement/services", "settlement/api", "settlement/client"),
+    *("settlement/meter", "governance", "adapters"),
+)
+ELSEWHERE = {
+    "settlement/core/errors.py": ("tests/api/test_problems.py", "every error is seen as the answer that it becomes"),
+    "settlement/storage/binaries.py": ("tests/storage/test_embedded.py", "its only user, with real programs"),
+    "settlement/services/context.py": ("tests/conftest.py", "a record of four things that every service test uses"),
+}
+"""Modules whose tests are somewhere else: where, and why."""
+TOGETHER = {
+    "adapters/simulated": ("tests/adapters/test_simulated.py", "an adapter is tested through the port it keeps"),
+}
+"""Packages that are tested as one."""
+
+
+def mirror(path: str) -> str:
+    """Where the tests of a module are looked for."""
+    module = PurePosixPath(path)
+    parts = module.parts[1:] if module.parts[0] == "settlement" else module.parts
+    return str(PurePosixPath("tests", *parts[:-1], f"test_{parts[-1]}"))
+
+
+def untested(path: str) -> bool:
+    """Whether a module's tests are neither at its mirror nor where the lists above say."""
+    if any(path.startswith(f"{package}/") for package in TOGETHER) or path in ELSEWHERE:
+        return False
+    return not (ROOT / mirror(path)).exists()
+
+
+def test_every_module_has_its_tests() -> None:
+    """But for the modules that are empty, and those listed above."""
+    assert [module.path for module in modules(*MIRRORED) if module.tree.body and untested(module.path)] == []
+
+
+def test_lists_are_true() -> None:
+    """What is tested elsewhere exists, and so does the test; no module is both listed and mirrored."""
+    for path, (test, reason) in (ELSEWHERE | TOGETHER).items():
+        assert (ROOT / path).exists(), path
+        assert (ROOT / test).exists(), test
+        assert reason
+    assert [path for path in ELSEWHERE if (ROOT / mirror(path)).exists()] == []
+
+
+def test_rule_can_fail() -> None:
+    """A module that nobody tests."""
+    assert untested("settlement/core/nobody_wrote_this.py")
+    assert mirror("settlement/core/units.py") == "tests/core/test_units.py"
+    assert mirror("governance/ratebook/match.py") == "tests/governance/ratebook/test_match.py"

@@ -1,0 +1,132 @@
+"""What is written for readers shows commands that they have, and depends on no machine of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.house.source import ROOT, texts
+
+COMMANDS = {
+    *(
+        "make",
+        "settlement",
+        "python",
+        "python3",
+        "curl",
+        "jq",
+        "git",
+        "cd",
+        "export",
+        "cat",
+        "echo",
+        "ls",
+        "mkdir",
+        "cp",
+    ),
+    *(
+        "psql",
+        "pg_dump",
+        "pg_restore",
+        "createdb",
+        "systemctl",
+        "sudo",
+        "apt-get",
+        "openssl",
+        "sha256sum",
+        "diff",
+        "time",
+    ),
+    *(
+        "unzip",
+        "gunzip",
+        "head",
+        "tail",
+        "grep",
+        "sed",
+        "kill",
+        "rm",
+        "source",
+        "ruff",
+        "mypy",
+        "pytest",
+        "lint-imports",
+    ),
+    *("uv", "pip", "pg_upgrade", "tee", "sqlite3", "chmod", "install", "useradd", "xxd", "wc", "sort", "docker"),
+}
+"""What a reader has, or gets from this project."""
+FENCE = re.compile(r"^```(sh|bash|shell|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ADDRESS = re.compile(r"\b[a-z]+://|index-url|extra-index|trusted-host|find-links", re.IGNORECASE)
+SET_UP = ("Makefile", ".ci/run", "requirements.lock", "pyproject.toml")
+
+
+def commands(text: str) -> Iterator[str]:
+    """The programs that the shell blocks of a page run."""
+    for _, block in FENCE.findall(text):
+        joined = re.sub(r"\\\n", " ", block)
+        quoted = re.sub(r"<<'?(\w+)'?\n.*?^\1$", "", joined, flags=re.MULTILINE | re.DOTALL)
+        for line in re.sub(r"'[^']*'|\"[^\"]*\"", "''", quoted).splitlines():
+            for part in re.split(r"\|\||&&|[|;]", line.strip().removeprefix("$ ").split(" #")[0]):
+                words = [word for word in part.split() if not re.match(r"\w+=", word)]
+                if words and not words[0].startswith("#"):
+                    yield words[0].rsplit("/", 1)[-1]
+
+
+def pages() -> list[tuple[str, str]]:
+    """Everything that is written for people."""
+    return [(path, text) for path, text in texts() if path.endswith(".md")]
+
+
+def test_pages_show_only_commands_that_readers_have() -> None:
+    """A page that shows a tool of whoever wrote it is of no use to whoever reads it."""
+    assert {(path, name) for path, text in pages() for name in commands(text) if name not in COMMANDS} == set()
+
+
+def test_nothing_names_this_checkout() -> None:
+    """No file holds the absolute path of the place where it was written, or of what lay beside it."""
+    places = [str(ROOT) + "/", str(ROOT.parent / "shared")]
+    assert [path for path, text in texts() if any(place in text for place in places)] == []
+
+
+def test_set_up_names_no_place_to_install_from() -> None:
+    """Where packages come from is the machine's choice; what they are is the lock's: names, versions and hashes."""
+    kept = dict(texts())
+    found = [
+        f"{path}: {match.group()}"
+        for path in SET_UP
+        for line in kept[path].splitlines()
+        if (match := ADDRESS.search(line)) and not line.startswith("#    uv pip compile")
+    ]
+    assert found == []
+
+
+def test_lock_holds_hashes_and_every_requirement() -> None:
+    """Each distribution is pinned with hashes, and each that pyproject.toml asks for is there."""
+    kept = dict(texts())
+    entries = re.split(r"\n(?=[a-z])", kept["requirements.lock"].split("\n", 2)[2])
+    names = set()
+    for entry in entries:
+        match = re.match(r"([a-z0-9-]+)==\S+", entry)
+        assert match, entry[:80]
+        assert "--hash=sha256:" in entry, entry[:80]
+        names.add(match.group(1))
+    asked = re.findall(
+        r'^(?:embedded = \[)?\s*"([a-z0-9-]+)(?:\[[a-z,]+\])?[<>=]', kept["pyproject.toml"], re.MULTILINE
+    )
+    assert len(asked) > 20
+    assert set(asked) - names == set()
+
+
+def test_rules_can_fail() -> None:
+    """Each rule on something that breaks it."""
+    page = "x\n```sh\nA=1 make demo | our-tool show 3\nsettlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n```\n"
+    assert list(commands(page)) == ["make", "our-tool", "settlement", "cat"]
+    assert ADDRESS.search("--index-url https://mirror.example/simple")
+
+
+@pytest.mark.parametrize("path", ["Makefile", ".ci/run", "LICENSE", "CONTRIBUTING.md", "SECURITY.md", "README.md"])
+def test_reader_finds_the_usual_files(path: str) -> None:
+    """With something in them."""
+    assert len((ROOT / path).read_text()) > 200

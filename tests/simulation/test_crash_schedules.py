@@ -1,0 +1,76 @@
+"""Nothing lost, nothing doubled, nothing stuck: seeded crash schedules over the whole way of the money.
+
+Every run takes fixed seeds and, beside them, fresh ones; a failure names its seed as SIM_SEED. How many is decided by
+SETTLEMENT_SCHEDULES (240 if unset); `make nightly` runs 10,000. A run that never saw some fault, some legal step or some
+place to die counts as failed: it has proven nothing about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from settlement.core.states import ORDER_STEPS
+from tests.simulation.harness import RATES, STRANGER, Installation
+
+SIDE_BY_SIDE = 3
+FRESH = int.from_bytes(os.urandom(4), "big")
+BY_A_PERSON = {("contested", "settled")}
+"""Needs a node that lied before: tests/services/test_chains.py."""
+RARE = {("signed", "contested"), ("signed", "failed"), ("unknown", "contested"), ("unknown", "failed")}
+"""Seen a few times in a thousand schedules; in shorter runs only tests/services/test_chains.py is sure to take them."""
+
+
+async def run(new_database: Callable[[], str], folder: Path, schedules: int) -> tuple[Counter[str], ...]:
+    """That many schedules on three installations side by side; every tenth one has a stranger with our key."""
+    fired: Counter[str] = Counter()
+    walked: Counter[str] = Counter()
+    died: Counter[str] = Counter()
+
+    async def one(lane: int, count: int, rates: dict[str, int], *, transfers: int, atomic: bool) -> None:
+        found = await Installation.found(new_database(), folder, lane, transfers=transfers, atomic=atomic)
+        for turn in range(count):
+            await found.schedule((lane * 1_000_000 + turn) if turn % 2 else FRESH + lane * 1_000_000 + turn, rates)
+        await found.audit(strangers=rates is STRANGER)
+        fired.update({kind: count for kind, (_, count) in found.network.fault_counts().items()})
+        walked.update({f"{old} to {new}": times for (old, new), times in found.walked.items()})
+        died.update(found.effects.died)
+        await found.close()
+
+    each, strange = schedules * 2 // 5, schedules // 5
+    await asyncio.gather(
+        one(1, each, RATES, transfers=3, atomic=True),
+        one(2, each, RATES, transfers=2, atomic=False),
+        one(3, strange, STRANGER, transfers=1, atomic=True),
+    )
+    return fired, walked, died
+
+
+def judge_coverage(fired: Counter[str], walked: Counter[str], died: Counter[str], schedules: int) -> None:
+    """Red when something never happened."""
+    print(f"\n{schedules} schedules; faults {dict(fired)}; steps {dict(walked)}; deaths {dict(died)}")
+    at_least = max(1, schedules // 1000)
+    assert {kind for kind in STRANGER if fired[kind] < at_least} == set()
+    steps = {f"{old} to {new}" for old, new in ORDER_STEPS.keys() - BY_A_PERSON - (RARE if schedules < 1000 else set())}
+    assert {step for step in steps if walked[step] < at_least} == set()
+    places = {
+        f"{side} {call}"
+        for side in ("before", "after")
+        for call in ("commit", "prepare", "submit", "status", "deposits")
+    }
+    assert {place for place in places if died[place] < at_least} == set()
+
+
+async def test_nothing_lost_doubled_or_stuck(new_database: Callable[[], str], tmp_path: Path) -> None:
+    schedules = int(os.environ.get("SETTLEMENT_SCHEDULES", "240"))
+    judge_coverage(*await run(new_database, tmp_path, schedules), schedules)
+
+
+@pytest.mark.nightly
+async def test_ten_thousand_schedules(new_database: Callable[[], str], tmp_path: Path) -> None:
+    judge_coverage(*await run(new_database, tmp_path, 10_000), 10_000)
