@@ -139,7 +139,9 @@ def configure_logging(level: str) -> None:
     ]
     last: structlog.types.Processor = structlog.processors.JSONRenderer()
     if sys.stderr.isatty():
-        last = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # without local variables
+        last = structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback
+        )  # without local variables
     else:
         shared.append(structlog.processors.format_exc_info)
     structlog.configure(

@@ -89,11 +89,15 @@ async def settle_windows(context: Context, span: timedelta) -> None:
 async def plan_payouts(context: Context, window_no: int) -> int:
     """Plan a window's payouts and anchors, after the books have passed every quick check; not while a halt is open.
 
-    Raises Broken.
+    Raises Broken when an invariant does not hold; then a halt is on record.
     """
     if await halts.open_halts(context):
         return 0  # the windows behind this one are still netted and get their checkpoints
-    await verification.check_books(context)
+    report = await verification.verify(context, deep=False)
+    if report.failure is not None:
+        code, detail = report.failure.name, f"{report.failure.subject}: {report.failure.statement}"
+        await halts.raise_halt(context, code, detail)
+        raise Broken(code, detail)
     return await payouts.plan(context, window_no)
 
 

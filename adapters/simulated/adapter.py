@@ -24,7 +24,7 @@ from adapters.simulated.blobs import (
 )
 from adapters.simulated.ledger import BASE_FEE, RESERVE, SIM, USD
 from adapters.simulated.network import HELD_AHEAD, Network, Snapshot
-from adapters.simulated.wallet import DECIMALS, payment_uri
+from adapters.simulated.wallet import DECIMALS, Wallet, payment_uri
 from settlement.chain import (
     AnchorOrder,
     Asset,
@@ -120,6 +120,10 @@ class SimulatedAdapter:
     async def holdings(self) -> Holdings:
         """The treasury's balances at the tip; of the native coin what is above the reserve. Raises Unreachable."""
         return await asyncio.to_thread(self._holdings)
+
+    def wallet(self, seed: bytes, *, usd: int = 0) -> Wallet:
+        """An ordinary wallet on this network, funded by its faucet: for the demonstration and for trying things out."""
+        return Wallet.create(self._network, seed, usd=usd)
 
     def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         return payment_uri(self.treasury, asset, reference, amount)

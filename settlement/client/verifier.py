@@ -43,7 +43,7 @@ class Report:
 
     `counts` are lines by kind. `records` and `posted` (microCU) are what was re-rated. `service_keys` are the kids that
     signed, to be compared with the published ones. `head_seq` and `head_hash` are the journal's end, `checkpoint` is
-    the last checkpoint's digest: to be compared with receipts and with the chain, since nobody can see in an export that
+    the last checkpoint's digest: to be compared with receipts and the chain, since nobody can see in an export that
     its end was left out. `halts` are open halts: no fault, but payouts stand still.
     """
 

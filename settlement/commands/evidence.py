@@ -25,11 +25,6 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@audit_app.callback()
-def _audit_group() -> None:
-    """The audit export."""
-
-
 @audit_app.command("export")
 def export_audit(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE; - is standard output.")],
@@ -75,7 +70,12 @@ def get_proof(
         write(json.dumps(document, indent=2).encode() + b"\n")
     if out is not None and str(out) != "-":
         window = document["checkpoint"]["window"]
-        found = {"file": str(out), "window": f"win_{window}", "index": document["index"], "anchors": document["anchors"]}
+        found = {
+            "file": str(out),
+            "window": f"win_{window}",
+            "index": document["index"],
+            "anchors": document["anchors"],
+        }
         answer(found, [f"record {record} is number {document['index']} of the checkpoint of win_{window}: {out}"],
                as_json=as_json)  # fmt: skip
 
@@ -92,7 +92,7 @@ def check_proof(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a proof offline: nothing is asked but the file. The last step, the chain, is yours: it says what to look for."""
+    """Check a proof offline, from the file alone. The last step is yours: find the digest in the named transactions."""
     from settlement.client import proofs
 
     document = read(file, "proof")
@@ -100,7 +100,12 @@ def check_proof(
     trusted = None if key is None else _trusted_key(read(key, "key"), document)
     result = proofs.check_proof(document, trusted_key=trusted, rate_table=table)
     if result.fault is not None:
-        fault = {"good": False, "code": result.fault.code, "subject": result.fault.subject, "detail": result.fault.detail}
+        fault = {
+            "good": False,
+            "code": result.fault.code,
+            "subject": result.fault.subject,
+            "detail": result.fault.detail,
+        }
         answer(fault, [f"broken: {result.fault.code}: {result.fault.subject}: {result.fault.detail}"], as_json=as_json)
         raise typer.Exit(BROKEN)
     found = {
@@ -118,8 +123,8 @@ def check_proof(
         f"good: this leaf is under the checkpoint of win_{result.window}",
         f"signed by  {result.kid}" + ("" if trusted else "  (compare it with the service's key: --key)"),
         f"digest     {result.digest}",
-        *(f"anchor     {each['chain']} {each['tx']} in ledger {each['ledger']}: look for the digest" for each in result.anchors),
-    ]  # fmt: skip
+        *(f"anchor     {each['chain']} {each['tx']} in ledger {each['ledger']}" for each in result.anchors),
+    ]
     answer(found, lines, as_json=as_json)
 
 

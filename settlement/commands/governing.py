@@ -31,7 +31,8 @@ def build_rates(
         typer.Option("--prices", metavar="FILE", help="Prices, .json or .csv; default: the installed genai-prices."),
     ] = None,
     effective_from: Annotated[
-        str, typer.Option("--effective-from", metavar="TIME", help="RFC 3339, whole seconds; default: next midnight UTC.")
+        str,
+        typer.Option("--effective-from", metavar="TIME", help="RFC 3339, whole seconds; default: next midnight UTC."),
     ] = "",
     out: Out = None,
     as_json: Json = False,
@@ -110,8 +111,8 @@ def show_rates(
     from settlement.core.errors import NotFound
 
     found = with_installation(use)
-    name = found.aliases.get(model, model)
-    if name and name not in found.models:
+    name = found.resolve(model)
+    if model and name is None:
         raise NotFound("model_unknown", f"rate table {found.version} has no model {model}")
     rows = [
         (each, tier, band.above_input_tokens, meter, rate)
@@ -191,7 +192,9 @@ def _set_status(provider: str, status: Literal["active", "suspended"], as_json: 
         return await installation.context.database.run(use_case)
 
     before = with_installation(use)
-    answer({"id": provider, "status": status, "before": before}, [f"{provider} is {status}, was {before}"], as_json=as_json)
+    answer(
+        {"id": provider, "status": status, "before": before}, [f"{provider} is {status}, was {before}"], as_json=as_json
+    )
 
 
 @halts_app.command("list")

@@ -21,6 +21,7 @@ def new(
     as_json: Json = False,
 ) -> None:
     """Make an Ed25519 key pair: the private JWK goes to a file that must not exist, the public one is printed."""
+    from settlement.core.canonical import encode
     from settlement.core.signatures import SigningKey
     from settlement.keystore import write_key
 
@@ -28,10 +29,8 @@ def new(
     write_key(out, key, os.urandom)
     public = key.public.jwk()
     document = {"kid": key.public.kid, "public": public, "private_file": str(out)}
-    text = '{"crv":"Ed25519","kty":"OKP","x":"%s"}' % public["x"]
-    answer(document, [f"public key   {text}", f"kid          {key.public.kid}", f"private key  {out}"], as_json=as_json)
-
-
-@app.callback()
-def _group() -> None:
-    """Make keys."""
+    answer(
+        document,
+        [f"public key   {encode(public).decode()}", f"kid          {key.public.kid}", f"private key  {out}"],
+        as_json=as_json,
+    )

@@ -85,11 +85,6 @@ def list_windows(
     answer(rows, table(titles, [[cell or "-" for cell in row.values()] for row in rows]), as_json=as_json)
 
 
-@chain_app.callback()
-def _chain_group() -> None:
-    """Payouts and anchors on the chains."""
-
-
 @chain_app.command("run")
 def run_chains(
     until_idle: Annotated[

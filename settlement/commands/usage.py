@@ -18,11 +18,6 @@ app = typer.Typer(help="Submit usage reports.")
 TIMEOUT_SECONDS = 60
 
 
-@app.callback()
-def _group() -> None:
-    """Submit usage reports."""
-
-
 @app.command()
 def submit(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A usage/1 document; - is standard input.")],
@@ -78,7 +73,9 @@ def _document(response: httpx2.Response) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Unavailable("service_unreachable", f"what answers there is no settlement service ({response.status_code})")
+        raise Unavailable(
+            "service_unreachable", f"what answers there is no settlement service ({response.status_code})"
+        )
     if response.is_success:
         return found
     problems = tuple(

@@ -75,7 +75,9 @@ def give_out(
     chosen = dice.choices(range(consumers), weights, k=len(requests))
     calls = []
     for request, consumer in zip(requests, chosen, strict=True):
-        allowed = [0 if consumer < len(buyers) and number == buyers[consumer] else share for number, share in enumerate(shares)]
+        allowed = [
+            0 if consumer < len(buyers) and number == buyers[consumer] else share for number, share in enumerate(shares)
+        ]
         provider = dice.choices(range(len(roles)), allowed)[0]
         named = request.model if request.model and table.resolve(request.model) else None
         model = named or dice.choice(roles[provider].models)

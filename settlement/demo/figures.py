@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
-
-from settlement.client.verifier import ExportVerifier
-from settlement.core.units import cu_text, decimal_text
 
 
 @dataclass
@@ -28,7 +24,6 @@ class Figures:
     transactions: Counter[str] = field(default_factory=Counter)
     fee: int = 0
     payouts: int = 0
-    assets: Counter[str] = field(default_factory=Counter)
 
     def feed(self, line: dict[str, Any]) -> None:
         """Count one line of the export."""
@@ -46,12 +41,16 @@ class Figures:
         elif kind == "payout" and line["state"] == "settled":
             self.payouts += 1
             self.paid += int(line["micro"])
-            self.assets[f"{line['chain']}/{line['asset']}"] += int(line["amount"])
         elif kind == "chain_order" and line["state"] == "settled":
-            self.transactions[line["order"] if "order" in line else line["order_kind"]] += 1
+            self.transactions[line["order_kind"]] += 1
             self.fee += int(line["fee"])
         elif kind == "deposit":
             self.deposits += 1
             self.suspense += line["party"] is None
         elif kind == "account" and line["account_kind"] == "provider":
             self.unpaid += int(line["settled"])
+
+    @property
+    def ratio(self) -> int:
+        """Value netting in hundredths of a percent: the share of what was owed that nobody has to pay out."""
+        return self.netted * 10_000 // self.gross if self.gross else 0

@@ -35,7 +35,7 @@ BEFORE_WINDOWS = (
 )
 
 
-async def export(context: Context) -> AsyncIterator[bytes]:
+async def export(context: Context) -> AsyncGenerator[bytes, None]:
     """The lines of the export, each with its line feed. Memory doesn't grow with what is exported."""
     async with context.database.read() as connection, aclosing(_lines(context, connection)) as lines:
         async for line in lines:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from fractions import Fraction
@@ -314,3 +316,55 @@ def test_one_word_for_one_thing(page: Path) -> None:
         match.group(0): instead for word, instead in NEVER.items() for match in re.finditer(word, prose, re.IGNORECASE)
     }
     assert found == {}
+
+
+DESIGN_WORDS = """account, adapter, anchor, approval, attempt, capture, charge, checkpoint, compute unit, consumer, council, hold,
+journal entry, kid, leaf, meter, microCU, net, netting, obligation, operator, payout, picoCU, policy, position, posting, proof,
+proposal, provider, rate, rate table, receipt, release, slice, slot, statement, suspense, transit, treasury, usage record,
+usage report, window""".replace("\n", " ")
+
+
+def test_the_glossary_has_each_word_once_in_order_in_one_sentence() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", (DOCS / "glossary.md").read_text("utf-8"), re.MULTILINE)
+    words = [word for word, _ in rows]
+    assert words == sorted(set(words), key=str.lower)
+    missing = {word.strip() for word in DESIGN_WORDS.split(",")} - {part for word in words for part in word.split(", ")}
+    assert missing == set()
+    assert [word for word, meaning in rows if not meaning.endswith(".") or ". " in meaning] == []
+
+
+# --- what the pages name exists ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|json|md|svg))`", page.read_text("utf-8"))
+    places = (ROOT, ROOT / "settlement", page.parent)
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_picture_names_what_exists() -> None:
+    picture = (DOCS / "internals" / "record-path.svg").read_text("utf-8")
+    named = set(re.findall(r"\b((?:core|services|api)\.\w+)(?:\.(\w+))?", picture))
+    assert len(named) >= 15
+    for module, name in named:
+        found = importlib.import_module(f"settlement.{module}")
+        assert not name or hasattr(found, name), (module, name)
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.match(r"[a-z0-9-]+", each).group(0) for group in groups for each in group}  # type: ignore[union-attr]
+    text = (DOCS / "decisions" / "0004-dependencies.md").read_text("utf-8")
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((DOCS / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+    for path in sorted((DOCS / "decisions").glob("*.md")):
+        text = path.read_text("utf-8")
+        assert text.startswith(f"# {path.name[:4]} ")
+        parts = ("**Context.**", "**Decision.**", "**Refused.**", "**Consequences.**")
+        assert [part for part in parts if part not in text] == [], path.name

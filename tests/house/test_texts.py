@@ -121,7 +121,8 @@ def test_lock_holds_hashes_and_every_requirement() -> None:
 
 def test_rules_can_fail() -> None:
     """Each rule on something that breaks it."""
-    page = "x\n```sh\nA=1 make demo | our-tool show 3\nsettlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n```\n"
+    script = "A=1 make demo | our-tool show 3\nsettlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n"
+    page = f"text\n```sh\n{script}```\n"
     assert list(commands(page)) == ["make", "our-tool", "settlement", "cat"]
     assert ADDRESS.search("--index-url https://mirror.example/simple")
 

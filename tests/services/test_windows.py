@@ -293,6 +293,17 @@ async def test_two_workers_do_each_step_once(world: World) -> None:
     assert await value(context, "SELECT count(*) FROM journal_entry WHERE kind = 'netting'") == 1
 
 
+async def test_a_worker_does_not_wait_for_a_window_that_another_one_has(world: World) -> None:
+    context = world.context
+    await windows.close(context)
+    async with context.database.begin() as connection:
+        claimed = await stored_windows.claim(connection, 1, "closed", after=frozenset())
+        assert claimed is not None
+        assert not await asyncio.wait_for(windows.settle_net(context, 1), timeout=5)
+        assert await asyncio.wait_for(windows.advance(context, plan), timeout=5) == []
+    assert await windows.settle_net(context, 1)
+
+
 async def test_closing_at_the_same_time_as_usage_leaves_no_report_between_windows(world: World) -> None:
     context = world.context
     consumer = await world.consumer(micro=10**9)
@@ -338,6 +349,7 @@ async def test_a_clock_that_goes_back_never_makes_a_span_end_before_it_began(wor
 DAMAGE: dict[str, Callable[[], str]] = {
     "a charge was raised": lambda: "UPDATE usage_record SET charge_pico = charge_pico + 1 WHERE line = 0",
     "a record vanished": lambda: "DELETE FROM usage_record WHERE line = 3",
+    "a count was changed": lambda: "UPDATE obligation SET records = records + 1",
     "a pair is missing": lambda: "DELETE FROM obligation WHERE consumer_no = (SELECT max(consumer_no) FROM obligation)",
     "a pair was made up": lambda: (
         "INSERT INTO obligation SELECT 1, consumer_no, provider_no, 1, 0, 0, 0 FROM obligation"

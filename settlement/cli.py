@@ -1,0 +1,70 @@
+"""`settlement`: the command line. What is here says which commands there are and how a command ends.
+
+Commands live in settlement/commands and import what they need when they run, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from settlement.commands import checking, evidence, governing, keys, service, settling, usage
+from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
+from settlement.core.errors import SettlementError
+
+SETTINGS_CODES = frozenset({"setting_unknown", "setting_malformed"})
+
+app = typer.Typer(
+    name="settlement",
+    help="The clearing house of LLM usage. Exit codes: 0 good, 1 refused or failed, 2 broken, 3 halted, 64 usage, "
+    "130 interrupted.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("serve")(service.serve)
+app.command("worker")(service.work)
+app.command("demo")(service.demo)
+app.command("verify")(checking.verify)
+for _name, _group in (
+    ("db", service.db_app),
+    ("keys", keys.app),
+    ("usage", usage.app),
+    ("window", settling.window_app),
+    ("chain", settling.chain_app),
+    ("audit", evidence.audit_app),
+    ("proof", evidence.proof_app),
+    ("statement", evidence.statement_app),
+    ("rates", governing.rates_app),
+    ("providers", governing.providers_app),
+    ("halts", governing.halts_app),
+):
+    app.add_typer(_group, name=_name)
+
+
+def main() -> None:
+    """Run the command of this process's arguments and end it with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. What goes wrong becomes one sentence on standard error."""
+    try:
+        code = app(list(arguments) or ["--help"], standalone_mode=False, prog_name="settlement")
+    except SettlementError as error:
+        _say(error.code, error.detail)
+        for problem in error.problems:
+            typer.echo(f"  {problem.pointer or '/'}: {problem.code}: {problem.detail}", err=True)
+        return USAGE if error.code in SETTINGS_CODES else FAILED
+    except typer.TyperException as error:
+        _say("usage", f"{error.format_message().rstrip('.')}; try settlement --help")
+        return USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return code if isinstance(code, int) else GOOD
+
+
+def _say(code: str, detail: str) -> None:
+    typer.echo(f"settlement: {code}: {detail}", err=True)

@@ -1,0 +1,122 @@
+"""`settlement verify`: recompute everything, from signed usage to checkpoints, and name the first thing that's wrong."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from settlement.commands.running import BROKEN, HALTED, Json, answer, cu, progress, with_installation
+
+if TYPE_CHECKING:
+    from settlement.bootstrap import Installation
+    from settlement.client.verifier import Report
+    from settlement.services.verification import VerificationReport
+
+
+def verify(
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Check an audit export (or .gz) instead, offline.")
+    ] = None,
+    service_key: Annotated[
+        list[str] | None,
+        typer.Option("--service-key", metavar="KID", help="With --export: trust only this key; may be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute the books from signed bytes. Exit 0: all good; 2: broken, the first thing is named; 3: halted."""
+    if export is not None:
+        report = _check_file(export, frozenset(service_key) if service_key else None)
+        found = report.fault
+        fault = None if found is None else (found.code, found.subject, f"{found.detail} (line {found.line})")
+        _finish(report, fault, report.halts, None, as_json=as_json)
+    elif service_key:
+        raise typer.BadParameter("goes with --export", param_hint="--service-key")
+    else:
+        inside = _check_installation()
+        failure = inside.failure
+        fault = None if failure is None else (failure.name, failure.subject, failure.statement)
+        _finish(inside.export, fault, inside.halts, inside.invariants, as_json=as_json)
+
+
+def _check_file(file: Path, trusted: frozenset[str] | None) -> Report:
+    from settlement.client.verifier import ExportVerifier
+
+    verifier = ExportVerifier(trusted)
+    with progress("checking lines") as advance:
+        for line in _lines(file):
+            verifier.feed(line)
+            advance(1)
+            if verifier.fault is not None:
+                break
+    return verifier.finish()
+
+
+def _check_installation() -> VerificationReport:
+    async def use(installation: Installation) -> VerificationReport:
+        from settlement.services import verification
+
+        with progress("checking the books"):
+            return await verification.verify(installation.context)
+
+    return with_installation(use)
+
+
+def _finish(
+    report: Report | None,
+    fault: tuple[str, str, str] | None,
+    halts: Sequence[str],
+    invariants: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what was found, and end with the exit code for it."""
+    document: dict[str, Any] = {
+        "good": fault is None,
+        "fault": fault and dict(zip(("code", "subject", "detail"), fault, strict=True)),
+        "halts": list(halts),
+    }
+    lines = []
+    if invariants is not None:
+        document["invariants"] = invariants
+        lines.append(f"books       {invariants} invariants hold")
+    if report is not None:
+        document |= {
+            "records": report.records,
+            "posted": str(report.posted),
+            "counts": report.counts,
+            "service_keys": list(report.service_keys),
+            "journal": {"seq": report.head_seq, "hash": report.head_hash},
+            "checkpoint": report.checkpoint,
+        }
+        lines += [
+            f"records     {report.records} rated again, {cu(report.posted)} posted",
+            f"journal     entry {report.head_seq}, {report.head_hash}",
+            f"checkpoint  {report.checkpoint or 'none yet'}",
+            *(f"signed by   {kid}" for kid in report.service_keys),
+        ]
+    lines += [f"halted      {halt}" for halt in halts]
+    if fault is not None:
+        lines.append(f"broken      {fault[0]}: {fault[1]}: {fault[2]}")
+    elif not halts:
+        lines.append("all good")
+    answer(document, lines, as_json=as_json)
+    if fault is not None:
+        raise typer.Exit(BROKEN)
+    if halts:
+        raise typer.Exit(HALTED)
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    from settlement.core.errors import Malformed, NotFound
+
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+            yield from lines
+    except FileNotFoundError:
+        raise NotFound("file_missing", f"there is no audit export {file}") from None
+    except (OSError, EOFError) as error:
+        raise Malformed("file_unreadable", f"the audit export {file} can't be read: {error}") from None

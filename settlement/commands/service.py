@@ -1,0 +1,192 @@
+"""`settlement serve`, `worker`, `demo` and `db`: processes that stay, and bringing the database up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from settlement.commands.running import Json, answer, settings
+
+if TYPE_CHECKING:
+    from settlement.bootstrap import Installation
+    from settlement.config import Settings
+
+db_app = typer.Typer(help="The database.")
+
+DRAIN_SECONDS = 10
+
+
+@db_app.command()
+def upgrade(as_json: Json = False) -> None:
+    """Run the migrations that the database has not seen; start the embedded server for it if there is no URL."""
+    from settlement.bootstrap import check_interpreter, configure_logging, open_database
+
+    chosen = settings()
+    configure_logging("warning")
+    check_interpreter()
+    with open_database(chosen):
+        where = "configured" if chosen.database_url else "embedded"
+        answer({"database": where}, [f"the {where} database is at the newest migration"], as_json=as_json)
+
+
+def serve(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Default: SETTLEMENT_LISTEN; port 0 takes a free one.")
+    ] = "",
+    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Settle in this process as well.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Serve the API, and settle, until SIGINT or SIGTERM."""
+    from settlement.config import parse_listen
+
+    chosen = settings()
+    host, port = parse_listen(listen, "--listen") if listen else (chosen.host, chosen.port)
+    with _bound(host, port) as bound:
+        url = _url(bound)
+
+        def ready() -> None:
+            answer({"event": "listening", "url": url}, [f"listening on {url}"], as_json=as_json)
+
+        async def both(installation: Installation, stop: asyncio.Event) -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_serve(installation, bound, stop, ready))
+                if worker:
+                    tasks.create_task(_work(installation, stop))
+
+        _until_stopped(chosen, both)
+
+
+def work(as_json: Json = False) -> None:
+    """Settle without serving: deposits, windows, payouts and anchors, until SIGINT or SIGTERM."""
+
+    async def only(installation: Installation, stop: asyncio.Event) -> None:
+        answer({"event": "working"}, ["working"], as_json=as_json)
+        await _work(installation, stop)
+
+    _until_stopped(settings(), only)
+
+
+def demo(
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Replay all requests of a trace, .csv or .csv.gz.")
+    ] = None,
+    records: Annotated[int, typer.Option("--records", min=1, help="Requests to make up without a trace.")] = 20_000,
+    consumers: Annotated[int, typer.Option("--consumers", min=1, help="How many consumers take part.")] = 60,
+    windows: Annotated[int, typer.Option("--windows", min=1, help="How many windows are settled.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes up the same traffic.")] = 7,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Keep the installation in DIR.")
+    ] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Leave the API running at the end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one settlement from end to end in an installation of its own, and report what it took."""
+    from settlement.demo.play import Options, run
+
+    raise typer.Exit(run(Options(trace, records, consumers, windows, seed, stay, data_dir, as_json)))
+
+
+async def _work(installation: Installation, stop: asyncio.Event) -> None:
+    from settlement import jobs
+
+    await jobs.work(installation.context, installation.settings.window, stop)
+
+
+async def _serve(
+    installation: Installation, bound: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """Serve on a bound socket until `stop` is set, with ten seconds for requests that run then; at the end, set it."""
+    import uvicorn
+
+    from settlement.api.app import create_app
+    from settlement.api.dependencies import Settings as ApiSettings
+
+    class Server(uvicorn.Server):
+        """uvicorn would end the process by the signal that stopped it, before anything else is closed."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    admission = installation.settings.admit_providers
+    app = create_app(installation.context, ApiSettings(admit_providers="open" if admission == "open" else "review"))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = Server(config)
+
+    async def end() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    ending = asyncio.create_task(end())
+    try:
+        await server.serve(sockets=[bound])
+    finally:
+        stop.set()
+        await ending
+
+
+def _until_stopped(chosen: Settings, run: Callable[[Installation, asyncio.Event], Awaitable[None]]) -> None:
+    """Open the installation, run until a signal comes, close it. A second signal ends the process at once."""
+    import uvloop
+
+    from settlement.bootstrap import configure_logging, open_installation
+
+    async def opened() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def stopping(number: signal.Signals) -> None:
+            stop.set()
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+        async with open_installation(chosen) as installation:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stopping, number)
+            await run(installation, stop)
+
+    configure_logging(chosen.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(opened())
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound to the address, before anything else is started. Raises Unavailable ``address_unavailable``."""
+    from settlement.core.errors import Unavailable
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise Unavailable("address_unavailable", f"{host} is no address here: {error.strerror}") from None
+    with bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind(address)
+        except OSError as error:
+            raise Unavailable("address_unavailable", f"can't listen on {host}:{port}: {error.strerror}") from None
+        yield bound
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,94 @@
+"""Everything that can be checked from inside, in one call: the server, the schema, the books, and the whole export.
+
+The last part is the client's own verifier, fed with the export as a stranger would feed it: it re-rates every record
+and makes every root again from the signed bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from settlement.client.verifier import ExportVerifier, Report
+from settlement.core.errors import Broken
+from settlement.services import audit
+from settlement.services.context import Context
+from settlement.storage import halts, invariants
+from settlement.storage.invariants import Violation
+
+_CHUNK = 1 << 20
+"""Bytes of lines that are handed to the verifier's thread at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """What was found. `failure` is the first thing that doesn't hold; `halts` are open halts, which aren't failures.
+
+    `invariants` is how many SQL invariants hold, `export` what the outside verifier found, None when it did not run.
+    """
+
+    failure: Violation | None
+    halts: tuple[str, ...]
+    invariants: int
+    export: Report | None
+
+    @property
+    def good(self) -> bool:
+        """Whether everything that was looked at holds."""
+        return self.failure is None
+
+
+async def verify(context: Context, *, deep: bool = True) -> VerificationReport:
+    """Check the server's durability, the schema's guards, every SQL invariant and, when `deep`, the whole export.
+
+    Stops at the first failure and names it. Changes nothing; whoever calls it decides what to halt.
+    """
+    failure = await _durability(context)
+    export: Report | None = None
+    async with context.database.read() as connection:
+        stopped = tuple(f"{halt.code}: {halt.detail}" for halt in await halts.open_halts(connection))
+        if failure is None:
+            missing = await invariants.missing_guard(connection)
+            if missing is not None:
+                failure = Violation("guard_missing", missing, "the schema has every guard that it was built with")
+        if failure is None:
+            failure = await invariants.first_violation(connection)
+    held = len(invariants.invariants()) if failure is None else 0
+    if failure is None and deep:
+        export = await verify_lines(audit.export(context))
+        if export.fault is not None:
+            failure = Violation(export.fault.code, export.fault.subject, export.fault.detail)
+    return VerificationReport(failure, stopped, held, export)
+
+
+async def verify_lines(lines: AsyncGenerator[bytes, None]) -> Report:
+    """Feed lines to the client's verifier, in a thread so that the process goes on serving."""
+    verifier = ExportVerifier()
+    waiting: list[bytes] = []
+    size = 0
+
+    def feed(chunk: list[bytes]) -> None:
+        for line in chunk:
+            verifier.feed(line)
+
+    async with aclosing(lines) as source:
+        async for line in source:
+            waiting.append(line)
+            size += len(line)
+            if size >= _CHUNK:
+                await asyncio.to_thread(feed, waiting)
+                waiting, size = [], 0
+                if verifier.fault is not None:
+                    break
+    await asyncio.to_thread(feed, waiting)
+    return await asyncio.to_thread(verifier.finish)
+
+
+async def _durability(context: Context) -> Violation | None:
+    try:
+        await context.database.check_durability()
+    except Broken as broken:
+        return Violation(broken.code, "database", broken.detail)
+    return None
