@@ -2,10 +2,10 @@
 
     .venv/bin/python -m bench.ingest [--passes 9] [--reports 40] [--records 1000] [--lanes 4] [--json FILE]
 
-The service is the real one: `settlement serve` in a process of its own, embedded PostgreSQL with fsync on, every report
-signed, verified, charged, journalled and committed before its answer. The baseline copies the very rows that the service
-writes, in transactions of the same size, over one connection, into a table with the same columns and indexes. Ratios are
-the result; the absolute figures are one machine's. After each pass the books are checked; a wrong sum voids the run.
+The service is the real one: `settlement serve` in a process of its own, embedded PostgreSQL with fsync on, every
+report signed, verified, charged, journalled and committed before its answer. The baseline copies the very rows that the
+service writes, in transactions of the same size, over one connection, into a table with the same columns and indexes.
+Ratios are the result; absolute figures are one machine's. After each pass the books are checked; a wrong sum voids it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def main() -> None:
 
 def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     with Installation(folder) as installation:
-        streams = installation.participants(providers=options.lanes, consumers=CONSUMERS, balance=BALANCE)
+        streams = installation.participants(providers=options.lanes + 1, consumers=CONSUMERS, balance=BALANCE)
         with _served(folder) as (port, pid):
-            _send(port, [_reports(streams, options.lanes * 2, options.records)], options.lanes)  # warm up
+            _send(port, [_reports(streams[1:], options.lanes * 2, options.records)], options.lanes)  # warm up
             passes = [_pass(installation, port, pid, streams, options, turn) for turn in range(options.passes)]
     return _summary(passes, options, installation.settings)
 
@@ -71,7 +71,7 @@ def _pass(
     """One interleaved pass: sequential over HTTP, raw, concurrent over HTTP; the order rotates."""
     found: dict[str, float] = {}
     sequential = _reports(streams[:1], options.reports, options.records)
-    concurrent = _reports(streams, options.reports, options.records)
+    concurrent = _reports(streams[1:], options.reports, options.records)
     rows = _rows(installation, sequential)
     records = options.reports * options.records
     subjects = {
@@ -122,9 +122,8 @@ def _copy(installation: Installation, bodies: list[bytes]) -> None:
     statement = storage.COPY.replace("usage_record", "raw_record", 1)
     with psycopg.connect(installation.plain_url) as connection:
         for body in bodies:
-            with connection.cursor() as cursor:
-                with cursor.copy(statement) as copy:
-                    copy.write(body)
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write(body)
             connection.commit()
 
 

@@ -76,7 +76,8 @@ class Installation:
         self.settings: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        self._server = EmbeddedServer.attach(bootstrap.database_folder(self._settings))
+        bootstrap.make_data_dir(self._settings)
+        self._server = EmbeddedServer.attach(self._settings.data_dir / "postgres")
         self.plain_url = self._server.url().replace("+psycopg", "")
         return self
 
@@ -112,7 +113,8 @@ class Installation:
                 SELECT window_no, provider_no, consumer_no, count(*) AS n, sum(charge_pico) AS pico
                 FROM usage_record GROUP BY 1, 2, 3) r USING (window_no, provider_no, consumer_no)
                 WHERE o.records IS DISTINCT FROM r.n OR o.pico IS DISTINCT FROM r.pico
-            UNION ALL SELECT 'accepted' WHERE (SELECT sum(accepted) FROM usage_report) <> (SELECT count(*) FROM usage_record)
+            UNION ALL SELECT 'accepted'
+                WHERE (SELECT sum(accepted) FROM usage_report) <> (SELECT count(*) FROM usage_record)
         """
         with psycopg.connect(self.plain_url) as connection:
             found = connection.execute(wrong).fetchall()

@@ -98,8 +98,8 @@ def _refuse_unknown(environ: Mapping[str, str], chains: tuple[str, ...], signer:
     theirs = tuple(f"{PREFIX}{chain.upper().replace('-', '_')}_" for chain in {*chains, *_KNOWN_CHAINS})
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in ours and not name.startswith(theirs):
-            near = get_close_matches(name, sorted(ours - {""}), 3, 0.6)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            near = get_close_matches(name.removeprefix(PREFIX), (*SETTINGS, *ELSEWHERE), 2, 0.6)
+            hint = f"; did you mean {' or '.join(PREFIX + each for each in near)}?" if near else ""
             raise Malformed("setting_unknown", f"there is no setting {name}{hint}")
 
 

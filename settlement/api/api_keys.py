@@ -57,9 +57,15 @@ class ApiKeysOut(Out):
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                "data": [{"id": EXAMPLE_KEY_ID, "scopes": ["read"], "created_at": EXAMPLE_TIME, "revoked_at": None}],
+                "data": [
+                    {
+                        "id": EXAMPLE_KEY_ID,
+                        "scopes": ["read"],
+                        "created_at": EXAMPLE_TIME,
+                        "revoked_at": "2027-11-22T00:00:00Z",
+                    }
+                ],
                 "has_more": False,
-                "next_cursor": None,
             }
         }
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from settlement.api import (
     accounts,
@@ -17,6 +18,7 @@ from settlement.api import (
     meta,
     payouts,
     problems,
+    proofs,
     providers,
     rates,
     usage_reports,
@@ -42,6 +44,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     api_keys.router,
     funding.router,
     payouts.router,
+    proofs.router,
     usage_reports.router,
 )
 
@@ -76,8 +79,18 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
     for router in (*ROUTERS, *routers):
         app.include_router(router)
     app.add_middleware(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
+    app.state.routers = (*ROUTERS, *routers)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _restore_nulls(app: FastAPI, found: dict[str, Any]) -> None:
+    """Put request bodies that routes describe by hand back as they were: FastAPI drops null members of examples."""
+    for route in (route for router in app.state.routers for route in router.routes):
+        described = route.openapi_extra if isinstance(route, APIRoute) else None
+        if isinstance(route, APIRoute) and described and "requestBody" in described:
+            for method in route.methods or ():
+                found["paths"][route.path_format][method.lower()]["requestBody"] = described["requestBody"]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -101,5 +114,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for operation in path.values():
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = answer
+    _restore_nulls(app, found)
     app.openapi_schema = found
     return found

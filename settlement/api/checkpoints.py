@@ -16,10 +16,10 @@ router = APIRouter(prefix="/v1/checkpoints", tags=["windows"], route_class=Stric
 
 _EXAMPLE = {
     "type": "checkpoint/1",
-    "window": 1,
+    "window": 2,
     "opened_at": EXAMPLE_TIME,
     "closed_at": "2026-11-22T01:00:00Z",
-    "previous": None,
+    "previous": EXAMPLE_DIGEST,
     "policy": EXAMPLE_DIGEST,
 }
 
@@ -35,7 +35,7 @@ _EXAMPLE = {
     },
 )
 async def by_number(
-    context: ContextDep, request: Request, n: Annotated[str, Path(max_length=20, examples=["1"])]
+    context: ContextDep, request: Request, n: Annotated[str, Path(max_length=20, examples=["2"])]
 ) -> Response:
     """checkpoint/1 of window n. It never changes; the SHA-256 of its bytes is what the chain carries."""
     found = await reading.checkpoint(context, number(n, "unknown_checkpoint", "checkpoint"))

@@ -112,7 +112,9 @@ class DepositPage(Out):
     """Deposits from the newest down."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"data": [_DEPOSIT], "has_more": False, "next_cursor": None}}
+        json_schema_extra={
+            "example": {"data": [_DEPOSIT], "has_more": True, "next_cursor": "ZGVwXzAxa2FtazVxMHIzZDVmN2g5azFuM3E1czd2"}
+        }
     )
 
     data: list[DepositOut]

@@ -28,7 +28,12 @@ from settlement.storage.parties import Key
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 
-_KEY: Example = {"kid": EXAMPLE_KID, "key": EXAMPLE_JWK, "valid_from": EXAMPLE_TIME, "revoked_at": None}
+_KEY: Example = {
+    "kid": EXAMPLE_KID,
+    "key": EXAMPLE_JWK,
+    "valid_from": EXAMPLE_TIME,
+    "revoked_at": "2027-11-22T00:00:00Z",
+}
 Possession = Annotated[
     str,
     Header(
@@ -53,7 +58,7 @@ class KeyOut(Out):
 class KeysOut(Out):
     """All keys of a participant, oldest first."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"data": [_KEY], "has_more": False, "next_cursor": None}})
+    model_config = ConfigDict(json_schema_extra={"example": {"data": [_KEY], "has_more": False}})
 
     data: list[KeyOut]
     has_more: bool = False

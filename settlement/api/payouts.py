@@ -34,7 +34,7 @@ _PAYOUT: Example = {
     "amount": "12.5",
     "cu": "2777.777778",
     "address": "sim1provider",
-    "reference": None,
+    "reference": 77,
     "transaction": "9f86d081",
     "ledger": 4711,
     "created_at": EXAMPLE_TIME,
@@ -63,7 +63,9 @@ class PayoutPage(Out):
     """Payouts from the newest down."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"data": [_PAYOUT], "has_more": False, "next_cursor": None}}
+        json_schema_extra={
+            "example": {"data": [_PAYOUT], "has_more": True, "next_cursor": "cGF5XzAxa2FtazVxMHI4dzB5MmE0YzZlOGcwajJt"}
+        }
     )
 
     data: list[PayoutOut]
@@ -91,8 +93,8 @@ class EarningsPage(Out):
                 "settled": "7.5",
                 "open_window": "2.25",
                 "data": [_POSITION],
-                "has_more": False,
-                "next_cursor": None,
+                "has_more": True,
+                "next_cursor": "ZXJuXzE",
             }
         }
     )

@@ -237,7 +237,8 @@ def unexpected(error: BaseException, request_id: str, method: str, path: str) ->
     """The answer to an error that nobody meant. The log gets its type and where it arose, never its text or values:
     a message may carry a row, a key or a body."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames[-12:]]
+    told = [frame for frame in frames if "site-packages" not in frame.filename][-12:] + frames[-1:]
+    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in told]
     state = getattr(getattr(error, "orig", error), "sqlstate", None)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     log.error("unexpected", error=kind, where=where, sqlstate=state, request_id=request_id, method=method, path=path)

@@ -33,7 +33,7 @@ from settlement.storage.parties import PayoutAddress
 
 router = APIRouter(prefix="/v1/providers", tags=["providers"], route_class=StrictRoute)
 
-_PAYOUT: Example = {"chain": "simulated", "asset": "USD:sim1issuer", "address": "sim1provider", "reference": None}
+_PAYOUT: Example = {"chain": "simulated", "asset": "USD:sim1issuer", "address": "sim1provider", "reference": 77}
 
 AccountSignature = Annotated[
     str,
@@ -107,7 +107,7 @@ class ProviderOut(Out):
                 "account": EXAMPLE_CONSUMER,
                 "settled": "5.25",
                 "payout": {**_PAYOUT, "valid_from": EXAMPLE_TIME},
-                "payout_next": None,
+                "payout_next": {**_PAYOUT, "valid_from": "2026-11-25T00:00:00Z"},
             }
         }
     )

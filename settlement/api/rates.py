@@ -10,16 +10,16 @@ from fastapi.responses import JSONResponse, Response
 
 from settlement.api.dependencies import ContextDep, StrictRoute
 from settlement.api.published import ASK_AGAIN, EXACT, FOREVER, exact, has_it
-from settlement.api.shapes import EXAMPLE_TIME, number
+from settlement.api.shapes import EXAMPLE_DIGEST, EXAMPLE_TIME, number
 from settlement.services import reading
 
 router = APIRouter(prefix="/v1", tags=["rates"], route_class=StrictRoute)
 
-_METERS = {"rates": 1, "meters": {"input_tokens": {"parent": None, "unit": "token"}}}
+_METERS = {"rates": 2, "meters": {"cache_read_tokens": {"parent": "input_tokens", "unit": "token"}}}
 _RATES = {
     "type": "rates/1",
-    "version": 1,
-    "parent": None,
+    "version": 2,
+    "parent": EXAMPLE_DIGEST,
     "effective_from": EXAMPLE_TIME,
     "base": {"usd_per_cu": "0.0045"},
     "sources": [],
@@ -71,7 +71,7 @@ async def current(context: ContextDep, request: Request) -> Response:
     responses=_described(_RATES),
 )
 async def by_version(
-    context: ContextDep, request: Request, version: Annotated[str, Path(max_length=20, examples=["1"])]
+    context: ContextDep, request: Request, version: Annotated[str, Path(max_length=20, examples=["2"])]
 ) -> Response:
     """rates/1. A version never changes."""
     wanted = number(version, "unknown_rate_table", "rate table")

@@ -115,6 +115,11 @@ def number(text: str, code: str, what: str) -> int:
     return int(text)
 
 
+def window_number(text: str) -> int:
+    """The number of a window id. Raises NotFound ``unknown_window``."""
+    return number(text.removeprefix("win_") if text.startswith("win_") else "", "unknown_window", "window")
+
+
 def cursor_text(kind: str, value: int | str) -> str:
     """An opaque cursor behind the row that `value` names, for lists of that kind (three letters)."""
     return urlsafe_b64encode(f"{kind}_{value}".encode()).rstrip(b"=").decode()

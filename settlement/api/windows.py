@@ -17,7 +17,7 @@ from settlement.api.shapes import (
     Out,
     cursor_number,
     cursor_text,
-    number,
+    window_number,
 )
 from settlement.core import times
 from settlement.services import reading
@@ -80,7 +80,7 @@ class WindowPage(Out):
     """Windows from the newest down."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"data": [_WINDOW], "has_more": False, "next_cursor": None}}
+        json_schema_extra={"example": {"data": [_WINDOW], "has_more": True, "next_cursor": "d2luXzE"}}
     )
 
     data: list[WindowOut]
@@ -105,8 +105,7 @@ async def by_id(
     context: ContextDep, window_id: Annotated[str, Path(max_length=20, examples=["win_1"])]
 ) -> WindowDetail:
     """How far a window has come, and where it is anchored."""
-    wanted = number(window_id.removeprefix("win_") if window_id.startswith("win_") else "", "unknown_window", "window")
-    view = await reading.window(context, wanted)
+    view = await reading.window(context, window_number(window_id))
     anchors = [
         AnchorOut(chain=each.chain, state=each.state, transaction=each.transaction, ledger=each.ledger)
         for each in view.anchors

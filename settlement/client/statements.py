@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.proofs import check_checkpoint, check_proof
 from settlement.client.rules import check_signatures, jwk_key, parse_table
 from settlement.core import canonical, rating
+from settlement.core.policy import to_micro
 from settlement.core.rates import RateTable
 from settlement.core.units import PICO_PER_MICRO, split_pico
 
@@ -166,6 +168,10 @@ class _Statement:
         """Opening balance, postings, closing balance; usage postings are the recomputed ones."""
         sign = -1 if self.fields.text("party_kind") == "consumer" else 1
         usage = {seq: sign * amount for seq, amount in posted.items() if amount}
+        for line in self.fields.objects("deposits"):
+            worth = Fraction(line.text("micro_per_unit"))
+            name = f"deposit {line.text('id')}"
+            equal(line.amount("credited"), to_micro(line.amount("amount"), worth), "deposit_credit", name, "the credit")
         credited = {line.whole("journal_seq"): line.amount("credited") for line in self.fields.objects("deposits")}
         balance, last = self.fields.amount("opening"), 0
         for line in self.fields.objects("postings"):

@@ -1,4 +1,4 @@
-"""`settlement verify`: recompute everything, from signed usage to checkpoints, and name the first thing that's wrong."""
+"""`settlement verify`: recompute all of it, from signed usage to checkpoints, and name the first thing that's wrong."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def test_other_protocols_pass() -> None:
 
 
 async def test_a_request_id_is_ours(street: Street) -> None:
-    first = await street.client.get("/healthz", headers={"X-Request-Id": "mine\u00e9".encode("latin-1")})
+    first = await street.client.get("/healthz", headers=[(b"X-Request-Id", b"mine\xe9")])
     second = await street.client.get("/healthz")
     ids = {first.headers["x-request-id"], second.headers["x-request-id"]}
     assert len(ids) == 2

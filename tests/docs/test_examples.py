@@ -318,10 +318,11 @@ def test_one_word_for_one_thing(page: Path) -> None:
     assert found == {}
 
 
-DESIGN_WORDS = """account, adapter, anchor, approval, attempt, capture, charge, checkpoint, compute unit, consumer, council, hold,
-journal entry, kid, leaf, meter, microCU, net, netting, obligation, operator, payout, picoCU, policy, position, posting, proof,
-proposal, provider, rate, rate table, receipt, release, slice, slot, statement, suspense, transit, treasury, usage record,
-usage report, window""".replace("\n", " ")
+DESIGN_WORDS = """
+account, adapter, anchor, approval, attempt, capture, charge, checkpoint, compute unit, consumer, council, hold,
+journal entry, kid, leaf, meter, microCU, net, netting, obligation, operator, payout, picoCU, policy, position, posting,
+proof, proposal, provider, rate, rate table, receipt, release, slice, slot, statement, suspense, transit, treasury,
+usage record, usage report, window""".replace("\n", " ")
 
 
 def test_the_glossary_has_each_word_once_in_order_in_one_sentence() -> None:

@@ -43,7 +43,7 @@ class Scripted(CrashingAdapter):
     def __init__(self, installation: Installation) -> None:
         super().__init__(SimulatedAdapter(installation.network, installation.treasury), installation.effects)
         self.says: Callable[[Transaction, Outcome], Outcome] = lambda _, truth: truth
-        self.loses: Exception | None = None
+        self.loses: BaseException | None = None
         self.arrives = True
         self.prepared: list[tuple[Slot | None, Slot]] = []
         self.submitted: list[bytes] = []
@@ -318,7 +318,7 @@ async def test_every_way_out_of_every_state_in_flight(installation: Installation
     before = {order.id: order.state for order in await orders(installation)}
     assert state in before.values()
     adapter.says = lambda _tx, _truth: outcome
-    runner = chains._Pass(context, CHAIN, adapter)  # noqa: SLF001 (one step, without the signing that follows it)
+    runner = chains._Pass(context, CHAIN, adapter)
     for order in await orders(installation):
         await runner.look_up(order)
     ends = {"Contested": "contested", "Failed": "failed", "Expired": "planned"}
@@ -334,7 +334,7 @@ async def resign(installation: Installation, context: Context, adapter: Scripted
     for order in await orders(installation):
         if order.state == "planned":
             with pytest.raises(Died):
-                await chains._Pass(context, CHAIN, adapter).sign_and_submit(order)  # noqa: SLF001
+                await chains._Pass(context, CHAIN, adapter).sign_and_submit(order)
     if not await orders(installation):
         with pytest.raises(Died):
             await chains.run_once(context, CHAIN)

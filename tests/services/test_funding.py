@@ -88,7 +88,7 @@ async def test_another_treasury_or_network_is_refused(installation: Installation
 
 async def test_a_chain_that_can_not_repeat_on_a_slot_is_refused(installation: Installation) -> None:
     adapter = SimulatedAdapter(installation.network, installation.treasury)
-    adapter._facts = replace(adapter.facts, reuses_slot=False)  # noqa: SLF001
+    adapter._facts = replace(adapter.facts, reuses_slot=False)
     with pytest.raises(Broken, match="chain_unsuited"):
         await funding.open_chain(replace(installation.process(), chains={CHAIN: adapter}), CHAIN)
 
@@ -119,6 +119,7 @@ async def test_intents_are_refused_for_what_is_not_accepted(installation: Instal
 
 async def test_a_deposit_is_credited_once_rounded_down(installation: Installation) -> None:
     before = await settled(installation, installation.consumer)
+    installation.sources.settable.advance(seconds=1)
     await pay(installation, 100, (await intent(installation)).reference)
     context = installation.process()
     assert await funding.read_deposits(context, CHAIN) == 1

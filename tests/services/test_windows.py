@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from itertools import pairwise
@@ -346,18 +345,31 @@ async def test_a_clock_that_goes_back_never_makes_a_span_end_before_it_began(wor
     assert second.opened_at == second.closed_at == first.closed_at
 
 
-DAMAGE: dict[str, Callable[[], str]] = {
-    "a charge was raised": lambda: "UPDATE usage_record SET charge_pico = charge_pico + 1 WHERE line = 0",
-    "a record vanished": lambda: "DELETE FROM usage_record WHERE line = 3",
-    "a count was changed": lambda: "UPDATE obligation SET records = records + 1",
-    "a pair is missing": lambda: "DELETE FROM obligation WHERE consumer_no = (SELECT max(consumer_no) FROM obligation)",
-    "a pair was made up": lambda: (
-        "INSERT INTO obligation SELECT 1, consumer_no, provider_no, 1, 0, 0, 0 FROM obligation"
+DAMAGE = {
+    "a charge was raised": "UPDATE usage_record SET charge_pico = charge_pico + 1 WHERE line = 0",
+    "a record vanished": "DELETE FROM usage_record WHERE line = 3",
+    "a count was changed": "UPDATE obligation SET records = records + 1",
+    "a pair is missing": "DELETE FROM obligation WHERE consumer_no = (SELECT max(consumer_no) FROM obligation)",
+    "a record was made up for a pair that has none": (
+        "INSERT INTO usage_record SELECT gen_random_uuid(), r.provider_no, r.report_no, 99, r.window_no, p.no, "
+        "r.model_no, r.rates_version, r.at, 0 FROM usage_record r JOIN party p ON p.kind = 'consumer' WHERE NOT EXISTS "
+        "(SELECT FROM obligation o WHERE (o.provider_no, o.consumer_no) = (r.provider_no, p.no)) LIMIT 1"
     ),
-    "posted too much": lambda: "UPDATE obligation SET posted = posted + 1",
-    "posted too little": lambda: "UPDATE obligation SET posted = posted - 1",
-    "pico and posted raised alike": lambda: "UPDATE obligation SET posted = posted + 1, pico = pico + 1000000",
-    "the books posted something else": lambda: "UPDATE posting SET amount = amount * 2",
+    "a pair was made up": ("INSERT INTO obligation SELECT 1, consumer_no, provider_no, 1, 0, 0, 0 FROM obligation"),
+    "posted too much": "UPDATE obligation SET posted = posted + 1",
+    "posted too little": "UPDATE obligation SET posted = posted - 1",
+    "pico and posted raised alike": "UPDATE obligation SET posted = posted + 1, pico = pico + 1000000",
+    "posted and booked too much alike": (
+        "UPDATE obligation o SET posted = posted + 1 FROM usage_report u WHERE u.provider_no = o.provider_no "
+        "AND u.journal_seq = (SELECT min(seq) FROM journal_entry WHERE kind = 'usage');"
+        "UPDATE posting SET amount = amount + sign(amount) "
+        "WHERE entry_seq = (SELECT min(seq) FROM journal_entry WHERE kind = 'usage')"
+    ),
+    "the books charged somebody who owes nothing": (
+        "INSERT INTO posting SELECT min(seq), 90, (SELECT no FROM account WHERE id = 'conversion/CU'), 5 "
+        "FROM journal_entry WHERE kind = 'usage'"
+    ),
+    "the books posted something else": "UPDATE posting SET amount = amount * 2",
 }
 
 
@@ -366,7 +378,7 @@ async def test_books_that_do_not_agree_halt_and_settle_nothing(world: World, dat
     context = world.context
     await market(world)
     await windows.close(context)
-    damage(database_url, DAMAGE[name]())
+    damage(database_url, DAMAGE[name])
     for _ in range(2):
         with pytest.raises(Broken, match="obligation_mismatch"):
             await windows.advance(context, plan)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from adapters.simulated import SIM, USD, Faults, Key, Network, SimulatedAdapter, Wallet
+from adapters.simulated import USD, Faults, Key, Network, SimulatedAdapter, Wallet
 from settlement.chain import Asset, Facts, Holdings, Order, Outcome, Page, Slot, Transaction
 from settlement.core import canonical
 from settlement.core.errors import Unavailable
@@ -420,5 +420,6 @@ INVARIANTS = {
         SELECT tx FROM deposit GROUP BY chain, tx, tx_index HAVING count(*) > 1""",
     "I14 what is booked is what is on record": """
         SELECT d.id FROM deposit d LEFT JOIN journal_entry e ON e.seq = d.entry_seq
-        WHERE e.subject IS DISTINCT FROM d.id OR e.kind <> CASE WHEN d.party_no IS NULL THEN 'suspense' ELSE 'deposit' END""",
+        WHERE e.subject IS DISTINCT FROM d.id
+           OR e.kind <> CASE WHEN d.party_no IS NULL THEN 'suspense' ELSE 'deposit' END""",
 }
