@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import cast
 
 import structlog
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from governance import service as governance
 from governance.ratebook.catalogue import read_prices
@@ -172,12 +174,12 @@ def _place(package: str) -> Path | None:
 
 
 def _migrate(url: str) -> None:
-    from sqlalchemy.exc import ArgumentError, OperationalError
-
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        raise Malformed("setting_malformed", "SETTLEMENT_DATABASE_URL can't be read as a URL") from None
     try:
         schema.upgrade(url)
-    except ArgumentError:
-        raise Malformed("setting_malformed", "SETTLEMENT_DATABASE_URL can't be read as a URL") from None
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
         raise Unavailable("database_unavailable", f"the database can't be used: {reason}") from None

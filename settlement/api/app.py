@@ -21,12 +21,14 @@ from settlement.api import (
     proofs,
     providers,
     rates,
+    statements,
     usage_reports,
     windows,
 )
 from settlement.api.dependencies import Settings, State
 from settlement.api.guard import Guard, Traffic
 from settlement.api.limits import Buckets
+from settlement.api.shapes import In, Out
 from settlement.core.usage import MAX_BODY
 from settlement.services.context import Context
 
@@ -45,6 +47,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     funding.router,
     payouts.router,
     proofs.router,
+    statements.router,
     usage_reports.router,
 )
 
@@ -85,7 +88,12 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
 
 
 def _restore_nulls(app: FastAPI, found: dict[str, Any]) -> None:
-    """Put request bodies that routes describe by hand back as they were: FastAPI drops null members of examples."""
+    """Put examples and bodies that are described by hand back as they were: FastAPI drops their null members."""
+    schemas = found["components"]["schemas"]
+    for model in (*In.__subclasses__(), *Out.__subclasses__()):
+        extra = model.model_config.get("json_schema_extra")
+        if model.__name__ in schemas and isinstance(extra, dict):
+            schemas[model.__name__].update(extra)
     for route in (route for router in app.state.routers for route in router.routes):
         described = route.openapi_extra if isinstance(route, APIRoute) else None
         if isinstance(route, APIRoute) and described and "requestBody" in described:

@@ -42,7 +42,7 @@ _PAYOUT: Example = {
 _POSITION: Example = {"window": "win_1", "spent": "0", "earned": "5.25", "net": "5.25", "netted": "0", "payout": "5.25"}
 
 
-class PayoutOut(Out):
+class PayoutRecord(Out):
     """Money sent or to be sent: `amount` of the asset for `cu` of the balance."""
 
     id: str
@@ -68,7 +68,7 @@ class PayoutPage(Out):
         }
     )
 
-    data: list[PayoutOut]
+    data: list[PayoutRecord]
     has_more: bool
     next_cursor: str | None
 
@@ -116,7 +116,7 @@ async def payouts(context: ContextDep, reader: ProviderReader, limit: Limit = 50
     shown, more = found[:limit], len(found) > limit
     return PayoutPage(
         data=[
-            PayoutOut(
+            PayoutRecord(
                 id=each.id,
                 window=f"win_{each.window_no}",
                 state=each.state,

@@ -151,6 +151,7 @@ CODES: dict[str, Code] = {
     "deposit_without_value": _code(409, "Deposit without value", "The policy gives the asset no value in CU."),
     "order_not_contested": _code(409, "Order not contested", "Only a contested order can be decided by a person."),
     "outcome_unproven": _code(409, "Outcome not proven", "The chain's final state does not show that yet."),
+    "window_not_netted": _code(409, "Window not netted", "The window has to be closed and netted first."),
     "window_not_planned": _code(409, "Window not planned", "The window's payouts have to be planned first."),
     "window_not_checkpointed": _code(409, "No checkpoint yet", "The window needs its checkpoint first."),
     # The service itself.

@@ -57,7 +57,7 @@ class Policy:
             value = found["value"]
             if found["type"] != "policy/1" or value["mode"] != "fixed_usd":
                 raise ValueError(found["type"])
-            return cls(
+            policy = cls(
                 version=int(found["version"]),
                 effective_from=times.parse(found["effective_from"]),
                 usd_per_cu=Fraction(value["usd_per_cu"]),
@@ -65,8 +65,11 @@ class Policy:
                 minimum_payout=int(found["minimum_payout"]),
                 address_cooldown=timedelta(seconds=int(found["address_cooldown_seconds"])),
             )
-        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+            if min([policy.usd_per_cu, *policy.usd_per_asset.values()]) <= 0:
+                raise ValueError("a worth is not above zero")
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, Malformed) as error:
             raise Malformed("policy_malformed", f"not a policy/1 document: {error}") from error
+        return policy
 
     def micro_per_unit(self, asset_code: str, decimals: int) -> Fraction | None:
         """microCU per smallest unit of an asset; None when this policy gives the asset no worth."""

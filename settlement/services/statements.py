@@ -136,7 +136,7 @@ async def _account(connection: Connection, window: Window, owner: Party) -> Docu
 
 
 def _pair(row: Mapping[str, Any]) -> Document:
-    carried_out = row["carried_in"] + row["pico"] - row["posted"] * PICO_PER_MICRO
+    carried_out = row["carried_in"] + int(row["pico"]) - row["posted"] * PICO_PER_MICRO
     return {
         "consumer": row["consumer"],
         "provider": row["provider"],

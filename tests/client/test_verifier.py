@@ -1,26 +1,351 @@
+"""The outside verifier: an honest export passes, and whatever is changed in it is found and named."""
+
+from __future__ import annotations
+
+import copy
 import json
-from tests.client.town import build, exported, parsed, verified
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from settlement.client import verifier
+from settlement.core import canonical, journal
+from settlement.core.signatures import SigningKey, sign_compact, sign_document
+from tests.client.town import Lines, Town, build, exported, of_kind, parsed, verified
 from tests.world import World
-from settlement.services.verification import verify
-from settlement.services import statements, proofs, audit
-from settlement.client.verifier import recompute_statement, check_proof
-from settlement.storage import invariants
-from pathlib import Path
-async def test_honest(world: World) -> None:
+
+Place = tuple[str | int, ...]
+
+UNSEEN = {
+    ("account", "held"),
+    ("attempt", "blob"),
+    ("attempt", "fee"),
+    ("attempt", "last"),
+    ("attempt", "signed_at"),
+    ("attempt_event", "at"),
+    ("attempt_event", "detail"),
+    ("chain", "assets", "SIM"),
+    ("chain_order", "created_at"),
+    ("chain_order", "detail"),
+    ("chain_order", "ended_at"),
+    ("chain_order", "ledger"),
+    ("deposit", "closed_at"),
+    ("deposit", "ledger"),
+    ("funding_intent", "amount"),
+    ("funding_intent", "asset"),
+    ("funding_intent", "created_at"),
+    ("funding_intent", "id"),
+    ("header", "made_at"),
+    ("party", "created_at"),
+    ("party", "name"),
+    ("party", "status"),
+    ("party_key", "valid_from"),
+    ("payout", "created_at"),
+    ("payout", "detail"),
+    ("rate_table", "published_at"),
+    ("report_conflict", "received_at"),
+    ("usage_report", "refusals", "detail"),
+    ("usage_report", "refusals", "pointer"),
+}
+"""What an export can't prove by itself (docs/reference/verification.md lists the same)."""
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Every member of a line that is no container, and every empty list."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from places(member, (*at, name))
+    elif isinstance(value, list) and value:
+        for number, member in enumerate(value):
+            yield from places(member, (*at, number))
+    else:
+        yield at
+
+
+def changed(value: Any) -> Any:
+    """Something else of the same type; text keeps its form where it has one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if value is None or value == "":
+        return "x"
+    if isinstance(value, list):
+        return [{"line": 0, "code": "unknown_model"}]
+    assert isinstance(value, str)
+    if value.lstrip("-").isdigit():
+        return str(int(value) + 1)
+    middle = 18 if value.endswith("Z") and value[10:11] == "T" else len(value) // 2
+    other = ("1" if value[middle] != "1" else "2") if middle == 18 else ("a" if value[middle] != "a" else "b")
+    return value[:middle] + other + value[middle + 1 :]
+
+
+def put(line: dict[str, Any], at: Place, value: Any) -> None:
+    target: Any = line
+    for step in at[:-1]:
+        target = target[step]
+    target[at[-1]] = value
+
+
+def get(line: dict[str, Any], at: Place) -> Any:
+    target: Any = line
+    for step in at:
+        target = target[step]
+    return target
+
+
+def swept(lines: Lines) -> dict[tuple[str, ...], int]:
+    """How often a change of each member of each line went unseen; each is changed alone."""
+    raw = [json.dumps(line).encode() for line in lines]
+    unseen: dict[tuple[str, ...], int] = {}
+    for number, line in enumerate(lines):
+        for at in places(line):
+            other = copy.deepcopy(line)
+            put(other, at, changed(get(line, at)))
+            report = verifier.verify_export([*raw[:number], json.dumps(other).encode(), *raw[number + 1 :]])
+            key = (line["kind"], *[step for step in at if isinstance(step, str)])
+            if report.good:
+                unseen[key] = unseen.get(key, 0) + 1
+            else:
+                assert report.fault is not None
+                assert report.fault.code, f"{key} is not named"
+    return unseen
+
+
+@pytest.mark.database
+async def test_an_honest_export_passes_and_says_what_it_covers(world: World) -> None:
     town = await build(world)
-    docs={}
-    for m in (town.own, town.buyer, town.linked, town.plain):
-        for w in (1,2):
-            d = await statements.statement(town.context, m.id, w)
-            d = json.loads(json.dumps(d, default=lambda o: print("DEC", o, [k for k in d if "Decimal" in repr(d[k])]) or str(o)))
-            r = recompute_statement(d, trusted_key=town.context.key.public.jwk())
-            print(m.party.name, w, r, len(d["records"]), d["opening"], d["closing"], d["position"] and d["position"]["net"])
-            docs[m.party.name+str(w)]=d
-    Path("/tmp/st.json").write_text(json.dumps(docs))
-    print(statements.as_csv(docs["buyer1"])[:400])
-    r = await verify(town.context)
-    print(r)
-    assert r.good
-    p = await proofs.record_proof(town.context, town.plain.id, [x for x in docs["plain2"]["records"]][0]["record"]["id"])
-    print(check_proof(p, rate_table=docs["plain2"]["rate_tables"][0]["document"].encode()))
-    print(check_proof(await proofs.liability_proof(town.context, 2, town.plain.id)).fault)
+    lines = parsed(await exported(town.context))
+    report = verified(lines)
+    assert report.fault is None
+    assert report.counts == {kind: count for kind, count in lines[0]["counts"].items() if count}
+    kinds = set(report.counts)
+    assert kinds == set(verifier._HANDLERS) - {"halt"}, "the town must have every kind of line"
+    assert report.records == sum(line["accepted"] for line in lines if line["kind"] == "usage_report") > 0
+    assert report.service_keys == (town.context.key.public.kid,)
+    assert (report.head_seq, report.head_hash) == tuple(lines[0]["journal"].values())
+    trusting = verifier.verify_export(map(json.dumps, lines), trusted_keys=frozenset({"another"}))
+    assert trusting.fault is not None
+    assert trusting.fault.code == "key_not_trusted"
+
+
+@pytest.mark.database
+async def test_every_member_of_every_line_is_checked(world: World) -> None:
+    town = await build(world)
+    unseen = swept(parsed(await exported(town.context)))
+    assert set(unseen) == UNSEEN
+
+
+@pytest.mark.database
+async def test_lines_that_are_missing_doubled_or_moved_are_found(world: World) -> None:
+    town = await build(world)
+    lines = parsed(await exported(town.context))
+    harmless = {"halt"}
+    for number, line in enumerate(lines):
+        without = [*lines[:number], *lines[number + 1 :]]
+        assert not verified(without).good, f"{line['kind']} {number} is not missed"
+        if line["kind"] not in harmless:
+            assert not verified([*lines[:number], line, *lines[number:]]).good, f"{line['kind']} {number} comes twice"
+    chosen = random.Random(7)
+    for _ in range(60):
+        first, second = sorted(chosen.sample(range(len(lines)), 2))
+        if lines[first]["kind"] == lines[second]["kind"] or "attempt" in lines[first]["kind"]:
+            continue
+        moved = [*lines]
+        moved[first], moved[second] = moved[second], moved[first]
+        assert not verified(moved).good, f"{lines[first]['kind']} and {lines[second]['kind']} changed places"
+
+
+@pytest.mark.database
+async def test_bytes_that_are_no_export_are_faults_and_not_tracebacks(world: World) -> None:
+    town = await build(world, rounds=1)
+    raw = await exported(town.context)
+    for bad in (b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"kind":1}', b'{"kind":"x"}', b'{"a":1,"a":1}'):
+        for place in (0, 5, len(raw) - 1):
+            report = verifier.verify_export([*raw[:place], bad, *raw[place + 1 :]])
+            assert report.fault is not None
+            assert report.fault.line == place + 1
+    for number, line in enumerate(parsed(raw)):
+        for name in line:
+            for value in (None, 1.5, -1, [], {}, "é", [[]], True, "9" * 60):
+                report = verified([*parsed(raw[:number]), {**line, name: value}])
+                assert report.fault is not None, "an export that stops is incomplete at least"
+
+
+def rechain(lines: Lines, key: SigningKey) -> None:
+    """What a dishonest service would do after it changed its books: hash, sign and count everything anew."""
+    head, hashes = journal.Head(0, journal.GENESIS), {}
+    for line in lines:
+        if line["kind"] == "journal_entry":
+            line["previous"] = head.hash.hex()
+            head = head.extended(line["payload"].encode())
+            line["seq"], line["hash"] = head.seq, head.hash.hex()
+            hashes[head.seq] = line["hash"]
+    for line in lines:
+        if line["kind"] == "usage_report":
+            payload = {
+                "type": "receipt/1",
+                **{name: line[name] for name in ("id", "provider", "report", "seq", "digest", "accepted", "total")},
+                "refused": len(line["refusals"]),
+                "window": line["window"],
+                "received_at": line["received_at"],
+                "journal": {"seq": line["journal_seq"], "hash": hashes[line["journal_seq"]]},
+            }
+            line["receipt"] = sign_compact(key, canonical.encode(payload), "receipt+jws")
+    lines[0]["journal"] = {"seq": head.seq, "hash": head.hash.hex()}
+    lines[0]["counts"] = {}
+    for line in lines:
+        lines[0]["counts"][line["kind"]] = lines[0]["counts"].get(line["kind"], 0) + 1
+
+
+def payload(line: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(line["payload"])
+    change(content)
+    line["payload"] = canonical.encode(content).decode()
+
+
+def more(content: dict[str, Any]) -> None:
+    """One microCU more from the first account to the last."""
+    content["postings"][0][2] = str(int(content["postings"][0][2]) - 1)
+    content["postings"][-1][2] = str(int(content["postings"][-1][2]) + 1)
+
+
+def overcharge(lines: Lines) -> None:
+    line = lines[of_kind(lines, "journal_entry", lambda line: '"usage"' in line["payload"])]
+    payload(line, more)
+
+
+def overcharge_and_own_up(lines: Lines) -> None:
+    """The report's total and the pair's obligation are changed along with the entry."""
+    overcharge(lines)
+    report = lines[of_kind(lines, "usage_report")]
+    report["total"] = str(int(report["total"]) + 1)
+    owed = lines[of_kind(lines, "obligation", lambda line: line["provider"] == report["provider"])]
+    owed["posted"] = str(int(owed["posted"]) + 1)
+
+
+def undercredit(lines: Lines) -> None:
+    entry = lines[of_kind(lines, "journal_entry", lambda line: '"kind":"deposit"' in line["payload"])]
+
+    def change(content: dict[str, Any]) -> None:
+        for leg in content["postings"]:
+            if leg[1] == "CU":
+                leg[2] = str(int(leg[2]) + (1 if leg[2].startswith("-") else -1))
+
+    payload(entry, change)
+    deposit = lines[of_kind(lines, "deposit", lambda line: line["party"] is not None)]
+    deposit["credited"] = str(int(deposit["credited"]) - 1)
+
+
+def print_money(lines: Lines) -> None:
+    """An entry of a kind that nobody knows gives a consumer CU."""
+    consumer = next(line["id"] for line in lines if line["kind"] == "account" and line["id"].startswith("acc_"))
+    last = of_kind(lines, "chain_order")
+    entry = copy.deepcopy(lines[of_kind(lines, "journal_entry")])
+    window = max(line["no"] for line in lines if line["kind"] == "window")
+    legs = [["conversion/CU", "CU", "-5"], [consumer, "CU", "5"]]
+    payload(entry, lambda content: content.update(kind="gift", subject="x", postings=legs, window=window))
+    owed = max(at for at, line in enumerate(lines[:last]) if line["kind"] == "journal_entry")
+    lines.insert(owed + 1, entry)
+
+
+def charge_a_refused_line(lines: Lines) -> None:
+    at = of_kind(lines, "usage_report", lambda line: bool(line["refusals"]))
+    lines[at]["refusals"] = lines[at]["refusals"][1:]
+    lines[at]["accepted"] += 1
+
+
+def refuse_a_good_line(lines: Lines) -> None:
+    at = of_kind(lines, "usage_report", lambda line: not line["refusals"])
+    lines[at]["refusals"] = [{"line": 0, "pointer": "/records/0", "code": "unknown_model", "detail": ""}]
+    lines[at]["accepted"] -= 1
+
+
+def withhold_a_liability(lines: Lines) -> None:
+    lines[of_kind(lines, "checkpoint")]["liabilities"].pop()
+
+
+def pay_less(lines: Lines) -> None:
+    at = of_kind(lines, "position", lambda line: line["payout"] != "0")
+    lines[at]["payout"] = str(int(lines[at]["payout"]) - 450)
+    lines[at]["amount"] = str(int(lines[at]["amount"]) - 2)
+
+
+def revoke_early(lines: Lines) -> None:
+    at = of_kind(lines, "party_key", lambda line: line["party"].startswith("prv_"))
+    lines[at]["revoked_at"] = lines[at]["valid_from"]
+
+
+def shift_the_rates(lines: Lines) -> None:
+    """A rate table that differs by one microCU and is signed anew; the checkpoint knows the other digest."""
+    line = lines[of_kind(lines, "rate_table")]
+    table = json.loads(line["document"])
+    for tier in table["models"]["gpt-5"]["tiers"].values():
+        for band in tier["bands"]:
+            band["rates"]["output_tokens"] += 1
+    document = canonical.encode(table)
+    line |= {"document": document.decode(), "digest": canonical.digest(document)}
+
+
+LIES: dict[Callable[[Lines], None], str] = {
+    overcharge: "usage_postings",
+    overcharge_and_own_up: "report_total",
+    undercredit: "deposit_credit",
+    print_money: "entry_kind",
+    charge_a_refused_line: "record_consumer",
+    refuse_a_good_line: "refusal_unfounded",
+    withhold_a_liability: "checkpoint_liabilities",
+    pay_less: "position_payout",
+    revoke_early: "report_key",
+    shift_the_rates: "report_total",
+}
+
+
+@pytest.mark.database
+async def test_a_service_that_lies_and_hashes_and_signs_its_lies_is_found_out(world: World) -> None:
+    town = await build(world)
+    honest = parsed(await exported(town.context))
+    found = {}
+    for lie in (None, *LIES):
+        lines = copy.deepcopy(honest)
+        if lie is not None:
+            lie(lines)
+        _sign_anew(lines, town)
+        report = verified(lines)
+        if lie is None:
+            assert report.good, "what is hashed and signed anew without a lie is honest"
+        else:
+            found[lie] = report.fault.code if report.fault else "nothing"
+    assert found == LIES
+
+
+def _sign_anew(lines: Lines, town: Town) -> None:
+    """Without a lie this changes no byte that matters: the same key signs the same content."""
+    key = town.context.key
+    rechain(lines, key)
+    for line in lines:
+        if line["kind"] == "rate_table":
+            line["signatures"] = [sign_document(key, line["document"].encode())]
+        if line["kind"] == "checkpoint":
+            line["digest"] = "sha256:" + sha256(line["document"].encode()).hexdigest()
+            line["signatures"] = [sign_document(key, line["document"].encode())]
+
+
+def test_the_verifier_needs_the_standard_library_and_cryptography_alone() -> None:
+    code = (
+        "import sys; import settlement.client.verifier as v; "
+        "roots = {name.partition('.')[0] for name in sys.modules}; "
+        "known = set(sys.stdlib_module_names) | {'settlement', 'cryptography', '_cffi_backend', '__main__'}; "
+        "print(sorted(root for root in roots - known if not root.startswith(('_', 'cffi')))); "
+        "print(sorted(name for name in sys.modules if name.startswith('settlement.') and "
+        "name.split('.')[1] not in ('core', 'client')))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert second == "[]"
+    assert set(json.loads(first.replace("'", '"'))) <= {"sitecustomize", "distutils-precedence"}, first

@@ -126,4 +126,3 @@ def verified(lines: Lines) -> Report:
 def of_kind(lines: Lines, kind: str, accept: Callable[[dict[str, Any]], bool] = lambda line: True) -> int:
     """The place of the first line of a kind that is accepted."""
     return next(at for at, line in enumerate(lines) if line["kind"] == kind and accept(line))
-

@@ -1,0 +1,355 @@
+"""The command line: one settlement by hand, from a signed report to a proof checked offline; and how commands end."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import pytest
+import structlog
+
+from adapters.simulated import USD, SimulatedAdapter, Wallet
+from settlement import cli
+from settlement.bootstrap import Installation, open_installation
+from settlement.config import Settings
+from settlement.services import funding, halts
+from tests.world import Member, SeededSources, World
+
+pytestmark = pytest.mark.database
+
+PROGRAM = Path(sys.executable).with_name("settlement")
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
+
+
+@dataclass
+class Said:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def environment(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a fresh installation on the simulated chain, for this process and for those it starts."""
+    settings = {
+        "SETTLEMENT_DATABASE_URL": database_url,
+        "SETTLEMENT_DATA_DIR": str(tmp_path / "data"),
+        "SETTLEMENT_MINIMUM_PAYOUT_USD": "0.01",
+        "SETTLEMENT_SIMULATED_CLOSE_SECONDS": "0",
+    }
+    for name in [name for name in os.environ if name.startswith("SETTLEMENT_")]:
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return dict(os.environ)
+
+
+@pytest.fixture
+def command(environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Command]:
+    """Runs a command in this process."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+
+    def run(*arguments: object) -> Said:
+        capfdbinary.readouterr()
+        code = cli.run([str(each) for each in arguments])
+        out, err = capfdbinary.readouterr()
+        return Said(code, out.decode(), err.decode())
+
+    yield run
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+@dataclass
+class Scene:
+    """A consumer with money, and a provider whose first report is a file."""
+
+    consumer: Member
+    provider: Member
+    report: Path
+    key: Path
+    record: str
+
+
+@pytest.fixture
+def scene(environment: dict[str, str], tmp_path: Path) -> Scene:
+    """Founds the installation and puts people into it, as registration and a payment would."""
+
+    async def make() -> Scene:
+        sources = SeededSources()
+        sources.settable.now = datetime.now(UTC)
+        async with open_installation(Settings.from_environment(environment), sources) as installation:
+            chain = cast(SimulatedAdapter, installation.context.chains["simulated"])
+            world = World(installation.context, sources, chain)
+            consumer = await world.consumer()
+            intent = await funding.create_intent(
+                installation.context, party=consumer.id, chain="simulated", asset=USD.text, amount=None
+            )
+            Wallet.create(chain.network, sources.entropy(32), usd=9_000_000).pay_uri(intent.payment_uri, 9_000_000)
+            provider = await world.provider(wallet=world.wallet())
+            record = world.record(consumer, meters={"input_tokens": 5000, "output_tokens": 50_000})
+            body, _ = world.report(provider, [record, world.record("acc_" + "0" * 26)])
+        report, key = tmp_path / "report.json", tmp_path / "provider.jwk"
+        report.write_bytes(body)
+        key.write_text(json.dumps(provider.key.jwk()))
+        key.chmod(0o600)
+        return Scene(consumer, provider, report, key, str(record["id"]))
+
+    return asyncio.run(make())
+
+
+@contextmanager
+def running(environment: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """The real console script, as long as the block runs, and the first line that it says."""
+    with subprocess.Popen(
+        [str(PROGRAM), *arguments, "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            yield process, json.loads(line)
+        finally:
+            process.kill()
+
+
+@pytest.mark.network
+def test_one_settlement_by_hand(command: Command, environment: dict[str, str], scene: Scene, tmp_path: Path) -> None:
+    assert command("chain", "run", "--json").json["simulated"]["deposits"] == 1
+    with running(environment, "serve", "--listen", "127.0.0.1:0", "--no-worker") as (server, ready):
+        submit = ("usage", "submit", scene.report, "--key", scene.key, "--url", ready["url"])
+        sent = command(*submit, "--json")
+        assert (sent.code, sent.json["accepted"], len(sent.json["refused"])) == (0, 1, 1)
+        again = command(*submit)
+        assert again.code == 0
+        assert sent.json["receipt"] in again.out
+        assert "account" in again.out or "consumer" in again.out  # why the second record was refused
+        assert httpx2.get(f"{ready['url']}/v1/windows").is_success
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    closed = command("window", "close", "--now", "--json")
+    assert (closed.code, closed.json["closed"]) == (0, "win_1")
+    assert [step["step"] for step in closed.json["steps"]] == ["net", "checkpoint", "plan"]
+    ran = command("chain", "run", "--until-idle", "--json")
+    assert (ran.code, ran.json["simulated"]["settled"], ran.json["simulated"]["idle"]) == (0, 2, True)
+    listed = command("window", "list", "--json").json
+    assert [(row["id"], row["state"]) for row in listed] == [("win_2", "open"), ("win_1", "planned")]
+    assert listed[1]["anchored_at"]
+    check_evidence(command, scene, tmp_path)
+
+
+def check_evidence(command: Command, scene: Scene, folder: Path) -> None:
+    """Proof, export and verification, and that each of them notices a changed byte."""
+    proof, export = folder / "proof.json", folder / "export.ndjson"
+    assert command("proof", "get", scene.record, "--provider", scene.provider.id, "--out", proof).code == 0
+    key = folder / "service.jwk"
+    key.write_text(json.dumps(json.loads(proof.read_text())["service_key"]))
+    checked = command("proof", "check", proof, "--key", key, "--json")
+    assert (checked.code, checked.json["good"], checked.json["trusted"]) == (0, True, True)
+    assert checked.json["leaf"]["record"]["id"] == scene.record
+    assert len(checked.json["anchors"]) == 1
+    proof.write_text(proof.read_text().replace("50000", "50001"))
+    broken = command("proof", "check", proof)
+    assert (broken.code, broken.out.split(":")[0]) == (2, "broken")
+
+    good = command("verify", "--json")
+    assert (good.code, good.json["good"], good.json["records"]) == (0, True, 1)
+    assert command("audit", "export", "--out", export, "--json").json["lines"] == len(export.read_bytes().splitlines())
+    assert not export.with_name("export.ndjson.part").exists()
+    offline = command("verify", "--export", export, "--json")
+    assert (offline.code, offline.json["checkpoint"]) == (0, good.json["checkpoint"])
+    assert command("verify", "--export", export, "--service-key", offline.json["service_keys"][0]).code == 0
+    assert command("verify", "--export", export, "--service-key", "somebody").code == 2
+    packed = folder / "export.ndjson.gz"
+    packed.write_bytes(gzip.compress(export.read_bytes()))
+    assert command("verify", "--export", packed).code == 0
+    lines = export.read_bytes().splitlines(keepends=True)
+    export.write_bytes(b"".join(lines[:-1]))
+    short = command("verify", "--export", export)
+    assert short.code == 2
+    assert "broken" in short.out
+
+
+@pytest.mark.network
+def test_a_worker_and_a_server_settle_by_themselves(
+    environment: dict[str, str], command: Command, scene: Scene
+) -> None:
+    environment = environment | {"SETTLEMENT_WINDOW_SECONDS": "1"}
+    with running(environment, "worker") as (worker, _), running(environment, "serve", "--listen", "[::1]:0") as both:
+        server, ready = both
+        assert ready["url"].startswith("http://[::1]:")
+        deadline = time.monotonic() + 60
+        while not any(row["anchored_at"] for row in command("window", "list", "--json").json):
+            assert time.monotonic() < deadline
+        worker.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
+        assert (worker.wait(30), server.wait(30)) == (0, 0)
+    assert command("verify").code == 0
+
+
+def test_an_open_halt_is_exit_code_3_until_it_is_cleared(
+    command: Command, environment: dict[str, str], scene: Scene
+) -> None:
+    async def halt() -> None:
+        async with open_installation(Settings.from_environment(environment)) as installation:
+            await halts.raise_halt(installation.context, "test", "somebody has to look")
+
+    asyncio.run(halt())
+    assert command("verify").code == 3
+    assert command("window", "close", "--now").code == 3
+    assert command("chain", "run").code == 3
+    (row,) = command("halts", "list", "--json").json
+    assert (row["code"], row["detail"]) == ("test", "somebody has to look")
+    assert command("halts", "clear", row["no"], "--reason", " ").code == 1
+    cleared = command("halts", "clear", row["no"], "--reason", "a test", "--json").json
+    assert cleared["cleared_by"].endswith(": a test")
+    assert "unknown_halt" in command("halts", "clear", row["no"], "--reason", "again").err
+    assert command("verify").code == 0
+
+
+def test_providers_are_admitted_and_suspended(command: Command, scene: Scene) -> None:
+    def status() -> str:
+        (row,) = command("providers", "list", "--json").json
+        return str(row["status"])
+
+    assert status() == "active"
+    assert command("providers", "suspend", scene.provider.id, "--json").json["before"] == "active"
+    assert status() == "suspended"
+    assert command("providers", "admit", scene.provider.id).code == 0
+    assert status() == "active"
+    refused = command("providers", "suspend", scene.consumer.id)
+    assert (refused.code, "unknown_party" in refused.err) == (1, True)
+
+
+def test_rates_are_built_published_and_shown(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "rates.json"
+    built = command("rates", "build", "--effective-from", "2099-01-01T00:00:00Z", "--out", file, "--json")
+    assert (built.code, built.json["version"]) == (0, 2)
+    published = command("rates", "publish", file, "--json")
+    assert (published.json["version"], published.json["effective_from"]) == (2, "2099-01-01T00:00:00Z")
+    twice = command("rates", "publish", file)
+    assert (twice.code, "version_not_next" in twice.err) == (1, True)
+    shown = command("rates", "show", "gpt-5", "--json").json
+    assert shown["version"] == 1  # the new one is not in force yet
+    assert {"input_tokens", "output_tokens"} <= {row["meter"] for row in shown["rates"]}
+    assert command("rates", "show", "no-such-model").code == 1
+    past = command("rates", "build", "--effective-from", "2020-01-01T00:00:00Z")
+    file.write_text(past.out)
+    assert "effective_date_in_past" in command("rates", "publish", file).err
+
+
+def test_a_new_key_is_private_and_not_overwritten(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "me.jwk"
+    made = command("keys", "new", "--out", file, "--json")
+    private = json.loads(file.read_text())
+    assert (made.code, file.stat().st_mode & 0o777) == (0, 0o600)
+    assert made.json["public"] == {name: private[name] for name in ("crv", "kty", "x")}
+    assert made.json["kid"] == private["kid"]
+    assert private["d"] not in made.out + made.err
+    again = command("keys", "new", "--out", file)
+    assert (again.code, again.err.startswith("settlement: key_file_exists: ")) == (1, True)
+
+
+def test_db_upgrade_needs_no_key_and_no_chain(command: Command, tmp_path: Path) -> None:
+    assert command("db", "upgrade", "--json").json == {"database": "configured"}
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["bogus"], 64, "bogus"),
+        (["window"], 64, "Missing command"),
+        (["window", "list", "--limit", "0"], 64, "limit"),
+        (["proof", "get"], 64, "RECORD"),
+        (["verify", "--service-key", "x"], 64, "--export"),
+        (["verify", "--export", "/none/there"], 1, "file_missing"),
+        (["proof", "check", "/none/there"], 1, "file_missing"),
+        (["usage", "submit", "/none/there", "--key", "k"], 1, "file_missing"),
+        (["serve", "--listen", "8080"], 64, "--listen"),
+        (["proof", "get", "x", "--provider", "prv_x"], 1, "record_unknown"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(command: Command, arguments: list[str], code: int, said: str) -> None:
+    ended = command(*arguments)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith("settlement: ")
+    assert ended.err.count("\n") == 1
+    assert said in ended.err
+
+
+def test_a_slip_in_the_environment_is_exit_code_64(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SETTLEMENT_CHAIN", "simulated")
+    ended = command("window", "list")
+    assert (ended.code, "SETTLEMENT_CHAINS" in ended.err) == (64, True)
+
+
+@pytest.mark.network
+def test_an_address_in_use_is_said_before_anything_is_started(
+    command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running(environment, "serve", "--listen", "127.0.0.1:0", "--no-worker") as (_, ready):
+        ended = command("serve", "--listen", ready["url"].removeprefix("http://"))
+    assert (ended.code, "address_unavailable" in ended.err) == (1, True)
+
+
+@pytest.mark.network
+def test_a_service_that_is_away_is_said_in_one_sentence(command: Command, tmp_path: Path) -> None:
+    command("keys", "new", "--out", tmp_path / "key.jwk")
+    (tmp_path / "report.json").write_text("{}")
+    ended = command(
+        "usage", "submit", tmp_path / "report.json", "--key", tmp_path / "key.jwk", "--url", "http://127.0.0.1:1"
+    )
+    assert (ended.code, "service_unreachable" in ended.err) == (1, True)
+
+
+def test_help_and_offline_checks_load_nothing_heavy() -> None:
+    code = (
+        "import sys; from settlement import cli; cli.run(sys.argv[1:]);"
+        "print([name for name in ('sqlalchemy', 'fastapi', 'apscheduler', 'psycopg', 'xrpl', 'nacl', 'alembic')"
+        " if name in sys.modules], file=sys.stderr)"
+    )
+    for arguments in (["--help"], ["proof", "check", os.devnull], ["keys", "new", "--help"]):
+        ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert ended.stderr.splitlines()[-1] == "[]", arguments
+
+
+def test_an_installation_can_be_opened_by_several_at_once(command: Command, environment: dict[str, str]) -> None:
+    async def held() -> Said:
+        async with open_installation(Settings.from_environment(environment)) as installation:
+            assert isinstance(installation, Installation)
+            return await asyncio.to_thread(command, "window", "list", "--json")
+
+    assert asyncio.run(held()).json[0]["id"] == "win_1"
+
+
+def test_the_reference_page_names_every_command() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    listed = subprocess.run([str(PROGRAM), "--help"], capture_output=True, text=True, check=True).stdout
+    for line in listed.partition("Commands:")[2].splitlines():
+        if line.startswith("  ") and line[2] != " ":
+            assert f"settlement {line.split()[0]}" in page
