@@ -176,6 +176,16 @@ def check_evidence(command: Command, scene: Scene, folder: Path) -> None:
     broken = command("proof", "check", proof)
     assert (broken.code, broken.out.split(":")[0]) == (2, "broken")
 
+    statement = folder / "statement.json"
+    got = ("statement", "get", "--party", scene.consumer.id, "--window")
+    assert command(*got, "1", "--out", statement, "--json").json["records"] == 1
+    recomputed = command("statement", "check", statement, "--key", key, "--json")
+    assert (recomputed.code, recomputed.json["records"], recomputed.json["trusted"]) == (0, 1, True)
+    assert command(*got, "win_1", "--format", "csv").out.splitlines()[1].startswith(scene.record)
+    assert "window_not_netted" in command(*got, "2").err
+    statement.write_text(statement.read_text().replace("50000", "50001"))
+    assert command("statement", "check", statement).code == 2
+
     good = command("verify", "--json")
     assert (good.code, good.json["good"], good.json["records"]) == (0, True, 1)
     assert command("audit", "export", "--out", export, "--json").json["lines"] == len(export.read_bytes().splitlines())
@@ -286,6 +296,7 @@ def test_db_upgrade_needs_no_key_and_no_chain(command: Command, tmp_path: Path) 
         (["window"], 64, "Missing command"),
         (["window", "list", "--limit", "0"], 64, "limit"),
         (["proof", "get"], 64, "RECORD"),
+        (["statement", "get", "--party", "acc_x", "--window", "last"], 64, "--window"),
         (["verify", "--service-key", "x"], 64, "--export"),
         (["verify", "--export", "/none/there"], 1, "file_missing"),
         (["proof", "check", "/none/there"], 1, "file_missing"),

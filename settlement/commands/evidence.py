@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import BROKEN, Json, Out, answer, progress, read, with_installation, writing
+from settlement.commands.running import BROKEN, Json, Out, answer, cu, progress, read, with_installation, writing
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
+    from settlement.client.lines import Fault
 
 audit_app = typer.Typer(help="The audit export.")
 proof_app = typer.Typer(help="Proofs of single usage records.")
 statement_app = typer.Typer(help="What a party needs to recompute its window.")
+
+
+TrustedKey = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="JWKFILE", help="The service's public key that you trust, as JWK or JWKS."),
+]
 
 
 class Format(StrEnum):
@@ -83,10 +90,7 @@ def get_proof(
 @proof_app.command("check")
 def check_proof(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof/1 document; - is standard input.")],
-    key: Annotated[
-        Path | None,
-        typer.Option("--key", metavar="JWKFILE", help="The service's public key that you trust, as JWK or JWKS."),
-    ] = None,
+    key: TrustedKey = None,
     rates: Annotated[
         Path | None, typer.Option("--rates", metavar="FILE", help="The rates/1 document, to rate the record again.")
     ] = None,
@@ -97,17 +101,9 @@ def check_proof(
 
     document = read(file, "proof")
     table = None if rates is None else read(rates, "rate table")
-    trusted = None if key is None else _trusted_key(read(key, "key"), document)
+    trusted = _trusted_key(key, document)
     result = proofs.check_proof(document, trusted_key=trusted, rate_table=table)
-    if result.fault is not None:
-        fault = {
-            "good": False,
-            "code": result.fault.code,
-            "subject": result.fault.subject,
-            "detail": result.fault.detail,
-        }
-        answer(fault, [f"broken: {result.fault.code}: {result.fault.subject}: {result.fault.detail}"], as_json=as_json)
-        raise typer.Exit(BROKEN)
+    _stop_at(result.fault, as_json=as_json)
     found = {
         "good": True,
         "tree": result.tree,
@@ -128,16 +124,75 @@ def check_proof(
     answer(found, lines, as_json=as_json)
 
 
-def _trusted_key(text: bytes, proof: bytes) -> dict[str, Any]:
-    """The public JWK of a file; of a JWKS the one that the proof names, else the first. Raises Malformed."""
+@statement_app.command("get")
+def get_statement(
+    party: Annotated[str, typer.Option("--party", metavar="ID", help="The participant's id, acc_... or prv_...")],
+    window: Annotated[str, typer.Option("--window", metavar="N", help="The window: its number, or win_N.")],
+    form: Annotated[Format, typer.Option("--format", help="json is all of it, csv the records alone.")] = Format.JSON,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Write all that a participant needs to recompute its window alone."""
+    number = window.removeprefix("win_")
+    if not (number.isascii() and number.isdecimal() and len(number) < 10):
+        raise typer.BadParameter("is a number or win_N", param_hint="--window")
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from settlement.services import statements
+
+        return await statements.statement(installation.context, party, int(number))
+
+    import json
+
+    from settlement.services.statements import as_csv
+
+    document = with_installation(use)
+    text = as_csv(document) if form is Format.CSV else json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    with writing(out) as write:
+        write(text.encode())
+    if out is not None and str(out) != "-":
+        found = {"file": str(out), "records": len(document["records"]), "closing": document["closing"]}
+        closing = cu(int(document["closing"]))
+        answer(found, [f"{found['records']} records, closing balance {closing}: {out}"], as_json=as_json)
+
+
+@statement_app.command("check")
+def check_statement(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A statement/1 document; - is standard input.")],
+    key: TrustedKey = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute a statement offline, to the last microCU, from the file alone."""
+    from settlement.client.statements import recompute_statement
+
+    document = read(file, "statement")
+    result = recompute_statement(document, trusted_key=_trusted_key(key, document))
+    _stop_at(result.fault, as_json=as_json)
+    found = {"good": True, "records": result.records, "posted": str(result.posted), "closing": str(result.closing)}
+    lines = [f"good: {result.records} records rated again, {cu(result.posted)} posted, closing {cu(result.closing)}"]
+    answer({**found, "trusted": key is not None}, lines, as_json=as_json)
+
+
+def _stop_at(fault: Fault | None, *, as_json: bool) -> None:
+    """End with exit code 2 when a check has found something."""
+    if fault is not None:
+        document = {"good": False, "code": fault.code, "subject": fault.subject, "detail": fault.detail}
+        answer(document, [f"broken: {fault.code}: {fault.subject}: {fault.detail}"], as_json=as_json)
+        raise typer.Exit(BROKEN)
+
+
+def _trusted_key(file: Path | None, document: bytes) -> dict[str, Any] | None:
+    """The public JWK of a file; of a JWKS the one that the document names, else the first. Raises Malformed."""
     import json
 
     from settlement.core.errors import Malformed
 
+    if file is None:
+        return None
     try:
-        found = json.loads(text)
+        found = json.loads(read(file, "key"))
         if "keys" in found:
-            named = json.loads(proof)["service_key"]["x"]
+            named = json.loads(document)["service_key"]["x"]
             found = next((each for each in found["keys"] if each["x"] == named), found["keys"][0])
     except (ValueError, KeyError, TypeError, IndexError):
         raise Malformed("key_malformed", "a trusted key is a file with a public JWK or a JWKS") from None

@@ -58,7 +58,7 @@ async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]
     in_force = (
         select(payout_address)
         .where(payout_address.c.party_no == party.c.no, payout_address.c.valid_from <= at)
-        .order_by(payout_address.c.valid_from.desc(), payout_address.c.no.desc())
+        .order_by(payout_address.c.no.desc())  # the last request counts: see parties.payout_address_at
         .limit(1)
         .lateral("in_force")
     )

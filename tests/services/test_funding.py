@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from adapters.simulated import SIM, USD, Key, SimulatedAdapter, Wallet
-from settlement.chain import Asset, Deposit, Gap, Ledger, Page, Unreachable
+from settlement.chain import Asset, Deposit, Gap, Holdings, Ledger, Page, Unreachable
 from settlement.core.errors import Broken, Conflict, NotFound, Unavailable
 from settlement.core.ids import permuted
 from settlement.services import funding, halts, solvency
@@ -232,3 +232,30 @@ async def test_the_secret_of_the_references_is_in_no_repr(installation: Installa
     assert state.tag_key.hex() not in repr(state)
     assert repr(state.tag_key) not in repr(state)
     assert Asset.parse(USD.text) == USD
+
+
+async def test_a_deposit_that_arrives_while_a_chain_is_opened_is_counted_once(installation: Installation) -> None:
+    class Racing(CrashingAdapter):
+        """Somebody pays between the look at the deposits and the look at the holdings."""
+
+        async def holdings(self) -> Holdings:
+            await pay(installation, 12_345, None)
+            return await super().holdings()
+
+    adapter = SimulatedAdapter(installation.network, installation.treasury)
+    racing = Racing(adapter, installation.effects)
+    await funding.open_chain(replace(installation.process(), chains={"late": racing}), "late")
+    context = replace(installation.process(), chains={"late": adapter})
+    assert await funding.read_deposits(context, "late") == 1
+    assert await solvency.reconcile_holdings(context, "late") is not None
+    assert "holdings_mismatch" not in [halt.code for halt in await halts.open_halts(context)]
+    async with installation.database.read() as connection:
+        (payload,) = (
+            await connection.execute(
+                text(
+                    "SELECT convert_from(payload, 'UTF8') FROM journal_entry WHERE kind = 'opening' AND subject = 'late'"
+                )
+            )
+        ).scalars()
+    total = installation.network.balance(installation.treasury.address, USD)
+    assert f'"treasury/late/{USD.text}","late/{USD.text}","-{total - 12_345}"' in payload
