@@ -6,6 +6,7 @@ import re
 from hashlib import sha256
 from typing import Annotated
 
+import segno
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict, Field
@@ -48,6 +49,7 @@ _INTENT: Example = {
     "address": "sim1treasury",
     "reference": "2871830913",
     "payment_uri": "simulated:sim1treasury?asset=USD:sim1issuer&reference=2871830913&amount=25",
+    "qr": "data:image/svg+xml;charset=utf-8,%3Csvg%3E%3C/svg%3E",
 }
 _DEPOSIT: Example = {
     "id": "dep_01kamk5q0r3d5f7h9k1n3q5s7v",
@@ -89,6 +91,7 @@ class IntentOut(Out):
     address: str
     reference: str
     payment_uri: str
+    qr: Annotated[str, Field(description="the payment URI as a QR code: an SVG picture in a data URI")]
 
 
 class DepositOut(Out):
@@ -149,6 +152,7 @@ async def create_intent(
             address=made.address,
             reference=str(made.reference),
             payment_uri=made.payment_uri,
+            qr=segno.make(made.payment_uri, micro=False).svg_data_uri(scale=4),
         )
         return Reply(201, shown.model_dump_json().encode())
 

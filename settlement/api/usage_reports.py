@@ -77,7 +77,7 @@ _REPORT_SCHEMA = {
         "v": {"const": 1},
         "provider": {"type": "string", "pattern": "^prv_[0-7][0-9a-hjkmnp-tv-z]{25}$"},
         "report": _NAMED,
-        "seq": {"type": "integer", "minimum": 1},
+        "seq": {"type": "integer", "minimum": 1, "maximum": 2**53 - 1},
         "prev": {"anyOf": [_DIGEST, {"type": "null"}]},
         "records": {"type": "array", "minItems": 1, "maxItems": MAX_RECORDS, "items": _RECORD_SCHEMA},
     },

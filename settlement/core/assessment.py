@@ -230,5 +230,5 @@ def _charges(compiled: rating.CompiledModel, units: Integers) -> Integers:
             continue
         for row in rows.tolist():
             exact = sum(map(operator.mul, units[row].tolist(), band.coefficients)) + band.per_request
-            charges[row] = exact if exact <= MAX_AMOUNT else -1
+            charges[row] = exact if 0 <= exact <= MAX_AMOUNT else -1
     return charges

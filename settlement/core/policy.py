@@ -1,9 +1,9 @@
 """`policy/1`: what governs besides the rates, as one versioned, content-addressed document, and the value of a CU.
 
 The value of 1 CU is an object of its own (decision 11). Mode ``fixed_usd`` is the first: 1 CU is worth ``usd_per_cu``,
-and each asset that is accepted has a fixed worth in USD. Conversions are exact fractions; what is below one unit of either
-side is never given away: a deposit's fraction of a microCU stays with the conversion account, a payout takes only the
-microCU that its whole asset units are worth.
+and each asset that is accepted has a fixed worth in USD. Conversions are exact fractions; what is below one unit
+of either side is never given away: a deposit's fraction of a microCU stays with the conversion account, a payout
+takes only the microCU that its whole asset units are worth.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ DIGEST_RULE = "sha256: and 64 lower-case hexadecimal digits"
 _NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 _NAMES = re.compile(r"(?:[A-Za-z0-9._:/@+-]{1,128}\n)*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_NEGATIVE_ZERO = re.compile(rb"-0\s*[,}]")
 _PATH = re.compile(r" - at `(\$.*)`$")
 _STEP = re.compile(r"\.([A-Za-z0-9_]+)|\[(\d+|\.\.\.)\]")
 
@@ -111,6 +112,8 @@ def decode(body: bytes) -> UsageReport:
     if plain and body.count(b'"') != _quotes(report):
         strictjson.loads(body)
         raise Malformed("document_malformed", "the body does not decode to the same text")
+    if plain and 0 in chain.from_iterable(map(dict.values, report.meters)) and _NEGATIVE_ZERO.search(body):
+        strictjson.loads(body)
     _check_names(report)
     return report
 

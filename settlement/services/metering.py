@@ -29,8 +29,6 @@ from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.parties import Party
 from settlement.storage.usage import Consumer, DuplicateRecord, NewReport, Place, StoredReport
 
-RECEIPT_TYPE = "receipt+jws"
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -99,7 +97,7 @@ async def _verified(
     if found is None or not found[0].valid_at(at):
         raise Unauthenticated("key_unknown", "no key with that `kid` is registered and valid now")
     key, party = found
-    signatures.verify_detached(signature, body, public_key(key.public))
+    signatures.verify_detached(signature, body, public_key(key.public), signatures.REPORT_TYPE)
     return party, await ratebook.current(context, connection, newest)
 
 
@@ -243,7 +241,7 @@ def _new_report(
         accepted=accepted,
         refusals=[storage.refusal_document(refusal) for refusal in charged.refusals],
         total=charged.total,
-        receipt=signatures.sign_compact(context.key, payload, RECEIPT_TYPE),
+        receipt=signatures.sign_compact(context.key, payload, signatures.RECEIPT_TYPE),
     )
 
 

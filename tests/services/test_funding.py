@@ -249,13 +249,8 @@ async def test_a_deposit_that_arrives_while_a_chain_is_opened_is_counted_once(in
     assert await funding.read_deposits(context, "late") == 1
     assert await solvency.reconcile_holdings(context, "late") is not None
     assert "holdings_mismatch" not in [halt.code for halt in await halts.open_halts(context)]
+    query = "SELECT convert_from(payload, 'UTF8') FROM journal_entry WHERE kind = 'opening' AND subject = 'late'"
     async with installation.database.read() as connection:
-        (payload,) = (
-            await connection.execute(
-                text(
-                    "SELECT convert_from(payload, 'UTF8') FROM journal_entry WHERE kind = 'opening' AND subject = 'late'"
-                )
-            )
-        ).scalars()
+        (payload,) = (await connection.execute(text(query))).scalars()
     total = installation.network.balance(installation.treasury.address, USD)
     assert f'"treasury/late/{USD.text}","late/{USD.text}","-{total - 12_345}"' in payload

@@ -465,7 +465,7 @@ async def test_the_order_of_leaves_is_the_journals_whatever_the_rows_are_called(
     damage(database_url, "UPDATE usage_record SET report_no = 1000 - report_no WHERE line = 0")
     damage(database_url, "UPDATE usage_record SET report_no = 1000 - report_no WHERE line > 0 AND report_no < 500")
     # Batches so small that pages, batches and reports end at different places.
-    monkeypatch.setattr(usage_leaves, "BATCH_RECORDS", 4)
+    monkeypatch.setattr(usage_leaves, "BATCH_RECORDS", 7)
     monkeypatch.setattr(usage_leaves, "_PAGE", 3)
     await windows.close(context)
     await windows.advance(context, plan)
