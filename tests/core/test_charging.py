@@ -98,7 +98,7 @@ def test_splitting_a_report_changes_nothing(amounts: list[int], carry: int, data
 
 
 def test_the_last_picocu_that_fits() -> None:
-    """Available 1 microCU and a carry of 999,999: one microCU posted and the fraction carried; one pico more is refused."""
+    """Available 1 microCU and a carry of 999,999: one is posted and the fraction carried; one pico more is refused."""
     balance = {"a": Balance(1, 999_999, True)}
     fits = charge(assessed([("a", MILLION)]), balance)
     assert [(pair.posted, pair.carry) for pair in fits.pairs] == [(1, 999_999)]
