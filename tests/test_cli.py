@@ -349,6 +349,19 @@ def test_help_and_offline_checks_load_nothing_heavy() -> None:
         assert ended.stderr.splitlines()[-1] == "[]", arguments
 
 
+def test_an_interrupted_command_is_exit_code_130(command: Command, tmp_path: Path) -> None:
+    command("keys", "new", "--out", tmp_path / "key.jwk")
+    arguments = [str(PROGRAM), "usage", "submit", "-", "--key", str(tmp_path / "key.jwk")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        reading = Path(f"/proc/{process.pid}/wchan")
+        deadline = time.monotonic() + 30
+        while "pipe" not in reading.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert (process.returncode, said) == (130, "")
+
+
 def test_an_installation_can_be_opened_by_several_at_once(command: Command, environment: dict[str, str]) -> None:
     async def held() -> Said:
         async with open_installation(Settings.from_environment(environment)) as installation:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
+from functools import lru_cache
 
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.core import canonical, rates
@@ -151,6 +152,12 @@ class Rules:
 def parse_table(document: bytes, subject: str) -> RateTable:
     """The rate table of its document. Raises Wrong ``rate_table_malformed``."""
     try:
-        return rates.parse(document)
+        return _parsed(document)
     except Malformed as error:
         raise Wrong("rate_table_malformed", subject, error.detail) from None
+
+
+@lru_cache(maxsize=8)
+def _parsed(document: bytes) -> RateTable:
+    """Statements and proofs of many windows bring the same few tables, each of hundreds of kilobytes."""
+    return rates.parse(document)

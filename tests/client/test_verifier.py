@@ -170,10 +170,13 @@ async def test_bytes_that_are_no_export_are_faults_and_not_tracebacks(world: Wor
             report = verifier.verify_export([*raw[:place], bad, *raw[place + 1 :]])
             assert report.fault is not None
             assert report.fault.line == place + 1
-    for number, line in enumerate(parsed(raw)):
+    values: list[Any] = [None, 1.5, -1, [], {}, "é", [[]], True, "9" * 60]
+    for kind in sorted({line["kind"] for line in parsed(raw)}):
+        number = of_kind(parsed(raw), kind)
+        line = json.loads(raw[number])
         for name in line:
-            for value in (None, 1.5, -1, [], {}, "é", [[]], True, "9" * 60):
-                report = verified([*parsed(raw[:number]), {**line, name: value}])
+            for value in values:
+                report = verifier.verify_export([*raw[:number], json.dumps({**line, name: value}).encode()])
                 assert report.fault is not None, "an export that stops is incomplete at least"
 
 

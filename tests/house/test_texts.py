@@ -54,24 +54,43 @@ COMMANDS = {
         "pytest",
         "lint-imports",
     ),
-    *("uv", "pip", "pg_upgrade", "tee", "sqlite3", "chmod", "install", "useradd", "xxd", "wc", "sort", "docker"),
+    *(
+        "cmp",
+        "date",
+        "uv",
+        "pip",
+        "pg_upgrade",
+        "tee",
+        "sqlite3",
+        "chmod",
+        "install",
+        "useradd",
+        "xxd",
+        "wc",
+        "sort",
+        "docker",
+    ),
 }
 """What a reader has, or gets from this project."""
+SHELL = {"for", "while", "until", "if", "then", "else", "fi", "do", "done", "wait", "trap"}
 FENCE = re.compile(r"^```(sh|bash|shell|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ADDRESS = re.compile(r"\b[a-z]+://|index-url|extra-index|trusted-host|find-links", re.IGNORECASE)
 SET_UP = ("Makefile", ".ci/run", "requirements.lock", "pyproject.toml")
 
 
 def commands(text: str) -> Iterator[str]:
-    """The programs that the shell blocks of a page run."""
+    """The programs with which the lines of a page's shell blocks begin; what is indented, quoted or piped is left out."""
+    own = set(re.findall(r"^(\w+) ?\(\)", text, re.MULTILINE)) | SHELL
     for _, block in FENCE.findall(text):
         joined = re.sub(r"\\\n", " ", block)
-        quoted = re.sub(r"<<'?(\w+)'?\n.*?^\1$", "", joined, flags=re.MULTILINE | re.DOTALL)
-        for line in re.sub(r"'[^']*'|\"[^\"]*\"", "''", quoted).splitlines():
-            for part in re.split(r"\|\||&&|[|;]", line.strip().removeprefix("$ ").split(" #")[0]):
-                words = [word for word in part.split() if not re.match(r"\w+=", word)]
-                if words and not words[0].startswith("#"):
-                    yield words[0].rsplit("/", 1)[-1]
+        without_here = re.sub(r"<<-?'?(\w+)'?\n.*?^\1$", "", joined, flags=re.MULTILINE | re.DOTALL)
+        for line in re.sub(r"'[^']*'|\"[^\"]*\"", "''", without_here).splitlines():
+            words = line.removeprefix("$ ").split(" ")
+            while words and re.match(r"\w+=", words[0]):
+                words.pop(0)
+            name = words[0].rsplit("/", 1)[-1] if words else ""
+            if re.fullmatch(r"[a-z][\w.-]*", name) and name not in own:
+                yield name
 
 
 def pages() -> list[tuple[str, str]]:
@@ -121,7 +140,9 @@ def test_lock_holds_hashes_and_every_requirement() -> None:
 
 def test_rules_can_fail() -> None:
     """Each rule on something that breaks it."""
-    script = "A=1 make demo | our-tool show 3\nsettlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n"
+    script = (
+        "A=1 make demo\nour-tool show 3 | cat\n./bin/settlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n"
+    )
     page = f"text\n```sh\n{script}```\n"
     assert list(commands(page)) == ["make", "our-tool", "settlement", "cat"]
     assert ADDRESS.search("--index-url https://mirror.example/simple")
