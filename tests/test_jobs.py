@@ -98,7 +98,7 @@ async def test_books_that_do_not_hold_halt_before_anything_is_planned(world: Wor
     await used(world)
     await windows.close(world.context)
     plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain) as owner:  # the service's own role has no way to do this unseen
+    with psycopg.connect(plain) as owner:  # behind the service's back
         owner.execute("UPDATE account SET settled = settled + 1 WHERE kind = 'consumer'")
     with pytest.raises(Broken) as broken:
         await settle_windows(world.context, 3600 * SECOND)

@@ -6,7 +6,7 @@ per (consumer, provider) and never dropped (decision 1): posted, carry = divmod(
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,13 @@ class Charged:
     def total(self) -> int:
         """Posted microCU of the whole report."""
         return sum(pair.posted for pair in self.pairs)
+
+
+def chargeable(assessed: Assessed, known: Container[str]) -> npt.NDArray[np.bool_]:
+    """The lines that are charged if every balance suffices: not refused so far, and of a consumer that is `known`."""
+    mask = np.array([name in known for name in assessed.consumers])[assessed.consumer_codes]
+    mask[list(assessed.refusals)] = False
+    return mask
 
 
 def charge(assessed: Assessed, balances: Mapping[str, Balance], known: frozenset[int] = frozenset()) -> Charged:

@@ -7,27 +7,31 @@ may report, whether the report is new, its place in the provider's chain; then r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from settlement.core import assessment, canonical, charging, signatures, times, usage
 from settlement.core.assessment import Assessed
-from settlement.core.charging import Charged
+from settlement.core.charging import Charged, chargeable
 from settlement.core.errors import Conflict, Forbidden, SettlementError, Unauthenticated
 from settlement.core.journal import CU, Entry, Head, Posting
 from settlement.core.keys import public_key
 from settlement.core.units import cu_text
 from settlement.core.usage import UsageReport
-from settlement.services import ratebook
+from settlement.services import directory, ratebook
 from settlement.services.context import Context
 from settlement.services.ratebook import KnownRates
 from settlement.storage import journal
 from settlement.storage import usage as storage
 from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.parties import Party
-from settlement.storage.usage import Consumer, DuplicateRecord, NewReport, Place, StoredReport
+from settlement.storage.usage import DuplicateRecord, NewReport, Place, StoredReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +65,31 @@ async def submit(context: Context, *, body: bytes, signature: str) -> Answer:
     """
     received_at = context.sources.clock()
     kid = signatures.detached_kid(signature)
-    retried = False
+    careful = False
     while True:
 
-        async def use_case(connection: Connection, look_up: bool = retried) -> Answer | SettlementError:
+        async def use_case(connection: Connection, careful: bool = careful) -> Answer | SettlementError:
             provider, book = await _verified(context, connection, kid, body, signature, received_at)
             report = usage.decode(body)
             _check_provider(report, provider)
             assessed = assessment.assess(report, book.rates, received_at)
             digest = sha256(body).digest()
             incoming = _Incoming(provider, report, book, assessed, digest, body, signature, kid, received_at)
-            return await _take_in(context, connection, incoming, look_up)
+            return await _take_in(context, connection, incoming, careful)
 
         try:
             outcome = await context.database.run(use_case)
-        except DuplicateRecord:
-            assert not retried, "the second run leaves out every id that is on file, under the provider's lock"
-            retried = True
+        except (DuplicateRecord, _NotAllFit):
+            assert not careful, "the careful run copies only what it has charged, under the provider's lock"
+            careful = True
             continue
         if isinstance(outcome, SettlementError):
             raise outcome  # after the commit: what it is evidence of stays on file
         return outcome
+
+
+class _NotAllFit(Exception):
+    """Records were copied that the balances do not cover: take it back and charge before copying."""
 
 
 async def receipt(context: Context, provider: Party, report: str) -> dict[str, Any]:
@@ -109,19 +117,31 @@ def _check_provider(report: UsageReport, provider: Party) -> None:
 
 
 async def _take_in(
-    context: Context, connection: Connection, incoming: _Incoming, look_up: bool
+    context: Context, connection: Connection, incoming: _Incoming, careful: bool
 ) -> Answer | SettlementError:
+    """Copy the records, then lock the accounts and charge: locks that providers share are held for the shortest time.
+
+    That is right when everything fits, which is nearly always. If not, the transaction is run again `careful`: it looks
+    up which ids are on file and charges before it copies.
+    """
     report, assessed = incoming.report, incoming.assessed
     place = await storage.line_up(connection, incoming.provider.no, report.report, report.seq)
     earlier = await _earlier(connection, incoming, place)
     if earlier is not None:
         return earlier
-    own, consumers = await storage.lock_accounts(connection, incoming.provider, assessed.consumers)
+    parties = await directory.party_numbers(context, connection, assessed.consumers)
+    copied = chargeable(assessed, parties)
+    if not careful:
+        await _copy(connection, incoming, copied, parties, place)
+    own, consumers = await storage.lock_accounts(connection, incoming.provider, parties)
     balances = {name: consumer.balance for name, consumer in consumers.items()}
-    known = await storage.known_lines(connection, incoming.provider.no, assessed) if look_up else frozenset()
+    known = await storage.known_lines(connection, incoming.provider.no, assessed) if careful else frozenset()
     charged = charging.charge(assessed, balances, known)
+    if careful:
+        await _copy(connection, incoming, charged.accepted, parties, place)
+    elif (charged.accepted != copied).any():
+        raise _NotAllFit
     # From here on nothing can refuse the report any more.
-    await _copy(connection, incoming, charged, consumers, place)
     report_id = context.sources.new_id("rep")
     entry = _entry(incoming, charged, report_id, place.window_no)
     compressed = storage.compress(incoming.body)
@@ -165,20 +185,20 @@ async def _earlier(connection: Connection, incoming: _Incoming, place: Place) ->
 async def _copy(
     connection: Connection,
     incoming: _Incoming,
-    charged: Charged,
-    consumers: dict[str, Consumer],
+    lines: npt.NDArray[np.bool_],
+    parties: Mapping[str, int],
     place: Place,
 ) -> None:
-    if not charged.accepted.any():
+    if not lines.any():
         return
     assessed = incoming.assessed
     rows = storage.copy_rows(
         assessed,
-        charged.accepted,
+        lines,
         provider_no=incoming.provider.no,
         report_no=place.next_no,
         window_no=place.window_no,
-        consumer_numbers=[consumers[name].party_no if name in consumers else 0 for name in assessed.consumers],
+        consumer_numbers=[parties.get(name, 0) for name in assessed.consumers],
         model_numbers=[incoming.book.model_numbers.get(name, 0) for name in assessed.models],
     )
     await storage.copy_records(connection, rows)

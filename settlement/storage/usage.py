@@ -26,7 +26,7 @@ from settlement.storage import windows
 from settlement.storage.database import Connection, array, driver, raw_cursor
 from settlement.storage.journal import APPEND, Written
 from settlement.storage.parties import Key, Party
-from settlement.storage.tables import report_conflict, usage_report
+from settlement.storage.tables import party, report_conflict, usage_report
 
 COMPRESSION_LEVEL = 1
 
@@ -223,6 +223,12 @@ async def find(connection: Connection, provider_no: int, report: str) -> StoredR
     if row is None:
         raise NotFound("unknown_report", "no such report of this provider")
     return _report(row)
+
+
+async def consumer_numbers(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Row numbers of consumers by their ids; ids of nobody, or of a provider, are left out."""
+    query = select(party.c.id, party.c.no).where(party.c.id.in_(ids), party.c.kind == "consumer")
+    return {row.id: row.no for row in await connection.execute(query)}
 
 
 async def lock_accounts(

@@ -285,7 +285,7 @@ def revoke_early(lines: Lines) -> None:
 
 
 def shift_the_rates(lines: Lines) -> None:
-    """A rate table that differs by one microCU and is signed anew; the checkpoint knows the other digest."""
+    """A rate table that differs by one microCU a million units: what is posted stays, the carry differs."""
     line = lines[of_kind(lines, "rate_table")]
     table = json.loads(line["document"])
     for tier in table["models"]["gpt-5"]["tiers"].values():
@@ -305,7 +305,7 @@ LIES: dict[Callable[[Lines], None], str] = {
     withhold_a_liability: "checkpoint_liabilities",
     pay_less: "position_payout",
     revoke_early: "report_key",
-    shift_the_rates: "report_total",
+    shift_the_rates: "obligation_pico",
 }
 
 

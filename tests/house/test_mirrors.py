@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import PurePosixPath
 
 from tests.house.source import ROOT, modules
@@ -37,8 +38,11 @@ def untested(path: str) -> bool:
 
 
 def test_every_module_has_its_tests() -> None:
-    """But for the modules that are empty, and those listed above."""
-    assert [module.path for module in modules(*MIRRORED) if module.tree.body and untested(module.path)] == []
+    """But for the modules that hold no code, and those listed above."""
+    coded = [
+        module.path for module in modules(*MIRRORED) if any(not isinstance(node, ast.Expr) for node in module.tree.body)
+    ]
+    assert [path for path in coded if untested(path)] == []
 
 
 def test_lists_are_true() -> None:

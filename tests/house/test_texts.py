@@ -9,68 +9,12 @@ import pytest
 
 from tests.house.source import ROOT, texts
 
-COMMANDS = {
-    *(
-        "make",
-        "settlement",
-        "python",
-        "python3",
-        "curl",
-        "jq",
-        "git",
-        "cd",
-        "export",
-        "cat",
-        "echo",
-        "ls",
-        "mkdir",
-        "cp",
-    ),
-    *(
-        "psql",
-        "pg_dump",
-        "pg_restore",
-        "createdb",
-        "systemctl",
-        "sudo",
-        "apt-get",
-        "openssl",
-        "sha256sum",
-        "diff",
-        "time",
-    ),
-    *(
-        "unzip",
-        "gunzip",
-        "head",
-        "tail",
-        "grep",
-        "sed",
-        "kill",
-        "rm",
-        "source",
-        "ruff",
-        "mypy",
-        "pytest",
-        "lint-imports",
-    ),
-    *(
-        "cmp",
-        "date",
-        "uv",
-        "pip",
-        "pg_upgrade",
-        "tee",
-        "sqlite3",
-        "chmod",
-        "install",
-        "useradd",
-        "xxd",
-        "wc",
-        "sort",
-        "docker",
-    ),
-}
+_NAMES = """
+    apt-get cat cd chmod cmp cp createdb curl date diff docker echo export git grep gunzip head install jq
+    kill lint-imports ls make mkdir mypy openssl pg_dump pg_restore pg_upgrade pip psql pytest python python3
+    rm ruff sed settlement sha256sum sort source sqlite3 sudo systemctl tail tee time unzip useradd uv wc xxd
+"""
+COMMANDS = frozenset(_NAMES.split())
 """What a reader has, or gets from this project."""
 SHELL = {"for", "while", "until", "if", "then", "else", "fi", "do", "done", "wait", "trap"}
 FENCE = re.compile(r"^```(sh|bash|shell|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -79,12 +23,13 @@ SET_UP = ("Makefile", ".ci/run", "requirements.lock", "pyproject.toml")
 
 
 def commands(text: str) -> Iterator[str]:
-    """The programs with which the lines of a page's shell blocks begin; what is indented, quoted or piped is left out."""
+    """The programs that begin the lines of a page's shell blocks; what is indented, quoted or piped is left out."""
     own = set(re.findall(r"^(\w+) ?\(\)", text, re.MULTILINE)) | SHELL
     for _, block in FENCE.findall(text):
         joined = re.sub(r"\\\n", " ", block)
         without_here = re.sub(r"<<-?'?(\w+)'?\n.*?^\1$", "", joined, flags=re.MULTILINE | re.DOTALL)
-        for line in re.sub(r"'[^']*'|\"[^\"]*\"", "''", without_here).splitlines():
+        without_inner = re.sub(r"\$\([^()]*\)", "", re.sub(r"\$\([^()]*\)", "", without_here))
+        for line in re.sub(r"'[^']*'|\"[^\"]*\"", "''", without_inner).splitlines():
             words = line.removeprefix("$ ").split(" ")
             while words and re.match(r"\w+=", words[0]):
                 words.pop(0)
@@ -140,9 +85,7 @@ def test_lock_holds_hashes_and_every_requirement() -> None:
 
 def test_rules_can_fail() -> None:
     """Each rule on something that breaks it."""
-    script = (
-        "A=1 make demo\nour-tool show 3 | cat\n./bin/settlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n"
-    )
+    script = "make demo\nour-tool show 3\n./bin/settlement usage submit 'a; b' # then\ncat <<EOF\nfoo bar\nEOF\n"
     page = f"text\n```sh\n{script}```\n"
     assert list(commands(page)) == ["make", "our-tool", "settlement", "cat"]
     assert ADDRESS.search("--index-url https://mirror.example/simple")

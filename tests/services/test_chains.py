@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -23,7 +24,7 @@ from settlement.chain import (
     Transaction,
     Unreachable,
 )
-from settlement.core.errors import Broken, Conflict, NotFound
+from settlement.core.errors import Broken, Conflict, NotFound, Unavailable
 from settlement.services import anchoring, chains, halts, payouts
 from settlement.services.context import Context
 from settlement.storage import accounts, chain_orders
@@ -221,14 +222,20 @@ async def test_the_transfer_at_fault_goes_back_and_the_rest_is_paid(installation
 
 
 async def test_a_failure_in_a_ledger_costs_its_fee_and_its_slot(installation: Installation) -> None:
-    await planned(installation, 2)
+    number = await planned(installation, 2)
     context = installation.process()
-    installation.network.arm("failed", 1)
+    installation.network.arm("failed", 2)  # the anchor and the order with both payouts
     assert (await chains.run_until_idle(context, CHAIN)).idle
     everything = [*await orders(installation), *await orders(installation, "anchor")]
-    (failed,) = [order for order in everything if order.state == "failed"]
-    assert failed.fee > 0
-    assert failed.slot not in [order.slot for order in everything if order is not failed]
+    assert sorted((order.kind, order.state) for order in everything) == [
+        ("anchor", "failed"),
+        ("anchor", "settled"),
+        ("payout", "failed"),
+        ("payout", "settled"),
+    ]
+    assert all(order.fee > 0 for order in everything)
+    assert len({order.slot for order in everything} - {None}) == 4
+    assert sorted(payout.state for payout in await payouts.of_window(context, number)) == ["failed", "settled"]
     await installation.audit()
 
 
@@ -358,18 +365,36 @@ async def test_books_behind_the_chain_stop_signing(installation: Installation) -
 
 async def test_an_open_halt_stops_signing_but_not_looking(installation: Installation) -> None:
     number = await planned(installation)
-    context = installation.process()
+    context, adapter = scripted(installation)
     await chains.run_once(context, CHAIN)
-    halt = await halts.raise_halt(context, "test", "a person said stop")
     second, _ = await installation.window(random.Random(2))
-    installation.network.close_ledger()
-    done = await chains.run_until_idle(context, CHAIN)
-    assert done.signed == 0
+    await payouts.plan(context, second)
+    third, _ = await installation.window(random.Random(3))
+    halt = await halts.raise_halt(context, "test", "a person said stop")
+    signed, submitted = len(adapter.prepared), len(adapter.submitted)
+    assert (await chains.run_until_idle(context, CHAIN)).halted
+    assert (len(adapter.prepared), len(adapter.submitted)) == (signed, submitted)
     assert {payout.state for payout in await payouts.of_window(context, number)} == {"settled"}
-    with pytest.raises(Exception, match="halted"):
-        await payouts.plan(context, second)
+    assert {payout.state for payout in await payouts.of_window(context, second)} == {"planned"}
+    with pytest.raises(Unavailable, match="halted"):
+        await payouts.plan(context, third)
     await halts.clear(context, halt.no, "operator")
-    assert await payouts.plan(context, second) == 1
+    assert await payouts.plan(context, third) == 1
+    assert (await chains.run_until_idle(context, CHAIN)).settled == 4
+
+
+async def test_a_halt_raised_while_an_order_is_prepared_keeps_its_bytes_in(installation: Installation) -> None:
+    await planned(installation)
+    context, adapter = scripted(installation)
+    truly = adapter.prepare
+
+    async def halting(order: Any, *, slot: Any, busy: Any) -> Transaction:
+        await halts.raise_halt(context, "test", "just now")
+        return await truly(order, slot=slot, busy=busy)  # type: ignore[no-any-return, no-untyped-call]
+
+    adapter.prepare = halting  # type: ignore[method-assign]
+    assert (await chains.run_once(context, CHAIN)).signed == 0
+    assert adapter.submitted == []
 
 
 async def test_commands_for_a_person_refuse_what_does_not_need_one(installation: Installation) -> None:

@@ -1,0 +1,163 @@
+"""Proofs, receipts and statements of a real town, checked offline; every change of any of them is found."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+from settlement.client.verifier import check_proof, check_receipt, recompute_statement
+from settlement.core.signatures import SigningKey, verify_compact
+from settlement.services import metering, proofs, statements
+from tests.client.test_verifier import changed, get, places, put
+from tests.client.town import Town, build
+from tests.core.test_reference_pages import ROOT
+from tests.world import World
+
+pytestmark = pytest.mark.database
+
+SCHEMAS = ROOT / "docs" / "reference" / "schemas"
+
+
+def conforms(document: Any, name: str) -> None:
+    jsonschema.Draft202012Validator(json.loads((SCHEMAS / name).read_text("utf-8"))).validate(document)
+
+
+async def three_proofs(town: Town) -> list[dict[str, Any]]:
+    report = json.loads(town.plain.sent[2])
+    record = report["records"][0]["id"]
+    found = [
+        await proofs.record_proof(town.context, town.plain.id, record),
+        await proofs.position_proof(town.context, 2, town.buyer.id),
+        await proofs.liability_proof(town.context, 2, town.own.id),
+    ]
+    return [json.loads(json.dumps(each)) for each in found]
+
+
+async def test_proofs_hold_and_every_change_breaks_them(world: World) -> None:
+    town = await build(world)
+    key = town.context.key.public.jwk()
+    for proof in await three_proofs(town):
+        conforms(proof, "proof-1.json")
+        result = check_proof(json.dumps(proof).encode(), trusted_key=key)
+        assert result.fault is None
+        assert (result.tree, result.window, result.kid) == (proof["tree"], 2, town.context.key.public.kid)
+        assert [anchor["chain"] for anchor in result.anchors] == ["simulated"]
+        unseen = set()
+        for at in places(proof):
+            other = copy.deepcopy(proof)
+            put(other, at, changed(get(proof, at)))
+            if check_proof(other, trusted_key=key).good:
+                unseen.add(at[0])
+        assert unseen == {"anchors"}, "only a look at the chain shows where the digest is"
+
+
+async def test_a_proof_says_what_it_proves_and_rates_the_record_again(world: World) -> None:
+    town = await build(world)
+    proof = (await three_proofs(town))[0]
+    document = (await statements.statement(town.context, town.plain.id, 2))["rate_tables"][0]["document"]
+    assert check_proof(proof, rate_table=document.encode()).good
+    other = document.replace('"output_tokens":', '"output_tokens":1', 1)
+    fault = check_proof(proof, rate_table=other.encode()).fault
+    assert fault is not None
+    assert fault.code == "proof_rates"
+    fault = check_proof(proof, trusted_key=SigningKey(bytes(32)).public.jwk()).fault
+    assert fault is not None
+    assert fault.code == "key_not_trusted"
+    for bad in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, {"type": "proof/1"}):
+        assert check_proof(bad).fault is not None
+
+
+async def test_receipts(world: World) -> None:
+    town = await build(world, rounds=1)
+    answer = await metering.receipt(town.context, town.plain.party, "report-1")
+    key, body = town.context.key.public, town.plain.sent[0]
+    result = check_receipt(answer["receipt"], key=key.jwk(), body=body)
+    assert result.fault is None
+    conforms(result.content, "receipt-1.json")
+    assert result.content["report"] == "report-1"
+    codes = []
+    for token, other, sent in (
+        (answer["receipt"], SigningKey(bytes(32)).public.jwk(), body),
+        (answer["receipt"], key.jwk(), body + b" "),
+        (answer["receipt"][:-2] + "AA", key.jwk(), body),
+        ("", key.jwk(), body),
+    ):
+        fault = check_receipt(token, key=other, body=sent).fault
+        codes.append(fault.code if fault else "")
+    assert codes == ["receipt_signature", "receipt_mismatch", "receipt_signature", "receipt_signature"]
+    assert verify_compact(answer["receipt"], {key.kid: key}.get, "receipt+jws")
+
+
+async def all_statements(town: Town) -> list[dict[str, Any]]:
+    found = []
+    for member in (town.own, town.buyer, town.linked, town.plain):
+        for window in (1, 2):
+            document = await statements.statement(town.context, member.id, window)
+            found.append(json.loads(json.dumps(document)))
+    return found
+
+
+async def test_statements_recompute_to_the_last_microcu(world: World) -> None:
+    town = await build(world)
+    for document in await all_statements(town):
+        conforms(document, "statement-1.json")
+        result = recompute_statement(document, trusted_key=town.context.key.public.jwk())
+        assert result.fault is None
+        assert result.records == len(document["records"]) > 0
+        assert result.posted == sum(int(pair["posted"]) for pair in document["pairs"]) > 0
+        assert result.closing == int(document["closing"])
+
+
+async def test_a_statement_with_any_other_figure_is_found_out(world: World) -> None:
+    town = await build(world)
+    key = town.context.key.public.jwk()
+    figures = {
+        ("records", "charge_pico"),
+        ("records", "rates"),
+        ("records", "record", "meters", "input_tokens"),
+        ("records", "record", "meters", "output_tokens"),
+        ("pairs", "records"),
+        ("pairs", "carried_in"),
+        ("pairs", "pico"),
+        ("pairs", "posted"),
+        ("pairs", "carried_out"),
+        ("postings", "amount"),
+        ("opening",),
+        ("closing",),
+        ("deposits", "credited"),
+        ("position", "spent"),
+        ("position", "earned"),
+        ("position", "net"),
+        ("position", "netted"),
+        ("position", "payout"),
+        ("position", "salt"),
+        ("payouts", "micro"),
+        ("checkpoint", "document"),
+        ("checkpoint", "digest"),
+        ("rate_tables", "document"),
+        ("rate_tables", "digest"),
+        ("window",),
+        ("first_seq",),
+        ("last_seq",),
+    }
+    seen = set()
+    for document in await all_statements(town):
+        for at in places(document):
+            name = tuple(step for step in at if isinstance(step, str))
+            place = at[1] if at[0] == "records" else None
+            free = isinstance(place, int) and document["records"][place]["record"]["outcome"] == "errored"
+            if name in figures and not (free and "meters" in name):
+                other = copy.deepcopy(document)
+                put(other, at, changed(get(document, at)))
+                result = recompute_statement(other, trusted_key=key)
+                assert not result.good, f"{at} may be changed"
+                seen.add(name)
+        for number in range(len(document["records"])):
+            other = copy.deepcopy(document)
+            del other["records"][number]
+            assert not recompute_statement(other, trusted_key=key).good, "a record may be left out"
+    assert seen == figures

@@ -1,0 +1,73 @@
+"""Statements on the real services: what is in them, who sees what, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from settlement.core.errors import Conflict, NotFound
+from settlement.services import statements
+from tests.client.town import build
+from tests.world import World
+
+pytestmark = pytest.mark.database
+
+
+async def test_a_statement_has_the_party_and_nobody_else(world: World) -> None:
+    town = await build(world, rounds=1)
+    buyer = await statements.statement(town.context, town.buyer.id, 1)
+    assert {entry["record"]["consumer"] for entry in buyer["records"]} == {town.buyer.id}
+    assert {pair["provider"] for pair in buyer["pairs"]} == {town.linked.id, town.plain.id}
+    assert buyer["position"]["party"] == town.buyer.id
+    assert [deposit["asset"] for deposit in buyer["deposits"]] == ["USD:" + deposit_issuer(buyer)]
+    plain = await statements.statement(town.context, town.plain.id, 1)
+    assert {entry["provider"] for entry in plain["records"]} == {town.plain.id}
+    assert {entry["record"]["consumer"] for entry in plain["records"]} == {town.own.id, town.buyer.id}
+    assert [payout["state"] for payout in plain["payouts"]] == ["settled"]
+    assert plain["payouts"][0]["tx"] is not None
+
+
+def deposit_issuer(document: statements.Document) -> str:
+    issuer: str = document["deposits"][0]["asset"].partition(":")[2]
+    return issuer
+
+
+async def test_a_linked_company_has_one_position(world: World) -> None:
+    town = await build(world, rounds=1)
+    own = await statements.statement(town.context, town.own.id, 1)
+    linked = await statements.statement(town.context, town.linked.id, 1)
+    assert own["position"] == linked["position"]
+    assert own["position"]["party"] == town.linked.id
+    assert own["position"]["linked"] is True
+    assert int(own["position"]["netted"]) > 0
+
+
+async def test_there_is_no_statement_before_the_netting(world: World) -> None:
+    town = await build(world, rounds=1)
+    with pytest.raises(Conflict) as refused:
+        await statements.statement(town.context, town.buyer.id, 2)
+    assert refused.value.code == "window_not_netted"
+    for party, window in ((town.buyer.id, 9), ("acc_" + "0" * 26, 1)):
+        with pytest.raises(NotFound):
+            await statements.statement(town.context, party, window)
+
+
+async def test_a_party_without_usage_has_an_empty_statement(world: World) -> None:
+    idle = await world.consumer("idle")
+    town = await build(world, rounds=1)
+    found = await statements.statement(town.context, idle.id, 1)
+    assert (found["records"], found["pairs"], found["position"], found["opening"]) == ([], [], None, "0")
+
+
+async def test_csv_has_a_row_a_record_and_no_formula(world: World) -> None:
+    town = await build(world, rounds=1)
+    found = await statements.statement(town.context, town.buyer.id, 1)
+    found["records"][0]["record"]["model"] = "@SUM(A1)"
+    rows = list(csv.DictReader(io.StringIO(statements.as_csv(found))))
+    assert len(rows) == len(found["records"])
+    assert rows[0]["model"] == "'@SUM(A1)"
+    assert rows[0]["record"] == found["records"][0]["record"]["id"]
+    whole, _, part = rows[1]["charge_cu"].partition(".")
+    assert int(whole + part.ljust(12, "0")) == int(found["records"][1]["charge_pico"])
