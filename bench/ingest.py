@@ -101,20 +101,16 @@ def _rows(installation: Installation, reports: list[tuple[Stream, bytes, str]]) 
     bodies = []
     for number, (_, body, _) in enumerate(reports):
         assessed = assessment.assess(usage.decode(body), book, datetime.now(UTC))
-        everything = np.ones(len(assessed.pico), np.bool_)
-        numbers = list(range(1, len(assessed.consumers) + 1))
-        models = list(range(1, len(assessed.models) + 1))
-        bodies.append(
-            storage.copy_rows(
-                assessed,
-                everything,
-                provider_no=1,
-                report_no=number,
-                window_no=1,
-                consumer_numbers=numbers,
-                model_numbers=models,
-            )
+        rows = storage.record_rows(
+            assessed,
+            np.ones(len(assessed.pico), np.bool_),
+            provider_no=1,
+            report_no=number,
+            window_no=1,
+            consumer_numbers=range(1, len(assessed.consumers) + 1),
+            model_numbers=range(1, len(assessed.models) + 1),
         )
+        bodies.append(storage.copy_body([rows]))
     return bodies
 
 

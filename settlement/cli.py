@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import typer
 
-from settlement.commands import checking, evidence, governing, keys, service, settling, usage
+from settlement.chain import ChainError
+from settlement.commands import checking, deposits, evidence, governing, keys, people, service, settling, usage
 from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
 from settlement.core.errors import SettlementError
 
@@ -34,11 +35,13 @@ for _name, _group in (
     ("usage", usage.app),
     ("window", settling.window_app),
     ("chain", settling.chain_app),
+    ("deposits", deposits.app),
     ("audit", evidence.audit_app),
     ("proof", evidence.proof_app),
     ("statement", evidence.statement_app),
     ("rates", governing.rates_app),
-    ("providers", governing.providers_app),
+    ("providers", people.providers_app),
+    ("consumers", people.consumers_app),
     ("halts", governing.halts_app),
 ):
     app.add_typer(_group, name=_name)
@@ -58,6 +61,9 @@ def run(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             typer.echo(f"  {problem.pointer or '/'}: {problem.code}: {problem.detail}", err=True)
         return USAGE if error.code in SETTINGS_CODES else FAILED
+    except ChainError as error:
+        _say("chain_unavailable", f"the chain gives no answer that can be used ({error}); try again later")
+        return FAILED
     except typer.TyperException as error:
         _say("usage", f"{error.format_message().rstrip('.')}; try settlement --help")
         return USAGE

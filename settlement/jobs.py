@@ -4,6 +4,7 @@
     windows         close the window that is due, take closed ones further       every 2 s
     chain           send payouts and anchors, find out what became of them       every 2 s, for each chain
     reconciliation  compare the chain's holdings with the books                  every 60 s, for each chain
+    forgetting      delete replies and used signatures that are 30 days old      every day
 
 The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
 because what there is to do is read from rows. An error ends a tick and never the worker; a broken invariant halts.
@@ -21,13 +22,14 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from settlement.chain import ChainError
 from settlement.core.errors import Broken, Unavailable
-from settlement.services import chains, funding, halts, payouts, solvency, verification, windows
+from settlement.services import chains, funding, halts, idempotency, payouts, solvency, verification, windows
 from settlement.services.context import Context
 
 DEPOSITS_SECONDS = 4
 WINDOWS_SECONDS = 2
 CHAIN_SECONDS = 2
 RECONCILIATION_SECONDS = 60
+FORGETTING_SECONDS = 86_400
 
 _log = structlog.stdlib.get_logger("settlement.jobs")
 
@@ -43,7 +45,10 @@ class Job:
 
 def all_jobs(context: Context, span: timedelta) -> list[Job]:
     """The jobs of an installation whose windows stay open for `span`."""
-    found = [Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span))]
+    found = [
+        Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span)),
+        Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
+    ]
     for name in context.chains:
         found += _chain_jobs(context, name)
     return found
@@ -84,6 +89,13 @@ async def settle_windows(context: Context, span: timedelta) -> None:
         _log.info("window closed", window=closed.id)
     for step in await windows.advance(context, plan=plan_payouts):
         _log.info("window advanced", window=f"win_{step.window}", step=step.name)
+
+
+async def forget(context: Context) -> None:
+    """Delete what answered repeated requests for long enough."""
+    count = await idempotency.forget_old(context)
+    if count:
+        _log.info("old replies forgotten", count=count)
 
 
 async def plan_payouts(context: Context, window_no: int) -> int:

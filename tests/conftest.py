@@ -21,6 +21,8 @@ from tests.world import SeededSources, World, new_world
 
 TEMPLATE = "settlement_template"
 
+pytest_plugins = ["tests.house.sockets"]
+
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:

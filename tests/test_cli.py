@@ -26,6 +26,9 @@ from adapters.simulated import USD, SimulatedAdapter, Wallet
 from settlement import cli
 from settlement.bootstrap import Installation, open_installation
 from settlement.config import Settings
+from settlement.core.errors import Unauthenticated
+from settlement.core.signatures import REPORT_TYPE, verify_detached
+from settlement.keystore import read_key
 from settlement.services import funding, halts
 from tests.world import Member, SeededSources, World
 
@@ -154,8 +157,17 @@ def test_one_settlement_by_hand(command: Command, environment: dict[str, str], s
     closed = command("window", "close", "--now", "--json")
     assert (closed.code, closed.json["closed"]) == (0, "win_1")
     assert [step["step"] for step in closed.json["steps"]] == ["net", "checkpoint", "plan"]
+    waiting = command("chain", "orders", "--json").json["orders"]  # the payout gets its order from the first pass
+    assert [(order["kind"], order["state"], order["attempts"]) for order in waiting] == [("anchor", "planned", [])]
     ran = command("chain", "run", "--until-idle", "--json")
     assert (ran.code, ran.json["simulated"]["settled"], ran.json["simulated"]["idle"]) == (0, 2, True)
+    assert command("chain", "orders").out == "every order has ended\n"
+    ended = command("chain", "orders", "--window", "1", "--json").json["orders"]
+    assert sorted((order["kind"], order["state"], len(order["attempts"])) for order in ended) == [
+        ("anchor", "settled", 1),
+        ("payout", "settled", 1),
+    ]
+    assert all(order["tx"] == order["attempts"][0]["tx"] and order["slot"] for order in ended)
     listed = command("window", "list", "--json").json
     assert [(row["id"], row["state"]) for row in listed] == [("win_2", "open"), ("win_1", "planned")]
     assert listed[1]["anchored_at"]
@@ -241,18 +253,88 @@ def test_an_open_halt_is_exit_code_3_until_it_is_cleared(
     assert command("verify").code == 0
 
 
-def test_providers_are_admitted_and_suspended(command: Command, scene: Scene) -> None:
+@pytest.mark.parametrize("kind", ["provider", "consumer"])
+def test_participants_are_admitted_and_suspended(command: Command, scene: Scene, kind: str) -> None:
+    member, other = (scene.provider, scene.consumer) if kind == "provider" else (scene.consumer, scene.provider)
+
     def status() -> str:
-        (row,) = command("providers", "list", "--json").json
+        (row,) = command(f"{kind}s", "list", "--json").json
         return str(row["status"])
 
     assert status() == "active"
-    assert command("providers", "suspend", scene.provider.id, "--json").json["before"] == "active"
+    assert command(f"{kind}s", "suspend", member.id, "--json").json["before"] == "active"
     assert status() == "suspended"
-    assert command("providers", "admit", scene.provider.id).code == 0
+    assert command(f"{kind}s", "admit", member.id).code == 0
     assert status() == "active"
-    refused = command("providers", "suspend", scene.consumer.id)
+    assert member.id in command(f"{kind}s", "list").out
+    refused = command(f"{kind}s", "suspend", other.id)
     assert (refused.code, "unknown_party" in refused.err) == (1, True)
+
+
+def with_chain(environment: dict[str, str], act: Callable[[SimulatedAdapter], object]) -> None:
+    """Do something to the simulated network behind the installation's back."""
+
+    async def opened() -> None:
+        async with open_installation(Settings.from_environment(environment)) as installation:
+            act(cast(SimulatedAdapter, installation.context.chains["simulated"]))
+
+    asyncio.run(opened())
+
+
+def test_a_deposit_in_suspense_is_assigned_to_whose_it_is(
+    command: Command, environment: dict[str, str], scene: Scene
+) -> None:
+    def stray(chain: SimulatedAdapter) -> None:
+        Wallet.create(chain.network, os.urandom(32), usd=9_000_000).pay(chain.treasury, USD, 4_500_000, 77)
+
+    assert command("deposits", "suspense").out == "nothing is in suspense\n"
+    with_chain(environment, stray)
+    assert command("chain", "run", "--json").json["simulated"]["deposits"] == 2
+    (found,) = command("deposits", "suspense", "--json").json
+    assert (found["amount"], found["units"], found["reference"]) == ("4.5", "4500000", 77)
+    assert "4.5 USD" in command("deposits", "suspense").out
+    assign = ("deposits", "assign", found["id"])
+    assert "party_not_consumer" in command(*assign, scene.provider.id).err
+    given = command(*assign, scene.consumer.id, "--json")
+    assert (given.code, given.json["credited"]) == (0, "1000")  # a CU is worth 0.0045 USD
+    again = command(*assign, scene.consumer.id)
+    assert (again.code, "deposit_not_in_suspense" in again.err) == (1, True)
+    assert command("deposits", "suspense", "--json").json == []
+    assert "unknown_deposit" in command("deposits", "assign", "dep_none", scene.consumer.id).err
+    assert command("verify").code == 0
+
+
+def test_a_contested_order_is_resolved_and_its_account_released(
+    command: Command, environment: dict[str, str], scene: Scene
+) -> None:
+    """Somebody else used our key: everything stands still until a person has looked, with these commands."""
+    assert command("window", "close", "--now").code == 0
+    with_chain(environment, lambda chain: chain.network.arm("stranger", 1))
+    assert command("chain", "run", "--until-idle").code == 3
+    found = command("chain", "orders", "--json").json
+    (order,) = [each for each in found["orders"] if each["state"] == "contested"]
+    (account,) = found["frozen"]
+    said = command("chain", "orders").out
+    assert order["id"] in said
+    assert f"frozen: simulated: {account['account']}" in said
+    resolved = command("chain", "resolve", order["id"], "--json")
+    assert (resolved.code, resolved.json) == (0, {"order": order["id"], "state": "failed"})
+    assert "order_not_contested" in command("chain", "resolve", order["id"]).err
+    release = ("chain", "release", account["account"], "--chain", "simulated", "--next", account["next"])
+    assert command(*release, "--json").json["next"] == account["next"]
+    assert "account_not_frozen" in command(*release).err
+    for halt in command("halts", "list", "--json").json:
+        assert command("halts", "clear", halt["no"], "--reason", "the key was changed").code == 0
+    assert command("chain", "run", "--until-idle").code == 0
+    assert command("chain", "orders", "--json").json == {"orders": [], "frozen": []}
+
+
+def test_a_chain_that_is_away_is_said_in_one_sentence(
+    command: Command, environment: dict[str, str], scene: Scene
+) -> None:
+    with_chain(environment, lambda chain: chain.network.arm("unreachable", 1_000))
+    ended = command("chain", "run")
+    assert (ended.code, ended.err.startswith("settlement: chain_unavailable: "), ended.err.count("\n")) == (1, True, 1)
 
 
 def test_rates_are_built_published_and_shown(command: Command, tmp_path: Path) -> None:
@@ -284,6 +366,22 @@ def test_a_new_key_is_private_and_not_overwritten(command: Command, tmp_path: Pa
     assert (again.code, again.err.startswith("settlement: key_file_exists: ")) == (1, True)
 
 
+def test_a_file_is_signed_over_its_exact_bytes(command: Command, tmp_path: Path) -> None:
+    key, file = tmp_path / "me.jwk", tmp_path / "anything"
+    command("keys", "new", "--out", key)
+    file.write_bytes(b"\x00 not even JSON \xff\n")
+    signed = command("keys", "sign", file, "--key", key)
+    public = read_key(key).public
+    verify_detached(signed.out.strip(), file.read_bytes(), public)
+    typed = command("keys", "sign", file, "--key", key, "--typ", REPORT_TYPE, "--json")
+    verify_detached(typed.json["signature"], file.read_bytes(), public, REPORT_TYPE)
+    assert typed.json["kid"] == public.kid
+    with pytest.raises(Unauthenticated, match="signature_invalid"):
+        verify_detached(signed.out.strip(), file.read_bytes()[:-1], public)
+    refused = command("keys", "sign", file, "--key", key, "--typ", "no type")
+    assert (refused.code, refused.out, "media type" in refused.err) == (1, "", True)
+
+
 def test_db_upgrade_needs_no_key_and_no_chain(command: Command, tmp_path: Path) -> None:
     assert command("db", "upgrade", "--json").json == {"database": "configured"}
     assert not (tmp_path / "data").exists()
@@ -301,6 +399,17 @@ def test_db_upgrade_needs_no_key_and_no_chain(command: Command, tmp_path: Path) 
         (["verify", "--export", "/none/there"], 1, "file_missing"),
         (["proof", "check", "/none/there"], 1, "file_missing"),
         (["usage", "submit", "/none/there", "--key", "k"], 1, "file_missing"),
+        (["keys", "sign", "/none/there", "--key", "k"], 1, "file_missing"),
+        (["keys", "sign", os.devnull, "--key", "/none/there"], 1, "key_file_missing"),
+        (["chain", "orders", "--window", "-1"], 64, "window"),
+        (["chain", "resolve", "ord_none"], 1, "unknown_order"),
+        (["chain", "release", "x", "--chain", "simulated"], 64, "--next"),
+        (["chain", "release", "x", "--chain", "none", "--next", "1"], 1, "account_not_frozen"),
+        (["demo", "--windows", "0"], 64, "windows"),
+        (["demo", "--consumers", "2"], 64, "consumers"),
+        (["demo", "--records", "3", "--windows", "4"], 64, "--records"),
+        (["demo", "--trace", "/none/there.csv"], 1, "file_missing"),
+        (["demo", "--trace", __file__], 1, "trace_malformed"),
         (["serve", "--listen", "8080"], 64, "--listen"),
         (["proof", "get", "x", "--provider", "prv_x"], 1, "record_unknown"),
     ],

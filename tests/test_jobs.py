@@ -16,9 +16,10 @@ from settlement import jobs
 from settlement.chain import Unreachable
 from settlement.core.errors import Broken, Unavailable
 from settlement.jobs import Job, run_jobs, settle_windows, work
-from settlement.services import chains, funding, halts, metering, payouts, windows
+from settlement.services import chains, funding, halts, idempotency, metering, payouts, windows
 from settlement.services.context import Context
 from settlement.storage import windows as stored
+from settlement.storage.idempotency import Claim, Reply
 from tests.world import Member, World
 
 pytestmark = pytest.mark.database
@@ -200,4 +201,31 @@ async def test_a_job_never_runs_twice_at_once(world: World) -> None:
 
 async def test_every_chain_has_its_jobs(context: Context) -> None:
     names = {job.name for job in jobs.all_jobs(context, SECOND)}
-    assert names == {"windows", "deposits/simulated", "chain/simulated", "reconciliation/simulated"}
+    assert names == {"windows", "forgetting", "deposits/simulated", "chain/simulated", "reconciliation/simulated"}
+
+
+async def test_what_answered_repeated_requests_is_forgotten_after_a_month(world: World) -> None:
+    """At the worker's start and then daily; what is younger stays."""
+
+    async def kept() -> list[str]:
+        async with world.context.database.read() as connection:
+            return list((await connection.execute(text("SELECT key FROM idempotency_key ORDER BY key"))).scalars())
+
+    async def act() -> Reply:
+        return Reply(201, b"{}")
+
+    for key in ("first", "second"):
+        await idempotency.once(world.context, Claim("acc_x", "/v1/x", key, bytes(32)), act)
+        world.sources.settable.advance(days=20)
+    stop = asyncio.Event()
+    (job,) = [job for job in jobs.all_jobs(world.context, SECOND) if job.name == "forgetting"]
+    assert job.seconds == 24 * 3600
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(run_jobs(world.context, [job], stop))
+        await until(lambda: _is_one(kept))
+        stop.set()
+    assert await kept() == ["second"]
+
+
+async def _is_one(kept: Callable[[], Awaitable[list[str]]]) -> bool:
+    return len(await kept()) == 1

@@ -81,25 +81,19 @@ CREATE TABLE model (
     CONSTRAINT uq_model_name UNIQUE (name)
 );
 CREATE TABLE obligation (
-    window_no INTEGER NOT NULL,
     provider_no INTEGER NOT NULL,
     consumer_no INTEGER NOT NULL,
+    window_no INTEGER NOT NULL,
     records BIGINT NOT NULL,
     carried_in INTEGER NOT NULL,
     pico NUMERIC(38, 0) NOT NULL,
     posted BIGINT NOT NULL,
-    CONSTRAINT pk_obligation PRIMARY KEY (window_no, provider_no, consumer_no)
+    CONSTRAINT pk_obligation PRIMARY KEY (provider_no, consumer_no, window_no),
+    CONSTRAINT ck_obligation_carry CHECK (carried_in + pico - posted * 1000000::numeric BETWEEN 0 AND 999999)
 )
  WITH (fillfactor = 50);
+CREATE INDEX ix_obligation_window_no ON obligation (window_no);
 COMMENT ON COLUMN obligation.pico IS 'exact sum; a window can hold more than a bigint of picoCU';
-CREATE TABLE pair_carry (
-    provider_no INTEGER NOT NULL,
-    consumer_no INTEGER NOT NULL,
-    carry INTEGER NOT NULL,
-    CONSTRAINT pk_pair_carry PRIMARY KEY (provider_no, consumer_no),
-    CONSTRAINT ck_pair_carry_carry CHECK (carry BETWEEN 0 AND 999999)
-)
- WITH (fillfactor = 50);
 CREATE TABLE party (
     no INTEGER GENERATED ALWAYS AS IDENTITY,
     id TEXT NOT NULL,
@@ -125,15 +119,14 @@ CREATE TABLE policy (
     CONSTRAINT uq_policy_digest UNIQUE (digest)
 );
 CREATE TABLE posting (
+    account_no INTEGER NOT NULL,
     entry_seq BIGINT NOT NULL,
     leg INTEGER NOT NULL,
-    account_no INTEGER NOT NULL,
     amount BIGINT NOT NULL,
-    CONSTRAINT pk_posting PRIMARY KEY (entry_seq, leg),
+    CONSTRAINT pk_posting PRIMARY KEY (account_no, entry_seq, leg),
     CONSTRAINT ck_posting_amount CHECK (amount <> 0)
 );
-CREATE INDEX ix_posting_account_no ON posting (account_no, entry_seq);
-COMMENT ON COLUMN posting.entry_seq IS 'no foreign keys here: they cost a look-up a leg';
+COMMENT ON COLUMN posting.account_no IS 'no foreign keys here: they cost a look-up a leg';
 CREATE TABLE rate_table (
     version INTEGER NOT NULL,
     digest BYTEA NOT NULL,

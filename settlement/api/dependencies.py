@@ -127,8 +127,17 @@ async def signed_of(request: Request, signature: Annotated[str | None, Security(
     return Signed(await request.body(), signature or "")
 
 
-ContextDep = Annotated[Context, Depends(context_of)]
-StateDep = Annotated[State, Depends(state_of)]
+async def _context(request: Request) -> Context:
+    return context_of(request)
+
+
+async def _state(request: Request) -> State:
+    return state_of(request)
+
+
+ContextDep = Annotated[Context, Depends(_context)]
+"""The context of the application. A coroutine, because the framework runs plain functions in a thread."""
+StateDep = Annotated[State, Depends(_state)]
 SignedDep = Annotated[Signed, Depends(signed_of)]
 Reader = Annotated[Principal, Depends(needs("read"))]
 ConsumerReader = Annotated[Principal, Depends(needs("read", "consumer"))]

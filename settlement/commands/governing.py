@@ -1,11 +1,11 @@
-"""`settlement rates`, `providers` and `halts`: what the operator decides."""
+"""`settlement rates` and `halts`: what the operator decides."""
 
 from __future__ import annotations
 
 import getpass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,14 +14,10 @@ from settlement.commands.running import FAILED, Json, Out, answer, read, table, 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
     from settlement.core.rates import RateTable
-    from settlement.storage.database import Connection
     from settlement.storage.halts import Halt
 
 rates_app = typer.Typer(help="Rate tables: build, publish, show.")
-providers_app = typer.Typer(help="Providers: list, admit, suspend.")
 halts_app = typer.Typer(help="What stands in the way of payouts and anchors.")
-
-Provider = Annotated[str, typer.Argument(metavar="ID", help="The provider's id, prv_...")]
 
 
 @rates_app.command("build")
@@ -131,70 +127,6 @@ def show_rates(
     }
     head = f"rate table {found.version}, in force since {since}, {found.digest}"
     answer(document, [head, *table([title.replace("_", " ") for title in titles], rows)], as_json=as_json)
-
-
-@providers_app.command("list")
-def list_providers(as_json: Json = False) -> None:
-    """List all providers in order of registration."""
-
-    async def use(installation: Installation) -> list[dict[str, Any]]:
-        from settlement.core import times
-        from settlement.storage import parties
-
-        async with installation.context.database.read() as connection:
-            found = await parties.listed(connection)
-        return [
-            {
-                "id": party.id,
-                "name": party.name,
-                "status": party.status,
-                "account": party.account_id,
-                "registered_at": times.text(party.created_at),
-            }
-            for party in found
-            if party.kind == "provider"
-        ]
-
-    rows = with_installation(use)
-    lines = table(
-        ["provider", "name", "status", "account", "registered at"],
-        [[cell or "-" for cell in row.values()] for row in rows],
-    )
-    answer(rows, lines, as_json=as_json)
-
-
-@providers_app.command()
-def admit(provider: Provider, as_json: Json = False) -> None:
-    """Let a provider's usage reports be taken, be it pending or suspended."""
-    _set_status(provider, "active", as_json)
-
-
-@providers_app.command()
-def suspend(provider: Provider, as_json: Json = False) -> None:
-    """Take no more usage reports of a provider. What was taken stands and is paid."""
-    _set_status(provider, "suspended", as_json)
-
-
-def _set_status(provider: str, status: Literal["active", "suspended"], as_json: bool) -> None:
-    async def use(installation: Installation) -> str:
-        from settlement.core.errors import NotFound
-        from settlement.storage import parties
-
-        async def use_case(connection: Connection) -> str:
-            found = await parties.get(connection, provider)
-            if found.kind != "provider":
-                raise NotFound("unknown_party", f"{provider} is a consumer; only providers are admitted and suspended")
-            await parties.lock(connection, found.no)
-            before = (await parties.get(connection, provider)).status
-            await parties.set_status(connection, provider, status)
-            return before
-
-        return await installation.context.database.run(use_case)
-
-    before = with_installation(use)
-    answer(
-        {"id": provider, "status": status, "before": before}, [f"{provider} is {status}, was {before}"], as_json=as_json
-    )
 
 
 @halts_app.command("list")

@@ -48,8 +48,8 @@ def serve(
 
     chosen = settings()
     host, port = parse_listen(listen, "--listen") if listen else (chosen.host, chosen.port)
-    with _bound(host, port) as bound:
-        url = _url(bound)
+    with listening_on(host, port) as bound:
+        url = url_of(bound)
 
         def ready() -> None:
             answer({"event": "listening", "url": url}, [f"listening on {url}"], as_json=as_json)
@@ -75,22 +75,46 @@ def work(as_json: Json = False) -> None:
 
 def demo(
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Replay all requests of a trace, .csv or .csv.gz.")
+        Path | None,
+        typer.Option(
+            "--trace", metavar="FILE", help="Replay all requests of a trace: CSV or JSON lines, plain or .gz."
+        ),
     ] = None,
-    records: Annotated[int, typer.Option("--records", min=1, help="Requests to make up without a trace.")] = 20_000,
-    consumers: Annotated[int, typer.Option("--consumers", min=1, help="How many consumers take part.")] = 60,
-    windows: Annotated[int, typer.Option("--windows", min=1, help="How many windows are settled.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes up the same traffic.")] = 7,
+    records: Annotated[
+        int, typer.Option("--records", min=1, max=10_000_000, help="Requests to make up when there is no trace.")
+    ] = 20_000,
+    consumers: Annotated[
+        int, typer.Option("--consumers", min=3, max=100_000, help="Consumers that take part; two of them also sell.")
+    ] = 60,
+    windows: Annotated[
+        int, typer.Option("--windows", min=1, max=10_000, help="Windows to settle; the requests are split evenly.")
+    ] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same traffic and parts.")] = 7,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="Keep the installation in DIR.")
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Keep the installation in DIR; default: throw away."),
     ] = None,
-    stay: Annotated[bool, typer.Option("--stay", help="Leave the API running at the end.")] = False,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Leave the API running on SETTLEMENT_LISTEN, and settling, until Ctrl-C.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show one settlement from end to end in an installation of its own, and report what it took."""
+    if trace is None and records < windows:
+        raise typer.BadParameter(f"{records} requests don't fill {windows} windows", param_hint="--records")
     from settlement.demo.play import Options, run
 
-    raise typer.Exit(run(Options(trace, records, consumers, windows, seed, stay, data_dir, as_json)))
+    chosen = Options(
+        trace=trace,
+        records=records,
+        consumers=consumers,
+        windows=windows,
+        seed=seed,
+        stay=stay,
+        data_dir=data_dir,
+        as_json=as_json,
+    )
+    raise typer.Exit(run(chosen))
 
 
 async def _work(installation: Installation, stop: asyncio.Event) -> None:
@@ -169,7 +193,7 @@ def _until_stopped(chosen: Settings, run: Callable[[Installation, asyncio.Event]
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
+def listening_on(host: str, port: int) -> Iterator[socket.socket]:
     """A socket bound to the address, before anything else is started. Raises Unavailable ``address_unavailable``."""
     from settlement.core.errors import Unavailable
 
@@ -187,6 +211,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         yield bound
 
 
-def _url(bound: socket.socket) -> str:
+def url_of(bound: socket.socket) -> str:
+    """Where a bound socket is reached."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

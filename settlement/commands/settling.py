@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,11 @@ from settlement.commands.running import FAILED, HALTED, Json, answer, progress, 
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
+    from settlement.chain import Slot
+    from settlement.core.states import OrderState
     from settlement.services.chains import Progress
+    from settlement.storage.chain_orders import Order
+    from settlement.storage.database import Connection
 
 window_app = typer.Typer(help="Settlement windows.")
 chain_app = typer.Typer(help="Payouts and anchors on the chains.")
@@ -125,3 +130,113 @@ async def _passes(installation: Installation, name: str, passes: int) -> Progres
             await asyncio.sleep(PAUSE_SECONDS)
 
         return await chains.run_until_idle(installation.context, name, max_passes=passes, pause=pause)
+
+
+@chain_app.command("orders")
+def list_orders(
+    window: Annotated[
+        int, typer.Option("--window", metavar="N", min=0, help="All orders of window N; default: those not ended yet.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """List chain orders with their slots and attempts, and the accounts for which nothing may be signed."""
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from settlement.storage import chain_orders
+
+        async with installation.context.database.read() as connection:
+            found = await _orders(connection, installation.context.chains, window)
+            attempts = await chain_orders.attempts(connection, [order.id for order in found])
+            frozen = [
+                {"chain": name, "account": each.account, "next": each.next_number, "frozen": each.frozen}
+                for name in installation.context.chains
+                for each in await chain_orders.signing_accounts(connection, name)
+                if each.frozen is not None
+            ]
+        orders = [
+            {
+                "id": order.id,
+                "kind": order.kind,
+                "window": f"win_{order.window_no}",
+                "chain": order.chain,
+                "state": order.state,
+                "slot": _slot(order.slot),
+                "attempts": [
+                    {"tx": tx.id, "slot": _slot(tx.slot), "first": tx.first, "last": tx.last, "fee": str(tx.fee)}
+                    for tx in attempts[order.id]
+                ],
+                "tx": order.tx_id,
+                "ledger": order.ledger,
+                "detail": order.detail,
+            }
+            for order in found
+        ]
+        return {"orders": orders, "frozen": frozen}
+
+    found = with_installation(use)
+    titles = ["order", "kind", "window", "chain", "state", "attempts", "slot", "detail"]
+    names = ("id", "kind", "window", "chain", "state")
+    rows = [
+        [*(each[name] for name in names), len(each["attempts"]), each["slot"] or "-", each["detail"] or "-"]
+        for each in found["orders"]
+    ]
+    lines = table(titles, rows) if rows else ["no orders" if window else "every order has ended"]
+    lines += [f"frozen: {each['chain']}: {each['account']}: {each['frozen']}" for each in found["frozen"]]
+    answer(found, lines, as_json=as_json)
+
+
+@chain_app.command("resolve")
+def resolve_order(
+    order: Annotated[str, typer.Argument(metavar="ORDER", help="The contested order's id, ord_...")],
+    as_json: Json = False,
+) -> None:
+    """Look a contested order up again, after you have found out who used its slot, and book what the chain proves.
+
+    Settled: one of its attempts is in a final ledger. Failed: the slot is gone to somebody else, and its payouts are
+    planned anew.
+    """
+
+    async def use(installation: Installation) -> OrderState:
+        from settlement.services import chains
+
+        return await chains.resolve_contested(installation.context, order)
+
+    state = with_installation(use)
+    answer({"order": order, "state": state}, [f"{order} is {state}"], as_json=as_json)
+
+
+@chain_app.command("release")
+def release_account(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The frozen account, as `chain orders` shows it.")],
+    chain: Annotated[str, typer.Option("--chain", metavar="C", help="The chain's name.")],
+    next_number: Annotated[
+        int, typer.Option("--next", metavar="N", min=0, help="The sequence number that the chain will take next.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Let a frozen account sign again, after you have matched its history with the books. Halts stay until cleared."""
+
+    async def use(installation: Installation) -> int:
+        from settlement.services import chains, halts
+
+        await chains.release_account(installation.context, chain, account, next_number)
+        return len(await halts.open_halts(installation.context))
+
+    left = with_installation(use)
+    document = {"chain": chain, "account": account, "next": next_number, "halts": left}
+    answer(document, [f"{account} on {chain} may sign again; {left} halts open"], as_json=as_json)
+
+
+async def _orders(connection: Connection, chains: Iterable[str], window: int) -> list[Order]:
+    """All orders of a window; without one, those of every chain that have not ended."""
+    from settlement.core.states import ORDER_STATES
+    from settlement.storage import chain_orders
+
+    if window:
+        return await chain_orders.of_window(connection, window)
+    going = [state for state in ORDER_STATES if state not in ("settled", "failed")]
+    return [order for name in chains for order in await chain_orders.in_states(connection, name, going)]
+
+
+def _slot(slot: Slot | None) -> str | None:
+    return None if slot is None else f"{slot.account} {slot.kind} {slot.number}"

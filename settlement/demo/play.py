@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -34,8 +34,10 @@ from settlement.chain import Asset, ChainAdapter
 from settlement.client.http import Client, ReportWriter
 from settlement.client.verifier import ExportVerifier
 from settlement.client.verifier import Report as Verdict
+from settlement.commands.service import listening_on, url_of
 from settlement.config import Settings
 from settlement.core import rates
+from settlement.core.errors import Malformed
 from settlement.core.ids import uuid7, uuid_text
 from settlement.core.policy import Policy
 from settlement.core.signatures import SigningKey
@@ -44,7 +46,7 @@ from settlement.core.units import decimal_text
 from settlement.demo import report
 from settlement.demo.cast import Call, ProviderRole, give_out, needed, provider_roles
 from settlement.demo.figures import Figures
-from settlement.demo.traffic import generated, read_trace
+from settlement.demo.traffic import Request, generated, read_trace
 from settlement.services import audit, chains, funding, windows
 from settlement.storage import governance
 from settlement.storage.embedded import EmbeddedServer
@@ -61,6 +63,7 @@ MINIMUM_PAYOUT_USD = "1"
 class Options:
     """What the command line says. `records` counts generated requests; a `trace` is taken whole."""
 
+    _: KW_ONLY
     trace: Path | None = None
     records: int = 20_000
     consumers: int = 60
@@ -125,7 +128,14 @@ class Stage:
 
 
 def run(options: Options) -> int:
-    """Play the whole demonstration. Returns the exit code: 0, or 2 when the verifier found something wrong."""
+    """Play the whole demonstration. Returns the exit code: 0, or 2 when the verifier found something wrong.
+
+    Raises KeyboardInterrupt when it was stopped by SIGINT or SIGTERM; Malformed or NotFound for a trace that can't be
+    played, before anything is started.
+    """
+    requests = read_trace(options.trace) if options.trace else generated(options.records, options.seed)
+    if len(requests) < options.windows:
+        raise Malformed("trace_too_short", f"{len(requests)} requests don't fill {options.windows} windows")
     os.environ.setdefault(
         "SETTLEMENT_SIMULATED_CLOSE_SECONDS", "0"
     )  # no waiting: every look at the chain closes a ledger
@@ -136,40 +146,53 @@ def run(options: Options) -> int:
             "SETTLEMENT_MINIMUM_PAYOUT_USD": MINIMUM_PAYOUT_USD,
         }
         settings = Settings.from_environment({**os.environ, **overrides, "SETTLEMENT_DATABASE_URL": ""})
-        return asyncio.run(_play(settings, options))
+        try:
+            return asyncio.run(_play(settings, options, requests))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards, once the database in it has shut down."""
-    with tempfile.TemporaryDirectory(prefix="settlement-demo-") as name:
-        folder = Path(name)
+    """A folder that is gone afterwards, once the database in it has shut down; a second Ctrl-C doesn't keep it."""
+    folder = Path(tempfile.mkdtemp(prefix="settlement-demo-"))
+    try:
         folder.chmod(0o711)  # for root, PostgreSQL runs as another user, who must get through
+        yield folder
+    finally:
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield folder
-        finally:
             if (folder / "postgres").exists():
                 EmbeddedServer.attach(folder / "postgres").close(wait=True)
+        finally:
+            shutil.rmtree(folder)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-async def _play(settings: Settings, options: Options) -> int:
+async def _play(settings: Settings, options: Options, requests: Sequence[Request]) -> int:
     began = time.monotonic()
+    playing = asyncio.current_task()
+    assert playing is not None, "this is a task"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
     console = Console(stderr=options.as_json)
     async with open_installation(settings) as installation, _served(installation, settings, options) as url:
         stage = Stage(installation, url, options, console)
         stage.say(f"[bold]A settlement from end to end[/bold], API at {url}")
-        requests = read_trace(options.trace) if options.trace else generated(options.records, options.seed)
         stage.say(report.traffic_line(requests, options))
         table, policy = await _governed(stage)
         roles = provider_roles(table)
-        await _register(stage, roles)
-        calls = give_out(requests, roles, options.consumers, table, options.seed)
-        await _fund(stage, calls, policy)
-        await _settle(stage, calls)
+        try:
+            await _register(stage, roles)
+            calls = give_out(requests, roles, options.consumers, table, options.seed)
+            await _fund(stage, calls, policy)
+            await _settle(stage, calls)
+        finally:
+            await _close_clients(stage)
         verdict, figures = await _verify(stage)
         seconds = time.monotonic() - began
-        report.show(stage.console, figures, verdict, seconds, options, stage.chain.facts.fee_asset.text)
-        await _close_clients(stage)
+        kept = settings.data_dir if options.data_dir or options.stay else None
+        report.show(stage.console, figures, verdict, seconds, options, stage.chain.facts.fee_asset.text, kept)
         if options.stay:
             await _stay(stage)
         return 0 if verdict.fault is None else 2
@@ -187,9 +210,7 @@ async def _served(installation: Installation, settings: Settings, options: Optio
     """The API on a loopback socket while the block runs: the configured port with `stay`, else any free one."""
     app = create_app(installation.context, ApiSettings(admit_providers="open", requests_per_minute=100_000))
     server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((settings.host, settings.port if options.stay else 0))
+    with listening_on(settings.host, settings.port if options.stay else 0) as listening:
         task = asyncio.create_task(server.serve([listening]))
         while not server.started:
             if task.done():
@@ -197,7 +218,7 @@ async def _served(installation: Installation, settings: Settings, options: Optio
                 raise RuntimeError("the API did not start")
             await asyncio.sleep(0.01)
         try:
-            yield f"http://{settings.host}:{listening.getsockname()[1]}"
+            yield url_of(listening)
         finally:
             server.should_exit = True
             await task
@@ -253,9 +274,7 @@ async def _fund(stage: Stage, calls: Sequence[Call], policy: Policy) -> None:
             raise RuntimeError(f"only {booked} of {len(units) + 1} deposits arrived")
         booked += found
     total = decimal_text(sum(units), 6)
-    stage.say(
-        f"  funded them with {total} {stage.asset.code} in {len(units)} payments; one stray payment is in suspense"
-    )
+    stage.say(f"  {len(units)} payments of {total} {stage.asset.code}; one more names nobody: suspense")
 
 
 async def _settle(stage: Stage, calls: Sequence[Call]) -> None:
@@ -318,7 +337,7 @@ async def _settle_window(stage: Stage) -> None:
     while await windows.advance(context, plan=jobs.plan_payouts):
         pass
     done = await chains.run_until_idle(context, CHAIN)
-    stage.say(f"  {closed.id}: closed, netted, checkpointed; {done.settled} chain transactions final")
+    stage.say(f"  {closed.id}: closed, netted, checkpointed; {done.settled} transactions final")
 
 
 async def _verify(stage: Stage) -> tuple[Verdict, Figures]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from settlement.client.verifier import Report as Verdict
 from settlement.core.units import cu_text, decimal_text
 from settlement.demo.figures import Figures
-from settlement.demo.traffic import GENERATED_RATE, Request
+from settlement.demo.traffic import Request
 
 if TYPE_CHECKING:
     from settlement.demo.play import Options
@@ -25,46 +27,49 @@ def traffic_line(requests: Sequence[Request], options: Options) -> str:
     """What is played: a real trace by its name, or made-up traffic, said as such."""
     minutes = requests[-1].offset // 60_000_000
     if options.trace:
-        return f"  {len(requests):,} requests of the trace {options.trace.name}, {minutes:,} minutes of real traffic"
-    source = "the published quantiles of a production chat trace"
-    return f"  {len(requests):,} requests, generated from {source} at {GENERATED_RATE}/s: not real traffic"
+        return f"  {len(requests):,} requests, {minutes:,} minutes of real traffic: {escape(options.trace.name)}"
+    return f"  {len(requests):,} requests, made up from published quantiles: not real traffic"
 
 
 def show(
-    console: Console, figures: Figures, verdict: Verdict, seconds: float, options: Options, fee_asset: str
+    console: Console,
+    figures: Figures,
+    verdict: Verdict,
+    seconds: float,
+    options: Options,
+    fee_asset: str,
+    kept: Path | None,
 ) -> None:
-    """Print the report; with `as_json` one document on standard output."""
+    """Print the report, for 80 columns; with `as_json` one document on standard output.
+
+    `kept` is the data directory that can be looked into afterwards, if there is one.
+    """
     document = as_document(figures, verdict, seconds, options, fee_asset)
     if options.as_json:
         print(json.dumps(document))
         return
     table = Table(show_header=False, box=None, padding=(0, 2))
     for label, value in (
-        (
-            "usage records charged",
-            f"{figures.records:,} in {figures.reports:,} signed reports, {figures.refused} refused",
-        ),
-        ("gross, owed between parties", f"{document['gross_cu']} CU"),
-        ("net, paid out or still owed", f"{document['net_cu']} CU"),
-        ("value netting", f"{document['netting_percent']} % (only parties on both sides can be netted)"),
-        ("paid out on chain", f"{document['paid_cu']} CU in {figures.payouts} payouts"),
-        ("carried, below the minimum payout", f"{document['carried_cu']} CU"),
-        ("windows closed and anchored", f"{figures.windows}, {figures.transactions['anchor']} anchors"),
-        (
-            "chain transactions used",
-            f"{document['chain_transactions']} ({figures.records:,} if each request paid by itself)",
-        ),
+        ("records charged", f"{figures.records:,} in {figures.reports:,} signed reports, {figures.refused} refused"),
+        ("gross", f"{document['gross_cu']} CU owed between parties"),
+        ("net", f"{document['net_cu']} CU after netting"),
+        ("netting ratio", f"{document['netting_percent']} % (who both buys and sells is netted)"),
+        ("paid on chain", f"{document['paid_cu']} CU in {figures.payouts} payouts"),
+        ("carried", f"{document['carried_cu']} CU below the minimum payout"),
+        ("windows", f"{figures.windows} closed, {figures.transactions['anchor']} anchored"),
+        ("transactions", f"{document['chain_transactions']} on chain, for {figures.records:,} settled requests"),
         ("fees", f"{document['fees']} {fee_asset}"),
-        ("fee per settled request", f"{document['fee_per_request']} {fee_asset}"),
+        ("fee per request", f"{document['fee_per_request']} {fee_asset}"),
         ("deposits", f"{figures.deposits}, of which {figures.suspense} in suspense"),
         ("time taken", f"{document['seconds']} s"),
         ("verified offline", document["verified"]),
     ):
-        table.add_row(label, str(value))
+        table.add_row(label, escape(str(value)))
     console.print(table)
-    console.print(
-        "Where to look: [bold]settlement verify[/bold], [bold]settlement audit export[/bold], docs/tutorial.md"
-    )
+    if kept:
+        console.print(f"Look closer: SETTLEMENT_DATA_DIR={escape(str(kept))} settlement verify", soft_wrap=True)
+    else:
+        console.print("Look closer: --data-dir DIR keeps the books, docs/tutorial.md does it by hand")
 
 
 def as_document(

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import random
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from settlement.core.errors import Malformed
+from settlement.core.errors import Malformed, NotFound
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "time": ("timestamp", "timestamp_ms", "time", "arrived_at", "arrival_time", "created_at"),
@@ -45,6 +46,9 @@ QUANTILES = {
 
 The ends are ours. Straight lines between so few points make the mean input about a fifth larger than the trace's.
 """
+
+LATEST = 10**15
+"""No time is that late, be it in seconds or milliseconds."""
 
 GENERATED_RATE = 5.53
 """Requests a second of the same trace."""
@@ -74,7 +78,10 @@ def generated(count: int, seed: int) -> list[Request]:
 
 
 def read_trace(path: Path) -> list[Request]:
-    """The requests of a trace file, in order of time. Raises Malformed ``trace_malformed`` naming line and column."""
+    """The requests of a trace file, in order of time.
+
+    Raises NotFound ``file_missing``, Malformed ``trace_malformed`` naming line and column.
+    """
     rows = _rows(path)
     first = next(rows, None)
     if first is None:
@@ -110,11 +117,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if ".jsonl" in path.name or ".ndjson" in path.name:
                 for line, content in enumerate(text, 1):
                     if content.strip():
-                        yield line, json.loads(content)
+                        row = json.loads(content)
+                        if not isinstance(row, dict):
+                            raise ValueError(f"line {line} is not an object")
+                        yield line, row
             else:
                 for line, row in enumerate(csv.DictReader(text), 2):
                     yield line, row
-    except (OSError, EOFError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except FileNotFoundError:
+        raise NotFound("file_missing", f"there is no trace {path}") from None
+    except (OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:
         raise Malformed("trace_malformed", f"{path.name} can't be read as a trace: {error}") from error
 
 
@@ -159,7 +171,10 @@ def _micros(path: Path, line: int, column: str, value: object) -> int:
     text = str(value).strip()
     try:
         scale = 1_000 if column.lower().endswith("_ms") else 1_000_000
-        return int(Decimal(text) * scale)
+        number = Decimal(text)
+        if not abs(number) < LATEST:  # nor is NaN
+            raise _malformed(path, line, f"{column} is {value!r}, not a time")
+        return int(number * scale)
     except InvalidOperation:
         pass
     try:

@@ -259,6 +259,37 @@ async def revoke_api_key(context: Context, party: Party, key_id: str) -> None:
             raise NotFound("unknown_key", "this participant has no such API key")
 
 
+async def listed(context: Context, kind: Literal["consumer", "provider"]) -> list[Party]:
+    """All consumers, or all providers, in order of registration."""
+    async with context.database.read() as connection:
+        return [party for party in await parties.listed(connection) if party.kind == kind]
+
+
+async def set_status(
+    context: Context,
+    party_id: str,
+    status: Literal["active", "suspended"],
+    *,
+    kind: Literal["consumer", "provider"] | None = None,
+) -> str:
+    """The operator admits or suspends a participant; returns the status that it had before.
+
+    What a provider has reported, and a consumer has used, until then stands and is settled. Raises NotFound
+    ``unknown_party``, also when `kind` says that a participant of the other kind is meant.
+    """
+
+    async def use_case(connection: Connection) -> str:
+        found = await parties.get(connection, party_id)
+        if kind is not None and found.kind != kind:
+            raise NotFound("unknown_party", f"{party_id} is a {found.kind}, no {kind}")
+        await parties.lock(connection, found.no)
+        before = (await parties.get(connection, party_id)).status
+        await parties.set_status(connection, party_id, status)
+        return before
+
+    return await context.database.run(use_case)
+
+
 async def _signed_by(
     context: Context, connection: Connection, request: SignedRequest, purpose: str, now: datetime
 ) -> Party:

@@ -29,6 +29,16 @@ class KnownRates:
 _known: WeakKeyDictionary[Database, KnownRates] = WeakKeyDictionary()
 
 
+async def latest(context: Context) -> KnownRates:
+    """The rate tables that this process knows; whether there is a newer one is asked when a report is taken in."""
+    known = _known.get(context.database)
+    if known is not None:
+        return known
+    async with context.database.read() as connection:
+        tables = await governance.rate_tables(connection)
+        return await current(context, connection, tables[-1].version if tables else 0)
+
+
 async def current(context: Context, connection: Connection, newest: int) -> KnownRates:
     """The rate tables, read again only when `newest` is a version that this process hasn't seen."""
     known = _known.get(context.database)

@@ -68,8 +68,11 @@ class Database:
         raise AssertionError("unreachable")
 
     async def check_durability(self) -> None:
-        """Refuses a server that may lose what it acknowledged. Raises Broken ``database_unsafe``."""
-        async with self.engine.connect() as connection:
+        """Refuses a server that may lose what it acknowledged.
+
+        Raises Broken ``database_unsafe`` or ``database_too_old``, Unavailable when it does not answer.
+        """
+        async with self.begin() as connection:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 value = (await connection.execute(text(f"SHOW {setting}"))).scalar_one()
                 if value == "off":

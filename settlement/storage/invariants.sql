@@ -220,16 +220,13 @@ FROM obligation o FULL JOIN (
 ) r USING (window_no, provider_no, consumer_no)
 WHERE o.records IS DISTINCT FROM r.records OR o.pico IS DISTINCT FROM r.pico ORDER BY 1;
 
--- I18b carry_chain: carried in and charged is posted and carried out, window after window, up to the pair's carry
+-- I18b carry_chain: what a pair carries into a window is what it carried out of the one before, always below 1 microCU
 SELECT 'provider ' || provider_no || ' consumer ' || consumer_no FROM (
     SELECT o.provider_no, o.consumer_no, o.carried_in, o.carried_in + o.pico - o.posted::numeric * 1000000 AS carried_out,
-           lag(o.carried_in + o.pico - o.posted::numeric * 1000000) OVER w AS before, lead(o.window_no) OVER w AS later,
-           c.carry
-    FROM obligation o LEFT JOIN pair_carry c USING (provider_no, consumer_no)
-    WINDOW w AS (PARTITION BY o.provider_no, o.consumer_no ORDER BY o.window_no)
+           lag(o.carried_in + o.pico - o.posted::numeric * 1000000) OVER w AS before
+    FROM obligation o WINDOW w AS (PARTITION BY o.provider_no, o.consumer_no ORDER BY o.window_no)
 ) t
-WHERE carried_in <> coalesce(before, 0) OR carried_out NOT BETWEEN 0 AND 999999
-   OR (later IS NULL AND carry IS DISTINCT FROM carried_out) ORDER BY 1;
+WHERE carried_in <> coalesce(before, 0) OR carried_out NOT BETWEEN 0 AND 999999 ORDER BY 1;
 
 -- I18c obligations_are_posted: usage entries post what obligations say, window by window and party by party
 SELECT 'window ' || coalesce(o.window_no, j.window_no) || ' party ' || coalesce(o.party_no, j.party_no) FROM (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from sqlalchemy import Row, select
 
 from settlement.core.errors import Broken, Insufficient
@@ -14,19 +15,22 @@ from settlement.core.journal import Entry, Head
 from settlement.core.units import cu_text
 from settlement.storage import accounts
 from settlement.storage.accounts import Account
-from settlement.storage.database import Connection, Cursor, array, raw_cursor
+from settlement.storage.database import Connection, array, driver, raw_cursor
 from settlement.storage.tables import journal_entry, journal_head
 
-_HEAD = "SELECT seq, hash FROM journal_head FOR UPDATE"
+LOCK_HEAD = "SELECT seq, hash FROM journal_head FOR UPDATE"
 
-APPEND = """
+_ENTRY = """
+INSERT INTO journal_entry (seq, window_no, kind, subject, at, payload, previous, hash)
+VALUES (%(seq)s, %(window)s, %(kind)s, %(subject)s, %(at)s, %(payload)s, %(previous)s, %(hash)s)
+"""
+
+_POSTINGS = """
 WITH legs AS (
-    SELECT * FROM unnest(%(legs)s::int[], %(accounts)s::int[], %(amounts)s::bigint[]) AS l(leg, account_no, amount)
-), entry AS (
-    INSERT INTO journal_entry (seq, window_no, kind, subject, at, payload, previous, hash)
-    VALUES (%(seq)s, %(window)s, %(kind)s, %(subject)s, %(at)s, %(payload)s, %(previous)s, %(hash)s)
+    SELECT * FROM unnest(%(seqs)s::bigint[], %(legs)s::int[], %(accounts)s::int[], %(amounts)s::bigint[])
+        AS l(entry_seq, leg, account_no, amount)
 ), postings AS (
-    INSERT INTO posting (entry_seq, leg, account_no, amount) SELECT %(seq)s, leg, account_no, amount FROM legs
+    INSERT INTO posting (entry_seq, leg, account_no, amount) SELECT entry_seq, leg, account_no, amount FROM legs
 ), balances AS (
     UPDATE account SET settled = settled + d.amount
     FROM (SELECT account_no, sum(amount)::bigint AS amount FROM legs GROUP BY account_no) d WHERE no = d.account_no
@@ -67,46 +71,62 @@ async def append(connection: Connection, entry: Entry) -> Head:
 async def append_locked(connection: Connection, entry: Entry, numbers: Mapping[str, int]) -> Head:
     """Write an entry whose accounts are locked already; `numbers` are their row numbers. Returns the new head."""
     async with raw_cursor(connection) as cursor:
-        previous = await lock_head(cursor)
-        written = written_after(previous, entry, numbers)
-        await cursor.execute(APPEND, written.values)
+        await cursor.execute(LOCK_HEAD)
+        written = written_after(locked_head(await cursor.fetchone()), entry, numbers)
+    connected = await driver(connection)
+    async with connected.pipeline():
+        await send(connected, [written])
     return written.head
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An entry at its place in the chain: the new head, and the values of the statement `APPEND`."""
+    """An entry at its place in the chain, with the row numbers of the accounts that it posts to."""
 
+    entry: Entry
+    payload: bytes
+    previous: bytes
     head: Head
-    values: Mapping[str, Any]
+    accounts: Sequence[int]
 
 
-async def lock_head(cursor: Cursor) -> Head:
-    """The end of the chain, locked until the transaction ends: the last lock that anybody takes."""
-    await cursor.execute(_HEAD)
-    row = await cursor.fetchone()
+def locked_head(row: Any) -> Head:
+    """The end of the chain from the row of `LOCK_HEAD`: the last lock that anybody takes."""
     assert row is not None, "journal_head has its one row from the migration"
     return Head(row[0], row[1])
 
 
 def written_after(previous: Head, entry: Entry, numbers: Mapping[str, int]) -> Written:
-    """What `APPEND` needs to write `entry` behind `previous`. Raises Broken when the entry does not balance."""
+    """`entry` behind `previous`. Raises Broken when it does not balance."""
     payload = entry.payload()
-    head = previous.extended(payload)
+    accounts = [numbers[leg.account] for leg in entry.postings]
+    return Written(entry, payload, previous.hash, previous.extended(payload), accounts)
+
+
+async def send(connected: psycopg.AsyncConnection[Any], written: Sequence[Written]) -> None:
+    """Write consecutive entries with their postings and balances; the caller opens the pipeline and waits for it."""
+    for each in written:
+        values = {
+            "seq": each.head.seq,
+            "window": each.entry.window,
+            "kind": each.entry.kind,
+            "subject": each.entry.subject,
+            "at": each.entry.at,
+            "payload": each.payload,
+            "previous": each.previous,
+            "hash": each.head.hash,
+        }
+        await connected.cursor().execute(_ENTRY, values)
+    legs = [(each.head.seq, place) for each in written for place in range(len(each.accounts))]
     values = {
-        "legs": array(range(len(entry.postings))),
-        "accounts": array(numbers[leg.account] for leg in entry.postings),
-        "amounts": array(leg.amount for leg in entry.postings),
-        "seq": head.seq,
-        "window": entry.window,
-        "kind": entry.kind,
-        "subject": entry.subject,
-        "at": entry.at,
-        "payload": payload,
-        "previous": previous.hash,
-        "hash": head.hash,
+        "seqs": array(seq for seq, _ in legs),
+        "legs": array(place for _, place in legs),
+        "accounts": array(number for each in written for number in each.accounts),
+        "amounts": array(leg.amount for each in written for leg in each.entry.postings),
+        "seq": written[-1].head.seq,
+        "hash": written[-1].head.hash,
     }
-    return Written(head, values)
+    await connected.cursor().execute(_POSTINGS, values)
 
 
 async def head(connection: Connection) -> Head:

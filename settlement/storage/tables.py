@@ -199,12 +199,11 @@ journal_entry = Table(
 posting = Table(
     "posting",
     metadata,
-    Column("entry_seq", BigInteger, primary_key=True, comment="no foreign keys here: they cost a look-up a leg"),
+    Column("account_no", Integer, primary_key=True, comment="no foreign keys here: they cost a look-up a leg"),
+    Column("entry_seq", BigInteger, primary_key=True),
     Column("leg", Integer, primary_key=True),
-    Column("account_no", Integer, nullable=False),
     Column("amount", BigInteger, nullable=False),
     CheckConstraint("amount <> 0", name="amount"),
-    Index("ix_posting_account_no", "account_no", "entry_seq"),
 )
 
 journal_head = Table(
@@ -284,26 +283,18 @@ usage_record = Table(
     Index("ix_usage_record_window_no", "window_no", "report_no", postgresql_using="brin"),
 )
 
-pair_carry = Table(
-    "pair_carry",
-    metadata,
-    Column("provider_no", Integer, primary_key=True),
-    Column("consumer_no", Integer, primary_key=True),
-    Column("carry", Integer, nullable=False),
-    CheckConstraint("carry BETWEEN 0 AND 999999", name="carry"),
-    postgresql_with=ROOM,
-)
-
 obligation = Table(
     "obligation",
     metadata,
-    Column("window_no", Integer, primary_key=True),
     Column("provider_no", Integer, primary_key=True),
     Column("consumer_no", Integer, primary_key=True),
+    Column("window_no", Integer, primary_key=True),
     Column("records", BigInteger, nullable=False),
     Column("carried_in", Integer, nullable=False),
     Column("pico", Numeric(38, 0), nullable=False, comment="exact sum; a window can hold more than a bigint of picoCU"),
     Column("posted", BigInteger, nullable=False),
+    CheckConstraint("carried_in + pico - posted * 1000000::numeric BETWEEN 0 AND 999999", name="carry"),
+    Index("ix_obligation_window_no", "window_no"),
     postgresql_with=ROOM,
 )
 

@@ -6,7 +6,7 @@ PostgreSQL's binary COPY format: the number of fields, then every field behind i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,11 +20,12 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert
 
 from settlement.core.assessment import Assessed, RecordRefusal
-from settlement.core.charging import Balance, PairCharge
+from settlement.core.charging import PairCharge
 from settlement.core.errors import NotFound
+from settlement.core.journal import Head
 from settlement.storage import windows
 from settlement.storage.database import Connection, array, driver, raw_cursor
-from settlement.storage.journal import APPEND, Written
+from settlement.storage.journal import LOCK_HEAD, Written, locked_head, send
 from settlement.storage.parties import Key, Party
 from settlement.storage.tables import party, report_conflict, usage_report
 
@@ -57,55 +58,69 @@ _GATE = f"SELECT pg_advisory_xact_lock_shared({windows.GATE})"
 
 _WINDOW = "SELECT no FROM \"window\" WHERE state = 'open'"
 
-_STREAM = """
-SELECT s.seq, s.digest, nextval(pg_get_serial_sequence('usage_report', 'no'))
-FROM provider_stream s WHERE s.provider_no = %(provider)s FOR UPDATE
-"""
-
-_SIGNER = """
+_SIGNERS = """
 SELECT k.kid, k.party_no, k.public, k.valid_from, k.revoked_at,
        p.no, p.id, p.kind, p.name, p.status, p.account_id, p.created_at, (SELECT max(version) FROM rate_table)
-FROM party_key k JOIN party p ON p.no = k.party_no WHERE k.kid = %(kid)s
+FROM party_key k JOIN party p ON p.no = k.party_no WHERE k.kid = ANY(%(kids)s::text[])
 """
 
+_STREAMS = """
+SELECT s.provider_no, s.seq, s.digest FROM provider_stream s
+WHERE s.provider_no IN (SELECT party_no FROM party_key WHERE kid = ANY(%(kids)s::text[]))
+ORDER BY s.provider_no FOR UPDATE
+"""
+
+_NUMBERS = "SELECT nextval(pg_get_serial_sequence('usage_report', 'no')) FROM generate_series(1, %(count)s)"
+
 _SAME = """
-SELECT report FROM usage_report
-WHERE provider_no = %(provider)s AND (report = %(report)s OR seq = %(seq)s) ORDER BY (report = %(report)s) DESC LIMIT 1
+SELECT w.place - 1, r.report
+FROM unnest(%(kids)s::text[], %(reports)s::text[], %(seqs)s::bigint[]) WITH ORDINALITY AS w(kid, report, seq, place)
+JOIN party_key k ON k.kid = w.kid
+CROSS JOIN LATERAL (
+    SELECT u.report FROM usage_report u
+    WHERE u.provider_no = k.party_no AND (u.report = w.report OR u.seq = w.seq)
+    ORDER BY (u.report = w.report) DESC LIMIT 1
+) r
 """
 
 _ACCOUNTS = """
-SELECT a.id, a.no, a.kind, a.party_no, a.settled - a.held, coalesce(c.carry, 0), p.status = 'active'
+SELECT a.id, a.no, a.kind, a.party_no, a.settled - a.held, p.status = 'active'
 FROM account a JOIN party p ON p.no = a.party_no
-LEFT JOIN pair_carry c ON c.provider_no = %(provider)s AND c.consumer_no = a.party_no
 WHERE a.id = ANY(%(ids)s::text[])
 ORDER BY a.no FOR UPDATE OF a
+"""
+
+_CARRIES = """
+SELECT w.provider_no, c.id, o.carry
+FROM unnest(%(providers)s::int[], %(consumers)s::text[]) AS w(provider_no, consumer)
+JOIN party c ON c.id = w.consumer
+CROSS JOIN LATERAL (
+    SELECT (carried_in + pico - posted * 1000000::numeric)::int AS carry FROM obligation
+    WHERE provider_no = w.provider_no AND consumer_no = c.no ORDER BY window_no DESC LIMIT 1
+) o
 """
 
 _KNOWN = """
 SELECT r.id FROM usage_record r JOIN unnest(%(ids)s::uuid[]) AS k(id) ON r.id = k.id WHERE r.provider_no = %(provider)s
 """
 
-_STORE = """
-WITH pairs AS (
-    SELECT * FROM unnest(
-        %(consumers)s::int[], %(records)s::bigint[], %(picos)s::numeric[], %(posted)s::bigint[],
-        %(carried)s::int[], %(carries)s::int[]
-    ) AS p(consumer_no, records, pico, posted, carried, carry)
-), report AS (
-    INSERT INTO usage_report (no, id, provider_no, report, seq, digest, window_no, journal_seq, received_at, kid,
-                              signature, body, accepted, refusals, total, receipt)
-    VALUES (%(no)s, %(id)s, %(provider)s, %(report)s, %(seq)s, %(digest)s, %(window)s, %(journal_seq)s, %(received_at)s,
-            %(kid)s, %(signature)s, %(body)s, %(accepted)s, %(refusals)s, %(total)s, %(receipt)s)
-), obligations AS (
-    INSERT INTO obligation AS o (window_no, provider_no, consumer_no, records, carried_in, pico, posted)
-    SELECT %(window)s, %(provider)s, consumer_no, records, carried, pico, posted FROM pairs
-    ON CONFLICT (window_no, provider_no, consumer_no) DO UPDATE
-    SET records = o.records + excluded.records, pico = o.pico + excluded.pico, posted = o.posted + excluded.posted
-), carries AS (
-    INSERT INTO pair_carry (provider_no, consumer_no, carry) SELECT %(provider)s, consumer_no, carry FROM pairs
-    ON CONFLICT (provider_no, consumer_no) DO UPDATE SET carry = excluded.carry
-)
-UPDATE provider_stream SET seq = %(seq)s, digest = %(digest)s WHERE provider_no = %(provider)s
+_REPORT = """
+INSERT INTO usage_report (no, id, provider_no, report, seq, digest, window_no, journal_seq, received_at, kid,
+                          signature, body, accepted, refusals, total, receipt)
+VALUES (%(no)s, %(id)s, %(provider)s, %(report)s, %(seq)s, %(digest)s, %(window)s, %(journal_seq)s, %(received_at)s,
+        %(kid)s, %(signature)s, %(body)s, %(accepted)s, %(refusals)s, %(total)s, %(receipt)s)
+"""
+
+_CHAIN = "UPDATE provider_stream SET seq = %(seq)s, digest = %(digest)s WHERE provider_no = %(provider)s"
+
+_OBLIGATIONS = """
+INSERT INTO obligation AS o (window_no, provider_no, consumer_no, records, carried_in, pico, posted)
+SELECT %(window)s, p.* FROM unnest(
+    %(providers)s::int[], %(consumers)s::int[], %(records)s::bigint[], %(carried)s::int[],
+    %(picos)s::numeric[], %(posted)s::bigint[]
+) AS p(provider_no, consumer_no, records, carried_in, pico, posted)
+ON CONFLICT (provider_no, consumer_no, window_no) DO UPDATE
+SET records = o.records + excluded.records, pico = o.pico + excluded.pico, posted = o.posted + excluded.posted
 """
 
 
@@ -115,25 +130,48 @@ class DuplicateRecord(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a report comes in: the open window, the end of its provider's chain, the row number that it takes.
+    """Where a report comes in: the end of its provider's chain, and the row number that it takes.
 
     `on_file` is the provider's id of a report that has the same id or, if there is none, the same number.
     """
 
-    window_no: int
     seq: int
     digest: bytes | None
-    next_no: int
+    report_no: int
     on_file: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Consumer:
-    """A consumer's account and pair, locked."""
+class Arrival:
+    """What reports that come in together meet: the open window, who signed, and the locked ends of the chains."""
 
-    account_no: int
-    party_no: int
-    balance: Balance
+    window_no: int
+    newest_rates: int
+    signers: Mapping[str, tuple[Key, Party]]
+    chains: Mapping[int, tuple[int, bytes | None]]
+    numbers: Sequence[int]
+    on_file: Mapping[int, str]
+
+    def place(self, number: int, provider_no: int) -> Place:
+        """The place of the report that was asked for as number `number`."""
+        seq, digest = self.chains[provider_no]
+        return Place(seq, digest, self.numbers[number], self.on_file.get(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The accounts of providers and consumers, and the journal's head, locked; `available` goes down as is charged."""
+
+    account_numbers: Mapping[str, int]
+    party_numbers: Mapping[str, int]
+    available: dict[str, int]
+    active: Mapping[str, bool]
+    carries: Mapping[tuple[int, str], int]
+    head: Head
+
+    def carry(self, provider_no: int, consumer: str) -> int:
+        """The picoCU that the pair carries."""
+        return self.carries.get((provider_no, consumer), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,30 +228,32 @@ def decompress(stored: bytes, limit: int = 64 * 1024 * 1024) -> bytes:
     return zstandard.ZstdDecompressor().decompress(stored, max_output_size=limit)
 
 
-async def signer(connection: Connection, kid: str) -> tuple[tuple[Key, Party] | None, int]:
-    """The key with that thumbprint and its owner, and the newest rate table's version, in one statement."""
-    async with raw_cursor(connection) as cursor:
-        await cursor.execute(_SIGNER, {"kid": kid})
-        row = await cursor.fetchone()
-    return (None, 0) if row is None else ((Key(*row[:5]), Party(*row[5:12])), row[12] or 0)
-
-
-async def line_up(connection: Connection, provider_no: int, report: str, seq: int) -> Place:
-    """Enter the open window and lock the provider's chain: one report of a provider at a time.
+async def arrive(connection: Connection, asked: Sequence[tuple[str, str, int]]) -> Arrival:
+    """Enter the open window and lock the providers' chains; `asked` are (kid, report id, number).
 
     One round trip; the statements still run one after the other, so each sees what was committed before its own start.
     """
+    kids = [kid for kid, _, _ in asked]
     connected = await driver(connection)
-    gate, window, stream, same = (connected.cursor(binary=True) for _ in range(4))
+    signers, window, chains, numbers, same = (connected.cursor(binary=True) for _ in range(5))
     async with connected.pipeline():
-        await gate.execute(_GATE)
+        await signers.execute(_SIGNERS, {"kids": kids})
+        await connected.execute(_GATE)
         await window.execute(_WINDOW)
-        await stream.execute(_STREAM, {"provider": provider_no})
-        await same.execute(_SAME, {"provider": provider_no, "report": report, "seq": seq})
-    opened, chain, on_file = await window.fetchone(), await stream.fetchone(), await same.fetchone()
+        await chains.execute(_STREAMS, {"kids": kids})
+        await numbers.execute(_NUMBERS, {"count": len(asked)})
+        values = {"kids": kids, "reports": [report for _, report, _ in asked], "seqs": array(seq for *_, seq in asked)}
+        await same.execute(_SAME, values)
+    opened, found = await window.fetchone(), await signers.fetchall()
     assert opened is not None, "there is always an open window"
-    assert chain is not None, "a provider is registered together with its chain"
-    return Place(opened[0], chain[0], chain[1], chain[2], on_file[0] if on_file else None)
+    return Arrival(
+        window_no=opened[0],
+        newest_rates=found[0][12] or 0 if found else 0,
+        signers={row[0]: (Key(*row[:5]), Party(*row[5:12])) for row in found},
+        chains={row[0]: (row[1], row[2]) for row in await chains.fetchall()},
+        numbers=[row[0] for row in await numbers.fetchall()],
+        on_file={row[0]: row[1] for row in await same.fetchall()},
+    )
 
 
 async def find(connection: Connection, provider_no: int, report: str) -> StoredReport:
@@ -231,19 +271,30 @@ async def consumer_numbers(connection: Connection, ids: Sequence[str]) -> dict[s
     return {row.id: row.no for row in await connection.execute(query)}
 
 
-async def lock_accounts(
-    connection: Connection, provider: Party, consumers: Iterable[str]
-) -> tuple[int, dict[str, Consumer]]:
-    """Lock the provider's account and the consumers', in the one order that everybody locks in.
+async def lock_accounts(connection: Connection, reports: Sequence[tuple[Party, Sequence[str]]]) -> Locked:
+    """Lock the accounts of providers and their consumers, in the one order that everybody locks in, and then the head.
 
-    Returns the provider's account number and the consumers with what they may spend; unknown ids are left out.
+    Unknown ids are left out. What a pair carries is only changed by the provider's own reports, whose chain is locked.
     """
-    async with raw_cursor(connection) as cursor:
-        await cursor.execute(_ACCOUNTS, {"provider": provider.no, "ids": [provider.id, *consumers]})
-        rows = await cursor.fetchall()
-    own = next(row[1] for row in rows if row[0] == provider.id)
-    found = {row[0]: Consumer(row[1], row[3], Balance(row[4], row[5], row[6])) for row in rows if row[2] == "consumer"}
-    return own, found
+    ids = {provider.id for provider, _ in reports} | {name for _, consumers in reports for name in consumers}
+    pairs = [(provider.no, name) for provider, consumers in reports for name in consumers]
+    connected = await driver(connection)
+    accounts, carries, head = (connected.cursor(binary=True) for _ in range(3))
+    async with connected.pipeline():
+        await accounts.execute(_ACCOUNTS, {"ids": list(ids)})
+        values = {"providers": array(number for number, _ in pairs), "consumers": [name for _, name in pairs]}
+        await carries.execute(_CARRIES, values)
+        await head.execute(LOCK_HEAD)
+    rows = await accounts.fetchall()
+    consumers = [row for row in rows if row[2] == "consumer"]
+    return Locked(
+        account_numbers={row[0]: row[1] for row in rows},
+        party_numbers={row[0]: row[3] for row in rows},
+        available={row[0]: row[4] for row in consumers},
+        active={row[0]: row[5] for row in consumers},
+        carries={(row[0], row[1]): row[2] for row in await carries.fetchall()},
+        head=locked_head(await head.fetchone()),
+    )
 
 
 async def known_lines(connection: Connection, provider_no: int, assessed: Assessed) -> frozenset[int]:
@@ -256,7 +307,7 @@ async def known_lines(connection: Connection, provider_no: int, assessed: Assess
     return frozenset(line for line, value in enumerate(ids) if value in known)
 
 
-def copy_rows(
+def record_rows(
     assessed: Assessed,
     accepted: npt.NDArray[np.bool_],
     *,
@@ -266,7 +317,7 @@ def copy_rows(
     consumer_numbers: Sequence[int],
     model_numbers: Sequence[int],
 ) -> bytes:
-    """The accepted records as the body of a COPY BINARY."""
+    """The records of these lines as rows of a COPY BINARY."""
     lines = np.flatnonzero(accepted)
     rows = np.empty(len(lines), _ROW)
     rows["fields"] = len(_COLUMNS)
@@ -282,35 +333,53 @@ def copy_rows(
     rows["rates_version"] = assessed.versions[lines]
     rows["at"] = assessed.at[lines] - _EPOCH_2000
     rows["charge_pico"] = assessed.pico[lines]
-    return _COPY_HEAD + rows.tobytes() + _COPY_TAIL
+    return rows.tobytes()
 
 
-async def copy_records(connection: Connection, rows: bytes) -> None:
-    """Write records by COPY. Raises DuplicateRecord when an id is on file; the transaction is lost then."""
+async def copy_records(connection: Connection, rows: Sequence[bytes]) -> None:
+    """Write records by one COPY. Raises DuplicateRecord when an id is on file; the transaction is lost then."""
     async with raw_cursor(connection) as cursor:
         try:
             async with cursor.copy(COPY) as copy:
-                await copy.write(rows)
+                await copy.write(copy_body(rows))
         except psycopg.errors.UniqueViolation:
             raise DuplicateRecord from None
 
 
+def copy_body(rows: Sequence[bytes]) -> bytes:
+    """Rows with the head and tail of the COPY BINARY format."""
+    return b"".join((_COPY_HEAD, *rows, _COPY_TAIL))
+
+
 async def store(
     connection: Connection,
-    written: Written,
-    report: NewReport,
-    pairs: Sequence[PairCharge],
-    consumers: Mapping[str, Consumer],
+    written: Sequence[Written],
+    reports: Sequence[tuple[NewReport, Sequence[PairCharge]]],
+    locked: Locked,
 ) -> None:
-    """Write the journal entry, the report, what each pair owes and carries, and move the provider's chain on."""
-    found = [consumers[pair.consumer] for pair in pairs]
-    values = {
-        "consumers": array(consumer.party_no for consumer in found),
-        "records": array(pair.records for pair in pairs),
-        "picos": array(pair.pico for pair in pairs),
-        "posted": array(pair.posted for pair in pairs),
-        "carried": array(consumer.balance.carry for consumer in found),
-        "carries": array(pair.carry for pair in pairs),
+    """Write the journal entries, the reports, what each pair owes, and move the providers' chains on."""
+    pairs = [(report.provider_no, pair) for report, owed in reports for pair in owed]
+    connected = await driver(connection)
+    async with connected.pipeline():
+        await send(connected, written)
+        for report, _ in reports:
+            await connected.cursor().execute(_REPORT, _report_values(report))
+            chain = {"seq": report.seq, "digest": report.digest, "provider": report.provider_no}
+            await connected.cursor().execute(_CHAIN, chain)
+        values = {
+            "window": reports[0][0].window_no,
+            "providers": array(number for number, _ in pairs),
+            "consumers": array(locked.party_numbers[pair.consumer] for _, pair in pairs),
+            "records": array(pair.records for _, pair in pairs),
+            "carried": array(locked.carry(number, pair.consumer) for number, pair in pairs),
+            "picos": array(pair.pico for _, pair in pairs),
+            "posted": array(pair.posted for _, pair in pairs),
+        }
+        await connected.cursor().execute(_OBLIGATIONS, values)
+
+
+def _report_values(report: NewReport) -> dict[str, Any]:
+    return {
         "no": report.no,
         "id": report.id,
         "provider": report.provider_no,
@@ -328,10 +397,6 @@ async def store(
         "total": report.total,
         "receipt": report.receipt,
     }
-    connected = await driver(connection)
-    async with connected.cursor() as entry, connected.cursor() as rest, connected.pipeline():
-        await entry.execute(APPEND, written.values)
-        await rest.execute(_STORE, values)
 
 
 def refusal_document(refusal: RecordRefusal) -> dict[str, Any]:

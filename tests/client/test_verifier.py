@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from settlement.client import verifier
-from settlement.core import canonical, journal
-from settlement.core.signatures import SigningKey, sign_compact, sign_document
+from settlement.core import canonical, journal, liabilities
+from settlement.core.signatures import SigningKey, sign_compact, sign_detached, sign_document
 from tests.client.town import Lines, Town, build, exported, of_kind, parsed, verified
 from tests.world import World
 
@@ -295,6 +296,26 @@ def shift_the_rates(lines: Lines) -> None:
     line |= {"document": document.decode(), "digest": canonical.digest(document)}
 
 
+def hide_a_liability(lines: Lines) -> None:
+    """One account is left out of the tree, and the checkpoint states the smaller tree."""
+    line = lines[max(at for at, line in enumerate(lines) if line["kind"] == "checkpoint")]
+    hidden = next(leaf for leaf in line["liabilities"] if leaf[0].startswith("acc_"))
+    line["liabilities"].remove(hidden)
+    root = liabilities.build([liabilities.Entry(a, int(n), bytes.fromhex(s)) for a, n, s in line["liabilities"]])
+    document = json.loads(line["document"])
+    smaller = {"size": len(line["liabilities"]), "root": root.hash.hex(), "total": str(root.amount)}
+    line["document"] = canonical.encode(document | {"liabilities": smaller}).decode()
+
+
+def anchor_once_for_two(lines: Lines) -> None:
+    """Two anchors are said to be one transaction."""
+    anchors = [line for line in lines if line["kind"] == "chain_order" and line["order_kind"] == "anchor"]
+    for line in lines:
+        if line["kind"] == "attempt" and line["order"] == anchors[1]["id"]:
+            line["tx"] = anchors[0]["tx"]
+    anchors[1]["tx"] = anchors[0]["tx"]
+
+
 LIES: dict[Callable[[Lines], None], str] = {
     overcharge: "usage_postings",
     overcharge_and_own_up: "report_total",
@@ -306,6 +327,8 @@ LIES: dict[Callable[[Lines], None], str] = {
     pay_less: "position_payout",
     revoke_early: "report_key",
     shift_the_rates: "obligation_pico",
+    hide_a_liability: "checkpoint_liabilities",
+    anchor_once_for_two: "attempt_repeated",
 }
 
 
@@ -337,6 +360,36 @@ def _sign_anew(lines: Lines, town: Town) -> None:
         if line["kind"] == "checkpoint":
             line["digest"] = "sha256:" + sha256(line["document"].encode()).hexdigest()
             line["signatures"] = [sign_document(key, line["document"].encode())]
+
+
+@pytest.mark.database
+async def test_a_record_that_its_provider_signed_twice_is_charged_once(world: World) -> None:
+    """Provider and service agree to charge one record twice; total, signature, receipt and hashes are all in order."""
+    town = await build(world)
+    lines = parsed(await exported(town.context))
+    report = next(line for line in reversed(lines) if line.get("provider") == town.linked.id and "body" in line)
+    document = json.loads(b64decode(report["body"]))
+    document["records"][1] = document["records"][0]
+    body = canonical.encode(document)
+    digest = canonical.digest(body)
+    report |= {"body": b64encode(body).decode(), "digest": digest, "signature": sign_detached(town.linked.key, body)}
+    entry = next(line for line in lines if line.get("seq") == report["journal_seq"] and line["kind"] == "journal_entry")
+    payload(entry, lambda content: content["facts"].update(digest=digest))
+    _sign_anew(lines, town)
+    fault = verified(lines).fault
+    assert fault is not None
+    assert (fault.code, fault.subject) == ("record_repeated", f"usage report {report['id']} line 1")
+
+
+@pytest.mark.database
+async def test_a_fact_that_nothing_else_repeats_is_held_by_the_chain(world: World) -> None:
+    town = await build(world)
+    lines = parsed(await exported(town.context))
+    entry = lines[of_kind(lines, "journal_entry", lambda line: '"kind":"chain_fee"' in line["payload"])]
+    payload(entry, lambda content: content["facts"].update(tx="0" * 64))
+    fault = verified(lines).fault
+    assert fault is not None
+    assert (fault.code, fault.subject) == ("journal_hash", f"journal entry {entry['seq']}")
 
 
 def test_the_verifier_needs_the_standard_library_and_cryptography_alone() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from settlement.core.errors import Conflict, Forbidden, NotFound, Refused, SettlementError, Unauthenticated
 from settlement.core.signatures import SigningKey, sign_detached
-from settlement.services import authentication, participants
+from settlement.services import authentication, metering, participants
 from settlement.services.participants import Registered, SignedRequest
 from settlement.storage import parties
 from tests.world import World
@@ -115,3 +115,28 @@ async def test_an_api_key_of_another_party_cannot_be_revoked(world: World) -> No
     await participants.revoke_api_key(world.context, two.party, theirs.id)
     with pytest.raises(Unauthenticated):
         await authentication.by_api_key(world.context, two.api_key)
+
+
+async def test_a_suspended_consumer_is_not_charged_and_comes_back(world: World) -> None:
+    consumer, provider = await world.consumer(), await world.provider()
+    await world.credit(consumer.id, 10**9)
+
+    async def accepted() -> int:
+        body, signature = world.report(provider, [world.record(consumer)])
+        answer = await metering.submit(world.context, body=body, signature=signature)
+        return int(answer.document["accepted"])
+
+    assert await participants.set_status(world.context, consumer.id, "suspended") == "active"
+    assert await accepted() == 0
+    assert await participants.set_status(world.context, consumer.id, "active", kind="consumer") == "suspended"
+    assert await accepted() == 1
+
+
+async def test_the_kind_that_is_meant_is_kept_to(world: World) -> None:
+    consumer, provider = await world.consumer(), await world.provider()
+    for party, kind in ((consumer.id, "provider"), (provider.id, "consumer"), ("prv_none", "provider")):
+        with pytest.raises(NotFound, match="unknown_party"):
+            await participants.set_status(world.context, party, "suspended", kind=kind)  # type: ignore[arg-type]
+    consumers, providers = (await participants.listed(world.context, kind) for kind in ("consumer", "provider"))
+    assert [(party.id, party.status) for party in consumers] == [(consumer.id, "active")]
+    assert [(party.id, party.status) for party in providers] == [(provider.id, "active")]

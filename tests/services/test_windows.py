@@ -345,6 +345,8 @@ async def test_a_clock_that_goes_back_never_makes_a_span_end_before_it_began(wor
     assert second.opened_at == second.closed_at == first.closed_at
 
 
+UNGUARDED = "ALTER TABLE obligation DROP CONSTRAINT ck_obligation_carry;"
+
 DAMAGE = {
     "a charge was raised": "UPDATE usage_record SET charge_pico = charge_pico + 1 WHERE line = 0",
     "a record vanished": "DELETE FROM usage_record WHERE line = 3",
@@ -355,18 +357,23 @@ DAMAGE = {
         "r.model_no, r.rates_version, r.at, 0 FROM usage_record r JOIN party p ON p.kind = 'consumer' WHERE NOT EXISTS "
         "(SELECT FROM obligation o WHERE (o.provider_no, o.consumer_no) = (r.provider_no, p.no)) LIMIT 1"
     ),
-    "a pair was made up": ("INSERT INTO obligation SELECT 1, consumer_no, provider_no, 1, 0, 0, 0 FROM obligation"),
-    "posted too much": "UPDATE obligation SET posted = posted + 1",
-    "posted too little": "UPDATE obligation SET posted = posted - 1",
+    "a pair was made up": (
+        "INSERT INTO obligation (provider_no, consumer_no, window_no, records, carried_in, pico, posted) "
+        "SELECT consumer_no, provider_no, 1, 1, 0, 0, 0 FROM obligation"
+    ),
+    "posted too much": UNGUARDED + "UPDATE obligation SET posted = posted + 1",
+    "posted too little": UNGUARDED + "UPDATE obligation SET posted = posted - 1",
     "pico and posted raised alike": "UPDATE obligation SET posted = posted + 1, pico = pico + 1000000",
     "posted and booked too much alike": (
-        "UPDATE obligation o SET posted = posted + 1 FROM usage_report u WHERE u.provider_no = o.provider_no "
+        UNGUARDED
+        + "UPDATE obligation o SET posted = posted + 1 FROM usage_report u WHERE u.provider_no = o.provider_no "
         "AND u.journal_seq = (SELECT min(seq) FROM journal_entry WHERE kind = 'usage');"
         "UPDATE posting SET amount = amount + sign(amount) "
         "WHERE entry_seq = (SELECT min(seq) FROM journal_entry WHERE kind = 'usage')"
     ),
     "the books charged somebody who owes nothing": (
-        "INSERT INTO posting SELECT min(seq), 90, (SELECT no FROM account WHERE id = 'conversion/CU'), 5 "
+        "INSERT INTO posting (entry_seq, leg, account_no, amount) "
+        "SELECT min(seq), 90, (SELECT no FROM account WHERE id = 'conversion/CU'), 5 "
         "FROM journal_entry WHERE kind = 'usage'"
     ),
     "the books posted something else": "UPDATE posting SET amount = amount * 2",

@@ -161,6 +161,8 @@ async def test_absent_server_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="database_unavailable"):
         async with absent.begin():
             pass
+    with pytest.raises(Unavailable, match="database_unavailable"):
+        await absent.check_durability()
     await absent.close()
 
 

@@ -13,6 +13,8 @@ from tests.world import World
 
 pytestmark = pytest.mark.database
 
+UNGUARDED = "ALTER TABLE obligation DROP CONSTRAINT ck_obligation_carry; "
+
 SEEDED = {
     "entry_balances": "UPDATE posting SET amount = amount + 1 WHERE entry_seq = 5 AND leg = 0",
     "entry_has_postings": "INSERT INTO posting (entry_seq, leg, account_no, amount) VALUES (9999, 0, 1, 1)",
@@ -62,9 +64,9 @@ SEEDED = {
     "journal_columns": "UPDATE journal_entry SET at = at + interval '1 second' WHERE seq = 7",
     "tree_size": "UPDATE checkpoint SET tree_size = tree_size + 1 WHERE window_no = 2",
     "anchored": 'UPDATE "window" SET anchored_at = NULL WHERE no = 1',
-    "obligations_are_records": "UPDATE obligation SET pico = pico + 1 WHERE window_no = 1",
-    "carry_chain": "UPDATE pair_carry SET carry = (carry + 1) % 1000000",
-    "obligations_are_posted": "UPDATE obligation SET posted = posted + 1 WHERE window_no = 1",
+    "obligations_are_records": UNGUARDED + "UPDATE obligation SET pico = pico + 1 WHERE window_no = 1",
+    "carry_chain": "UPDATE obligation SET carried_in = carried_in + 1, pico = pico - 1",
+    "obligations_are_posted": UNGUARDED + "UPDATE obligation SET posted = posted + 1 WHERE window_no = 1",
     "positions_net": "UPDATE position SET net = net + 1",
     "netting_booked": "UPDATE position SET netted = netted - 1 WHERE netted > 0",
     "windows_contiguous": 'UPDATE "window" SET first_seq = first_seq + 1 WHERE no = 2',

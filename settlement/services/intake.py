@@ -1,0 +1,290 @@
+"""Taking verified reports into the books: any number of reports, of different providers, in one transaction.
+
+Reports that wait at the same time share one transaction (decision 14): one COPY, one round of locks, one commit. Each
+is still judged alone: what is wrong with one is that one's answer. The order of locks is the same everywhere: the
+window's gate, the providers' chains, accounts, the journal's head, each in order of their row numbers.
+
+Records are copied before the accounts are locked, so that locks that providers share are held for the shortest time.
+That is right when everything fits, which is nearly always. If not, the report is taken in again alone and `careful`:
+then it is looked up which ids are on file, and it is charged before it is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from settlement.core import assessment, canonical, charging, signatures, times
+from settlement.core.assessment import Assessed
+from settlement.core.charging import Balance, Charged, chargeable
+from settlement.core.errors import Conflict, Forbidden, SettlementError, Unauthenticated
+from settlement.core.journal import CU, Entry, Head, Posting
+from settlement.core.units import cu_text
+from settlement.core.usage import UsageReport
+from settlement.services import directory, ratebook
+from settlement.services.context import Context
+from settlement.services.ratebook import KnownRates
+from settlement.storage import journal
+from settlement.storage import usage as storage
+from settlement.storage.database import Connection
+from settlement.storage.parties import Party
+from settlement.storage.usage import Arrival, Locked, NewReport, Place, StoredReport
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A report whose signature is right, decoded and assessed; not yet: whether that key counts, and its place."""
+
+    report: UsageReport
+    book: KnownRates
+    assessed: Assessed
+    digest: bytes
+    body: bytes
+    signature: str
+    kid: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the provider is told; the same document for the same report, however often it is sent."""
+
+    document: dict[str, Any]
+    replayed: bool
+
+
+class NotAllFit(Exception):
+    """Records were copied that the balances do not cover: take it all back, and take the reports in one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A report that is the next of its provider's chain, on its way into the books."""
+
+    incoming: Incoming
+    provider: Party
+    place: Place
+    lines: npt.NDArray[np.bool_]
+
+
+async def take_in(
+    context: Context, connection: Connection, batch: Sequence[Incoming], *, careful: bool
+) -> list[Answer | SettlementError]:
+    """Charge, journal and receipt reports of different providers; one answer or refusal for each.
+
+    Raises storage.usage.DuplicateRecord and NotAllFit; the transaction is lost then. With `careful` it doesn't.
+    """
+    asked = [(each.kid, each.report.report, each.report.seq) for each in batch]
+    arrival = await storage.arrive(connection, asked)
+    answers: dict[int, Answer | SettlementError] = {}
+    fresh: dict[int, _Fresh] = {}
+    for number, incoming in enumerate(batch):
+        found = await _admitted(context, connection, incoming, arrival, number)
+        if isinstance(found, _Fresh):
+            fresh[number] = found
+        else:
+            answers[number] = found
+    if fresh:
+        taken = await _charge_all(context, connection, list(fresh.values()), arrival.window_no, careful=careful)
+        answers |= dict(zip(fresh, taken, strict=True))
+    return [answers[number] for number in range(len(batch))]
+
+
+async def _admitted(
+    context: Context, connection: Connection, incoming: Incoming, arrival: Arrival, number: int
+) -> _Fresh | Answer | SettlementError:
+    """The report with its place, or why it doesn't get one."""
+    signer = arrival.signers.get(incoming.kid)
+    if signer is None or not signer[0].valid_at(incoming.received_at):
+        return Unauthenticated("key_unknown", "no key with that `kid` is registered and valid now")
+    provider = signer[1]
+    if incoming.report.provider != provider.id:
+        return Forbidden("key_of_another", f"this key belongs to {provider.id}, not to the provider of the report")
+    if provider.status != "active":
+        return Forbidden(f"provider_{provider.status}", "the operator has to admit this provider first")
+    place = arrival.place(number, provider.no)
+    earlier = await _earlier(connection, incoming, provider, place)
+    if earlier is not None:
+        return earlier
+    if incoming.book.newest != arrival.newest_rates:
+        book = await ratebook.current(context, connection, arrival.newest_rates)
+        assessed = assessment.assess(incoming.report, book.rates, incoming.received_at)
+        incoming = replace(incoming, book=book, assessed=assessed)
+    parties = await directory.party_numbers(context, connection, incoming.assessed.consumers)
+    return _Fresh(incoming, provider, place, chargeable(incoming.assessed, parties))
+
+
+async def _earlier(
+    connection: Connection, incoming: Incoming, provider: Party, place: Place
+) -> Answer | SettlementError | None:
+    """The answer to a report that isn't the next of its chain; None when it is."""
+    report, expected = incoming.report, place.seq + 1
+    on_file = place.on_file and await storage.find(connection, provider.no, place.on_file)
+    if on_file and on_file.report == report.report and on_file.digest == incoming.digest:
+        return Answer(answer_document(on_file), replayed=True)
+    if on_file:
+        await storage.keep_conflict(
+            connection,
+            provider_no=provider.no,
+            report=report.report,
+            seq=report.seq,
+            digest=incoming.digest,
+            received_at=incoming.received_at,
+            kid=incoming.kid,
+            signature=incoming.signature,
+            body=incoming.body,
+        )
+        if on_file.report == report.report:
+            return Conflict("report_conflict", "this report id is on file with other bytes; both bodies are kept")
+        return Conflict("sequence_taken", f"number {report.seq} is on file as another report; both bodies are kept")
+    if report.seq != expected:
+        return Conflict("sequence_gap", f"the next report of this provider is number {expected}")
+    previous = f"sha256:{place.digest.hex()}" if place.digest is not None else None
+    if report.prev != previous:
+        return Conflict("previous_mismatch", f"`prev` must be {previous or 'null'}, the digest of the report before")
+    return None
+
+
+async def _charge_all(
+    context: Context, connection: Connection, fresh: Sequence[_Fresh], window_no: int, *, careful: bool
+) -> list[Answer | SettlementError]:
+    parties: dict[str, int] = {}
+    for each in fresh:
+        parties |= await directory.party_numbers(context, connection, each.incoming.assessed.consumers)
+    if not careful:
+        await _copy(connection, [(each, each.lines) for each in fresh], parties, window_no)
+    locked = await storage.lock_accounts(
+        connection,
+        [(each.provider, [name for name in each.incoming.assessed.consumers if name in parties]) for each in fresh],
+    )
+    charged = [await _charged(connection, each, locked, careful=careful) for each in fresh]
+    if careful:
+        lines = [(each, found.accepted) for each, found in zip(fresh, charged, strict=True)]
+        await _copy(connection, lines, parties, window_no)
+    elif any((found.accepted != each.lines).any() for each, found in zip(fresh, charged, strict=True)):
+        raise NotAllFit
+    # From here on nothing can refuse a report any more.
+    head, written, reports = locked.head, [], []
+    for each, found in zip(fresh, charged, strict=True):
+        report_id = context.sources.new_id("rep")
+        entry = _entry(each, found, report_id, window_no)
+        written.append(journal.written_after(head, entry, locked.account_numbers))
+        head = written[-1].head
+        reports.append((_new_report(context, each, found, report_id, window_no, head), found.pairs))
+    await storage.store(connection, written, reports, locked)
+    return [Answer(answer_document(report), replayed=False) for report, _ in reports]
+
+
+async def _charged(connection: Connection, each: _Fresh, locked: Locked, *, careful: bool) -> Charged:
+    """Charge one report, and leave its consumers that much less for the reports behind it."""
+    assessed, provider = each.incoming.assessed, each.provider
+    known = await storage.known_lines(connection, provider.no, assessed) if careful else frozenset()
+    balances = {
+        name: Balance(locked.available[name], locked.carry(provider.no, name), locked.active[name])
+        for name in assessed.consumers
+        if name in locked.available
+    }
+    found = charging.charge(assessed, balances, known)
+    for pair in found.pairs:
+        locked.available[pair.consumer] -= pair.posted
+    return found
+
+
+async def _copy(
+    connection: Connection,
+    reports: Sequence[tuple[_Fresh, npt.NDArray[np.bool_]]],
+    parties: Mapping[str, int],
+    window_no: int,
+) -> None:
+    rows = [
+        storage.record_rows(
+            each.incoming.assessed,
+            lines,
+            provider_no=each.provider.no,
+            report_no=each.place.report_no,
+            window_no=window_no,
+            consumer_numbers=[parties.get(name, 0) for name in each.incoming.assessed.consumers],
+            model_numbers=[each.incoming.book.model_numbers.get(name, 0) for name in each.incoming.assessed.models],
+        )
+        for each, lines in reports
+        if lines.any()
+    ]
+    if rows:
+        await storage.copy_records(connection, rows)
+
+
+def _entry(each: _Fresh, charged: Charged, report_id: str, window_no: int) -> Entry:
+    legs = [Posting(pair.consumer, CU, -pair.posted) for pair in charged.pairs if pair.posted]
+    if charged.total:
+        legs.append(Posting(each.provider.id, CU, charged.total))
+    facts = {
+        "provider": each.provider.id,
+        "report": each.incoming.report.report,
+        "seq": each.incoming.report.seq,
+        "digest": f"sha256:{each.incoming.digest.hex()}",
+        "accepted": int(charged.accepted.sum()),
+        "refused": len(charged.refusals),
+    }
+    return Entry("usage", report_id, window_no, each.incoming.received_at, tuple(legs), facts)
+
+
+def _new_report(
+    context: Context, each: _Fresh, charged: Charged, report_id: str, window_no: int, head: Head
+) -> NewReport:
+    incoming = each.incoming
+    accepted = int(charged.accepted.sum())
+    payload = canonical.encode(
+        {
+            "type": "receipt/1",
+            "id": report_id,
+            "provider": each.provider.id,
+            "report": incoming.report.report,
+            "seq": incoming.report.seq,
+            "digest": f"sha256:{incoming.digest.hex()}",
+            "accepted": accepted,
+            "refused": len(charged.refusals),
+            "total": str(charged.total),
+            "window": window_no,
+            "received_at": times.text(incoming.received_at),
+            "journal": {"seq": head.seq, "hash": head.hash.hex()},
+        }
+    )
+    return NewReport(
+        no=each.place.report_no,
+        id=report_id,
+        provider_no=each.provider.no,
+        report=incoming.report.report,
+        seq=incoming.report.seq,
+        digest=incoming.digest,
+        window_no=window_no,
+        journal_seq=head.seq,
+        received_at=incoming.received_at,
+        kid=incoming.kid,
+        signature=incoming.signature,
+        compressed=storage.compress(incoming.body),
+        accepted=accepted,
+        refusals=[storage.refusal_document(refusal) for refusal in charged.refusals],
+        total=charged.total,
+        receipt=signatures.sign_compact(context.key, payload, signatures.RECEIPT_TYPE),
+    )
+
+
+def answer_document(report: StoredReport | NewReport) -> dict[str, Any]:
+    """What the provider is told about a report on file."""
+    return {
+        "id": report.id,
+        "report": report.report,
+        "seq": report.seq,
+        "digest": f"sha256:{report.digest.hex()}",
+        "window": f"win_{report.window_no}",
+        "received_at": times.text(report.received_at),
+        "accepted": report.accepted,
+        "refused": list(report.refusals),
+        "total": cu_text(report.total),
+        "receipt": report.receipt,
+    }

@@ -1,0 +1,57 @@
+// What a usage record costs (docs/reference/rates.md) and why one is refused (docs/reference/usage.md).
+import { micros } from "./formats.mjs";
+
+const MINUTE = 60_000_000n;
+const DAY = 1440n * MINUTE;
+const LIMIT = 2n ** 63n - 1n;
+const has = (object, name) => Object.hasOwn(object, name);
+const refuse = (code) => ({ code });
+
+// {pico} or {code}: the charge of a record by one rate table.
+export function charge(table, record) {
+  const name = has(table.models, record.model) ? record.model : has(table.aliases, record.model) ? table.aliases[record.model] : null;
+  if (name === null) return refuse("unknown_model");
+  const tiers = table.models[name].tiers;
+  if (!has(tiers, record.tier)) return refuse("unknown_tier");
+  const units = (meter) => BigInt(has(record.meters, meter) ? record.meters[meter] : 0);
+  for (const meter of Object.keys(record.meters)) {
+    if (!has(table.meters, meter) || meter === "requests") return refuse("unknown_meter");
+  }
+  const total = units("input_tokens");
+  const { rates } = tiers[record.tier].bands.filter((band, at) => at === 0 || BigInt(band.above_input_tokens) < total).at(-1);
+  const rateOf = (meter) => (meter === null || has(rates, meter) ? rates[meter] : rateOf(table.meters[meter].parent));
+  for (const meter of Object.keys(record.meters)) {
+    if (units(meter) > 0n && rateOf(meter) === undefined) return refuse("unpriced_meter");
+  }
+  const own = new Map();
+  for (const meter of Object.keys(table.meters)) {
+    const { parent } = table.meters[meter];
+    own.set(meter, (own.get(meter) ?? 0n) + units(meter));
+    if (parent !== null) own.set(parent, (own.get(parent) ?? 0n) - units(meter));
+  }
+  if ([...own.values()].some((count) => count < 0n)) return refuse("subset_above_whole");
+  if (record.outcome === "errored") return { pico: 0n };
+  let pico = BigInt(rates.requests ?? 0);
+  for (const [meter, count] of own) if (count > 0n) pico += count * BigInt(rateOf(meter));
+  return pico > LIMIT ? refuse("charge_too_large") : { pico };
+}
+
+// The newest version whose effective_from has come.
+export function inForce(versions, at) {
+  return versions.filter((version) => version.from <= at).at(-1) ?? null;
+}
+
+// Steps 1 to 12 of "Checks on each record", without step 4: {code} or {pico, version}.
+export function assess(record, receivedAt, tables) {
+  const at = micros(record.at);
+  if (at > receivedAt + 5n * MINUTE) return refuse("time_in_future");
+  if (at < receivedAt - 35n * DAY) return refuse("time_too_old");
+  const made = BigInt("0x" + record.id.replaceAll("-", "").slice(0, 12)) * 1000n;
+  const apart = made > at ? made - at : at - made;
+  if (apart > MINUTE) return refuse("id_time_mismatch");
+  if (has(record, "hold")) return refuse("unknown_hold");
+  const table = inForce(tables, at);
+  if (table === null) return refuse("rates_not_in_force");
+  if (has(record, "rates") && record.rates !== String(table.version)) return refuse("rates_mismatch");
+  return { ...charge(table.document, record), version: table.version };
+}

@@ -1,0 +1,239 @@
+// A second verifier of audit exports and proofs, in another language and from docs/reference/ alone.
+//
+//   node verify.mjs EXPORT [KID...]         checks an audit export; with KIDs only these service keys are trusted
+//   node verify.mjs proof PROOF [KID...]    checks a proof/1
+//
+// It prints one line of JSON: {"ok":true,"counts":{...}}, or {"ok":false,"code","subject","detail"} with exit code 2.
+import { createReadStream, readFileSync } from "node:fs";
+import {
+  Broken, Tree, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction, publicKey, same, sha256,
+} from "./formats.mjs";
+import { Money } from "./money.mjs";
+import { checkProof } from "./proof.mjs";
+import { Usage } from "./usage.mjs";
+import { Windows } from "./windows.mjs";
+
+const OWN = /^(treasury|conversion|equity|fees)\//; // the service's own side, which alone may be below zero
+const ENTRY = ["at", "facts", "kind", "postings", "subject", "window"];
+
+class Export {
+  constructor(trusted) {
+    Object.assign(this, { trusted, counts: {}, header: null, head: { seq: 0, hash: "00".repeat(32) }, balances: new Map(),
+      assets: new Map(), accounts: new Map(), serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map(),
+      policies: [], tables: [], failures: [], subjects: new Set(), pending: null, tree: Tree.ofHashes() });
+    this.windows = new Windows(this);
+    this.usage = new Usage(this);
+    this.money = new Money(this);
+    this.readers = {
+      header: (line) => { this.header = line; },
+      service_key: (line) => this.serviceKey(line), party_key: (line) => this.partyKey(line),
+      chain: (line) => this.chains.set(line.chain, line), halt: () => {}, party: (line) => this.party(line),
+      policy: (line) => this.policy(line), rate_table: (line) => this.table(line),
+      account: (line) => this.account(line), funding_intent: (line) => this.money.intent(line),
+      report_conflict: (line) => this.usage.conflict(line), window: (line) => this.windows.open(line),
+      record_salt: (line) => this.windows.salt(line), obligation: (line) => this.windows.obligation(line),
+      position: (line) => this.windows.position(line), checkpoint: (line) => this.windows.checkpoint(line),
+      usage_report: (line) => this.about("usage", line, this.usage.report(line, this.windows.current)),
+      deposit: (line) => this.about("deposit suspense", line, this.money.deposit(line)),
+      payout: (line) => this.about("payout_planned", line, this.money.payout(line)),
+      journal_entry: (line) => this.entry(line), chain_order: (line) => this.money.chainOrder(line),
+      attempt: (line) => this.money.attempt(line), attempt_event: (line) => this.money.event(line),
+    };
+    this.bookers = {
+      usage: (entry, about) => this.bookUsage(entry, about), opening: (entry) => this.money.opening(entry),
+      deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
+      netting: (entry) => this.windows.netting(entry), payout_planned: (entry) => this.money.planned(entry),
+      payout_settled: (entry) => this.money.ended(entry), payout_failed: (entry) => this.money.ended(entry),
+      chain_fee: (entry) => this.money.fee(entry),
+    };
+  }
+
+  read(line) {
+    need(this.header ? line.kind !== "header" : line.format === "audit/1", "header_format", line.kind, "an audit/1 header comes first");
+    need(Object.hasOwn(this.readers, line.kind), "line_kind", line.kind, "not a kind of audit/1");
+    need(!this.pending || line.kind === "journal_entry", "line_order", line.kind, "an entry must follow what it is about");
+    this.counts[line.kind] = (this.counts[line.kind] ?? 0) + 1;
+    this.readers[line.kind](line);
+  }
+
+  serviceKey(line) {
+    const { kid, key } = publicKey(line.jwk);
+    need(kid === line.kid, "key_malformed", line.kid, "kid is not the key's thumbprint");
+    need(!this.trusted.length || this.trusted.includes(kid), "key_not_trusted", kid, "not one of the kids given");
+    this.serviceKeys.set(kid, key);
+  }
+
+  partyKey(line) {
+    const { kid, key } = publicKey(line.jwk);
+    need(kid === line.kid, "key_malformed", line.kid, "kid is not the key's thumbprint");
+    need(!this.keys.has(kid) && this.parties.has(line.party), "key_repeated", kid, "registered twice, or for nobody");
+    const until = line.revoked_at === null ? null : micros(line.revoked_at);
+    this.keys.set(kid, { key, party: line.party, from: micros(line.valid_from), until });
+  }
+
+  party(line) {
+    need(!this.parties.has(line.id), "party_repeated", line.id, "twice");
+    need(line.id.startsWith(line.party_kind === "provider" ? "prv_" : "acc_"), "party_kind", line.id, line.party_kind);
+    this.parties.set(line.id, line);
+    if (line.account === null) return;
+    need(!this.windows.owners.has(line.account), "party_link", line.id, "two providers name one account");
+    this.windows.owners.set(line.account, line.id);
+  }
+
+  // Policies and rate tables alike: canonical, content-addressed, signed, one after another.
+  document(line, name, list) {
+    const document = parseCanonical(line.document, `${name}_malformed`, line.version);
+    need(digest(line.document) === line.digest, `${name}_digest`, line.version, "digest is not that of the document");
+    documentSigned(line.document, line.signatures, (kid) => this.serviceKeys.get(kid), `${name}_signature`, line.version);
+    need(line.version === list.length + 1 && document.version === line.version, `${name}_version`, line.version, "versions");
+    need(document.effective_from === line.effective_from, `${name}_malformed`, line.version, "effective_from");
+    return { version: line.version, digest: line.digest, from: micros(line.effective_from), document };
+  }
+
+  policy(line) {
+    const found = this.document(line, "policy", this.policies);
+    const { type, value, minimum_payout: minimum } = found.document;
+    need(type === "policy/1" && value.mode === "fixed_usd", "policy_malformed", line.version, "not a policy/1 that is known");
+    this.policies.push({ ...found, minimum: BigInt(minimum) });
+  }
+
+  table(line) {
+    const found = this.document(line, "rate_table", this.tables);
+    const before = this.tables.at(-1);
+    need(found.document.type === "rates/1", "rate_table_malformed", line.version, "not a rates/1");
+    need(found.document.parent === (before?.digest ?? null), "rate_table_parent", line.version, "parent is not the version before");
+    need(!before || found.from > before.from, "rate_table_retroactive", line.version, "it begins before the version before");
+    this.tables.push({ ...found, published: micros(line.published_at) });
+  }
+
+  // rounding.md, 2: microCU for the asset's smallest unit, or null when the policy gives it no value.
+  value(policy, chain, asset) {
+    const places = this.chains.get(chain)?.assets[asset];
+    const worth = policy?.document.value.usd_per_asset[asset.split(":")[0]];
+    if (places === undefined || worth === undefined) return null;
+    const [[an, ad], [un, ud]] = [parseFraction(worth), parseFraction(policy.document.value.usd_per_cu)];
+    return fraction(an * ud * 1_000_000n, ad * un * 10n ** BigInt(places));
+  }
+
+  account(line) {
+    need(!this.accounts.has(line.id), "account_repeated", line.id, "twice");
+    this.accounts.set(line.id, line);
+  }
+
+  about(kinds, line, found) {
+    this.pending = { kinds, line, found };
+  }
+
+  entry(line) {
+    const subject = `entry ${line.seq}`;
+    need(line.seq === this.head.seq + 1, "journal_gap", subject, `entry ${this.head.seq + 1} is next`);
+    need(line.previous === this.head.hash, "journal_chain", subject, "previous is not the hash of the entry before");
+    const payload = Buffer.from(line.payload);
+    const numbers = Buffer.alloc(12);
+    numbers.writeBigUInt64BE(BigInt(line.seq));
+    numbers.writeUInt32BE(payload.length, 8);
+    const hash = sha256("CUJ1", numbers.subarray(0, 8), Buffer.from(line.previous, "hex"), numbers.subarray(8), payload);
+    need(hash.toString("hex") === line.hash, "journal_hash", subject, "hash is not that of the payload");
+    const entry = { seq: line.seq, hash: line.hash, payload: parseCanonical(line.payload, "entry_malformed", subject) };
+    const { kind, subject: what, window } = entry.payload;
+    members(entry.payload, ENTRY, "entry_malformed", subject);
+    micros(entry.payload.at);
+    need(Object.hasOwn(this.bookers, kind), "entry_kind", subject, kind);
+    need(window === this.windows.current?.no, "entry_window", subject, "it is booked in another window");
+    need(!this.subjects.has(`${kind} ${what}`), "entry_repeated", subject, `${kind} of ${what} was booked before`);
+    this.subjects.add(`${kind} ${what}`);
+    this.head = entry;
+    const about = this.pending;
+    this.pending = null;
+    need(!about || (about.kinds.split(" ").includes(kind) && about.line.id === what), "line_order", subject, "it is about something else");
+    this.bookers[kind](entry, about);
+    this.move(entry, subject);
+  }
+
+  bookUsage(entry, about) {
+    need(about, "usage_entry", entry.payload.subject, "no report comes before it");
+    const { line, facts, postings } = about.found;
+    need(line.journal_seq === entry.seq && line.received_at === entry.payload.at, "report_entry", line.id, "another entry or time");
+    for (const [name, wanted] of [["facts", facts], ["postings", postings]]) {
+      need(same(entry.payload[name], wanted), `usage_${name}`, line.id,
+        `${name} are not what the signed records make`);
+    }
+    this.usage.receipt(about.found, entry);
+  }
+
+  move({ payload: { postings } }, subject) {
+    const sums = new Map();
+    for (const [id, asset, text] of postings) {
+      need(/^-?[1-9]\d*$/.test(text), "entry_malformed", subject, `amount ${text}`);
+      need((this.assets.get(id) ?? asset) === asset, "account_asset", id, "an account has one asset");
+      this.assets.set(id, asset);
+      sums.set(asset, (sums.get(asset) ?? 0n) + BigInt(text));
+      this.balances.set(id, (this.balances.get(id) ?? 0n) + BigInt(text));
+    }
+    for (const [asset, sum] of sums) need(sum === 0n, "entry_unbalanced", subject, `${asset} adds up to ${sum}`);
+    for (const [id] of postings) need(OWN.test(id) || this.balances.get(id) >= 0n, "balance_below_zero", id, subject);
+  }
+
+  finish() {
+    need(this.header, "header_format", "", "the export is empty");
+    need(!this.pending, "export_incomplete", "", "the last entry is missing");
+    const { journal, counts } = this.header;
+    need(journal.seq === this.head.seq && journal.hash === this.head.hash, "export_incomplete", `entry ${journal.seq}`,
+      `the journal ends with entry ${this.head.seq}, not as the header says`);
+    for (const kind of Object.keys(this.readers)) {
+      need((counts[kind] ?? 0) === (this.counts[kind] ?? 0), "export_incomplete", kind, `the header counts ${counts[kind]}`);
+    }
+    this.windows.finish();
+    this.money.finish();
+    for (const [id, line] of this.accounts) {
+      need((this.balances.get(id) ?? 0n) === BigInt(line.settled), "account_balance", id, `replayed: ${this.balances.get(id) ?? 0n}`);
+      need((this.assets.get(id) ?? line.asset) === line.asset, "account_asset", id, "the journal has another asset");
+    }
+    for (const id of this.balances.keys()) need(this.accounts.has(id), "account_missing", id, "the journal has it");
+    return { ...this.counts, records: this.tree.size };
+  }
+}
+
+
+// Lines end with a line feed alone: U+2028 within a name does not end one, as it would for node:readline.
+async function* lines(path) {
+  let rest = [];
+  for await (const chunk of createReadStream(path)) {
+    let from = 0;
+    for (let to = chunk.indexOf(10); to >= 0; to = chunk.indexOf(10, from)) {
+      yield Buffer.concat([...rest, chunk.subarray(from, to)]).toString("utf8");
+      [rest, from] = [[], to + 1];
+    }
+    rest.push(chunk.subarray(from));
+  }
+  const last = Buffer.concat(rest).toString("utf8");
+  if (last) yield last;
+}
+
+async function checkExport(path, trusted) {
+  const found = new Export(trusted);
+  let number = 0;
+  try {
+    for await (const line of lines(path)) {
+      number += 1;
+      found.read(JSON.parse(line));
+    }
+    return found.finish();
+  } catch (error) {
+    if (error instanceof Broken) throw error;
+    throw new Broken("line_malformed", `line ${number}`, String(error));
+  }
+}
+
+async function main([mode, ...rest]) {
+  try {
+    const counts = mode === "proof" ? checkProof(JSON.parse(readFileSync(rest[0])), rest.slice(1)) : await checkExport(mode, rest);
+    console.log(JSON.stringify({ ok: true, counts }));
+  } catch (error) {
+    const { code = "line_malformed", subject = "", detail = String(error) } = error;
+    console.log(JSON.stringify({ ok: false, code, subject, detail }));
+    process.exitCode = 2;
+  }
+}
+
+await main(process.argv.slice(2));
