@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
 
 from settlement.core import assessment, canonical, charging, rates, times, units, usage
 from settlement.core.errors import Malformed

@@ -14,6 +14,7 @@ from settlement.core import canonical
 from settlement.core.errors import Conflict, Forbidden, Malformed, SettlementError, Unauthenticated
 from settlement.core.signatures import PublicKey, SigningKey, sign_detached, verify_compact
 from settlement.services import metering
+from settlement.services.intake import Answer
 from settlement.storage import accounts, parties
 from settlement.storage.tables import (
     account,
@@ -42,7 +43,7 @@ async def settled(world: World, account_id: str) -> int:
         return (await accounts.get(connection, account_id)).settled
 
 
-async def submit(world: World, body: bytes, signature: str) -> metering.Answer:
+async def submit(world: World, body: bytes, signature: str) -> Answer:
     return await metering.submit(world.context, body=body, signature=signature)
 
 

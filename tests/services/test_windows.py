@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import psycopg
 import pytest
 from sqlalchemy import text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -34,9 +35,9 @@ def rows(url: str, query: str) -> list[str]:
 
 
 def test_many_processes_migrate_an_empty_database_once(empty_url: str) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(schema.upgrade, empty_url) for _ in range(3)]:
-            done.result()
+    code = "import sys; from settlement.storage import schema; schema.upgrade(sys.argv[1])"
+    running = [subprocess.Popen([sys.executable, "-c", code, empty_url]) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
     tables = rows(empty_url, "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public'")
     assert set(tables) == {*metadata.tables, "alembic_version"}
     assert len(rows(empty_url, "SELECT version_num FROM alembic_version")) == 1
