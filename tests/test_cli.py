@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from typing import Any, cast
 import httpx2
 import pytest
 import structlog
+import typer.core
+import typer.main
 
 from adapters.simulated import USD, SimulatedAdapter, Wallet
 from settlement import cli
@@ -480,9 +483,32 @@ def test_an_installation_can_be_opened_by_several_at_once(command: Command, envi
     assert asyncio.run(held()).json[0]["id"] == "win_1"
 
 
-def test_the_reference_page_names_every_command() -> None:
+def test_the_reference_page_names_every_command_and_option() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    listed = subprocess.run([str(PROGRAM), "--help"], capture_output=True, text=True, check=True).stdout
-    for line in listed.partition("Commands:")[2].splitlines():
-        if line.startswith("  ") and line[2] != " ":
-            assert f"settlement {line.split()[0]}" in page
+    missing = []
+    top = cast(typer.core.TyperGroup, typer.main.get_command(cli.app))
+    for name, command in top.commands.items():
+        below = getattr(command, "commands", None)
+        for words, each in [(f"{name} {sub}", found) for sub, found in below.items()] if below else [(name, command)]:
+            named = [line for line in page.splitlines() if f"`settlement {words}" in line]
+            options = {option for one in each.params for option in one.opts if option.startswith("--")}
+            missing += [] if named else [words]
+            missing += [f"{words} {each}" for each in options - {"--json"} if not any(each in line for line in named)]
+    assert missing == []
+
+
+def test_the_reference_page_lists_the_errors_of_the_command_line_alone() -> None:
+    """Each code that the programs can say is on this page or among those of the API."""
+    listed = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    api = re.findall(r"^\| `(\w+)` \|", PAGE.with_name("errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    source = Path(cli.__file__).parent
+    files = [source / "bootstrap.py", source / "config.py", source / "keystore.py", source / "cli.py"]
+    files += [*source.glob("commands/*.py"), *source.glob("demo/*.py")]
+    files += [source / "storage" / f"{name}.py" for name in ("binaries", "database", "embedded")]
+    governance = source.parent / "governance"
+    files += [*governance.glob("*.py"), *governance.glob("ratebook/*.py")]
+    raised = re.compile(r"\b(?:Malformed|NotFound|Conflict|Unavailable|Broken|_answer|_say)\(\s*\"([a-z]\w+_\w+)\"")
+    said = {code for file in files for code in raised.findall(file.read_text(encoding="utf-8"))}
+    assert {"address_unavailable", "database_dir_unreachable", "trace_malformed"} <= said
+    assert sorted(said - {*listed, *api}) == []
+    assert sorted(set(listed) & set(api)) == []

@@ -211,6 +211,9 @@ async def test_what_answered_repeated_requests_is_forgotten_after_a_month(world:
         async with world.context.database.read() as connection:
             return list((await connection.execute(text("SELECT key FROM idempotency_key ORDER BY key"))).scalars())
 
+    async def one_is_left() -> bool:
+        return len(await kept()) == 1
+
     async def act() -> Reply:
         return Reply(201, b"{}")
 
@@ -222,10 +225,6 @@ async def test_what_answered_repeated_requests_is_forgotten_after_a_month(world:
     assert job.seconds == 24 * 3600
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(run_jobs(world.context, [job], stop))
-        await until(lambda: _is_one(kept))
+        await until(one_is_left)
         stop.set()
     assert await kept() == ["second"]
-
-
-async def _is_one(kept: Callable[[], Awaitable[list[str]]]) -> bool:
-    return len(await kept()) == 1

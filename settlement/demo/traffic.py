@@ -172,7 +172,7 @@ def _micros(path: Path, line: int, column: str, value: object) -> int:
     try:
         scale = 1_000 if column.lower().endswith("_ms") else 1_000_000
         number = Decimal(text)
-        if not abs(number) < LATEST:  # nor is NaN
+        if not -LATEST < number < LATEST:
             raise _malformed(path, line, f"{column} is {value!r}, not a time")
         return int(number * scale)
     except InvalidOperation:

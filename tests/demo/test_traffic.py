@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,5 +85,5 @@ def test_generated_traffic_is_the_same_for_the_same_seed() -> None:
     first = generated(500, 7)
     assert first == generated(500, 7)
     assert first != generated(500, 8)
-    assert all(before.offset <= after.offset for before, after in zip(first, first[1:], strict=False))
+    assert all(before.offset <= after.offset for before, after in pairwise(first))
     assert all(3 <= request.input <= 8_000 and 7 <= request.output <= 1_000 for request in first)

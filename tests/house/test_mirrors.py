@@ -15,6 +15,19 @@ ELSEWHERE = {
     "settlement/core/errors.py": ("tests/api/test_problems.py", "every error is seen as the answer that it becomes"),
     "settlement/storage/binaries.py": ("tests/storage/test_embedded.py", "its only user, with real programs"),
     "settlement/services/context.py": ("tests/conftest.py", "a record of four things that every service test uses"),
+    "settlement/services/intake.py": ("tests/services/test_metering.py", "`metering.submit` is the only way in"),
+    "settlement/api/app.py": ("tests/api/test_openapi.py", "what it adds to its routers is the document, held whole"),
+    "settlement/api/checkpoints.py": ("tests/api/test_windows.py", "a checkpoint needs a window that was closed"),
+    "settlement/api/published.py": ("tests/api/test_rates.py", "bytes, digest, signature and 304, on real documents"),
+    "settlement/client/money.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
+    "settlement/client/proofs.py": ("tests/client/test_documents.py", "every change of a real proof breaks it"),
+    "settlement/client/reports.py": (
+        "tests/client/test_verifier.py",
+        "a part of the verifier: each change of each member of an export, and services that lie consistently",
+    ),
+    "settlement/client/rules.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
+    "settlement/client/settling.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
+    "settlement/client/statements.py": ("tests/client/test_documents.py", "every change of a real statement is found"),
 }
 """Modules whose tests are somewhere else: where, and why."""
 TOGETHER = {

@@ -103,7 +103,9 @@ class Export {
     need(found.document.type === "rates/1", "rate_table_malformed", line.version, "not a rates/1");
     need(found.document.parent === (before?.digest ?? null), "rate_table_parent", line.version, "parent is not the version before");
     need(!before || found.from > before.from, "rate_table_retroactive", line.version, "it begins before the version before");
-    this.tables.push({ ...found, published: micros(line.published_at) });
+    const published = micros(line.published_at);
+    need(!before || published <= found.from, "rate_table_retroactive", line.version, "it was published after it began");
+    this.tables.push({ ...found, published });
   }
 
   // rounding.md, 2: microCU for the asset's smallest unit, or null when the policy gives it no value.

@@ -137,6 +137,7 @@ async def test_the_kind_that_is_meant_is_kept_to(world: World) -> None:
     for party, kind in ((consumer.id, "provider"), (provider.id, "consumer"), ("prv_none", "provider")):
         with pytest.raises(NotFound, match="unknown_party"):
             await participants.set_status(world.context, party, "suspended", kind=kind)  # type: ignore[arg-type]
-    consumers, providers = (await participants.listed(world.context, kind) for kind in ("consumer", "provider"))
+    consumers = await participants.listed(world.context, "consumer")
+    providers = await participants.listed(world.context, "provider")
     assert [(party.id, party.status) for party in consumers] == [(consumer.id, "active")]
     assert [(party.id, party.status) for party in providers] == [(provider.id, "active")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from adapters.simulated import USD
 from settlement.core.errors import Broken, Conflict, NotFound, Unavailable
 from settlement.core.journal import Entry, Posting
-from settlement.services import anchoring, halts, payouts
+from settlement.core.signatures import sign_detached
+from settlement.services import anchoring, halts, participants, payouts
+from settlement.services.participants import Destination, SignedRequest
 from settlement.storage import accounts, journal, windows
+from tests.client.town import build, send, settle
 from tests.simulation.harness import Crash, Installation, installed
+from tests.world import Member, World
 
 
 @pytest.fixture
@@ -109,3 +115,39 @@ async def test_anchors_are_planned_once_for_each_chain(installation: Installatio
     )
     assert await anchoring.plan(second, number) == 1
     assert [order.chain for order in await anchoring.of_window(context, number)] == ["simulated", "another"]
+
+
+async def ask(world: World, provider: Member, address: str) -> None:
+    """The provider asks to be paid to that address from now on."""
+    body = json.dumps({"address": address, "at": str(world.sources.clock())}).encode()
+    request = SignedRequest(body, sign_detached(provider.key, body), world.sources.clock())
+    await participants.set_payout_address(world.context, request, Destination("simulated", USD.text, address))
+
+
+@pytest.mark.parametrize("called_off", [True, False])
+async def test_a_change_of_address_that_was_called_off_is_never_paid(world: World, called_off: bool) -> None:
+    """Whoever stole a key asks for an address; the owner asks for the old one while the change waits.
+
+    Without that request the same change is paid once its time has come, so the test would see it.
+    """
+    town = await build(world, rounds=1)
+    mine, thiefs = world.wallet(), world.wallet()
+    provider = await world.provider(wallet=mine)
+    paid = []
+    await ask(world, provider, thiefs.address)
+    if called_off:
+        world.sources.settable.advance(hours=71)
+        await ask(world, provider, mine.address)
+    for _ in range(3):
+        await send(world, provider, [world.record(town.buyer, meters={"output_tokens": 1_000_000})])
+        await settle(world)
+        paid.append((mine.balance(USD) > 0, thiefs.balance(USD) > 0))
+        world.sources.settable.advance(hours=72)
+    if called_off:
+        assert paid == [(True, False)] * 3
+    else:
+        assert paid == [(True, False), (True, True), (True, True)]
+    async with world.context.database.read() as connection:
+        query = text("SELECT address FROM payout WHERE party_no = :no ORDER BY id")
+        sent = (await connection.execute(query, {"no": provider.party.no})).scalars().all()
+    assert sent == [mine.address, *([mine.address if called_off else thiefs.address] * 2)]

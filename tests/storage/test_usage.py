@@ -21,8 +21,8 @@ FROM usage_record r JOIN model m ON m.no = r.model_no JOIN party c ON c.no = r.c
 """
 
 
-async def submit(world: World, body: bytes, signature: str) -> metering.Answer:
-    return await metering.submit(world.context, body=body, signature=signature)
+async def submit(world: World, body: bytes, signature: str) -> None:
+    await metering.submit(world.context, body=body, signature=signature)
 
 
 async def stream(world: World, provider: Member) -> tuple[int, bytes | None]:
