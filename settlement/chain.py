@@ -1,11 +1,11 @@
 """The port to a settlement network: what every chain adapter gives and nothing more (design: CHAINS 5).
 
-Three verbs move money (`prepare`, `submit`, `status`), one observes it arriving (`deposits`), one counts it (`holdings`).
-An adapter holds no state of the service: slots, attempts and cursors are the service's rows. Nothing here raises for
-"already done"; only `status`, reading final ledger state, says how an attempt ended.
+Three verbs move money (`prepare`, `submit`, `status`), one observes it arriving (`deposits`), one counts it
+(`holdings`). An adapter holds no state of the service: slots, attempts and cursors are the service's rows. Nothing here
+raises for "already done"; only `status`, reading final ledger state, says how an attempt ended.
 
-The order of work around it is fixed (decision 6): prepare -> commit the attempt -> submit -> commit -> status -> commit.
-No call of this port happens inside a database transaction.
+The order of work around it is fixed (decision 6): prepare, commit the attempt, submit, commit, status, commit. No call
+of this port happens inside a database transaction.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """An asset's exact identity: code and issuer. The native asset has no issuer. `text` is ``CODE`` or ``CODE:issuer``."""
+    """An asset's exact identity: code and issuer, none for the native asset. `text` is ``CODE`` or ``CODE:issuer``."""
 
     code: str
     issuer: str = ""
@@ -105,7 +105,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Money to send: `amount` in the asset's smallest unit. `reference` is the payee's tag or memo id, if it has one."""
+    """Money to send: `amount` in the asset's smallest unit. `reference` is the payee's tag or memo id, if any."""
 
     to: str
     asset: Asset
@@ -165,7 +165,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """In a final ledger as failed, or malformed for good. `used_slot` says whether the slot is gone, `fee` what it cost."""
+    """In a final ledger as failed, or malformed for good. `used_slot`: the slot is gone; `fee`: what it cost."""
 
     code: str
     culprit: int | None
@@ -180,7 +180,10 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Contested:
-    """Its slot was used by a transaction that is not this one. Stop signing for the account and call a person."""
+    """Its slot was used by a transaction that is not this one.
+
+    It may have been another attempt of the same order: whoever asks looks all of them up before calling a person.
+    """
 
     detail: str
 
@@ -190,7 +193,7 @@ Outcome = Pending | Settled | Failed | Expired | Contested
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """A final incoming transfer. `id` is (transaction, index in it); `amount` is what was delivered, never what was asked."""
+    """A final incoming transfer. `id` is (transaction, index in it); `amount` what arrived, not what was asked."""
 
     id: tuple[str, int]
     asset: Asset
@@ -231,6 +234,7 @@ class ChainAdapter(Protocol):
     async def prepare(self, order: Order, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
         """Build and sign `order` on `slot`, or on the first free slot that is not in `busy`. Moves no money.
 
+        `busy` answers for used slots as well as for live ones, so that a node that lags can't offer one again.
         Raises Unpayable when the order can't be built, Unreachable when the node can't be asked.
         """
 
@@ -241,7 +245,7 @@ class ChainAdapter(Protocol):
         """The outcome, from final state only. Raises Unreachable."""
 
     async def deposits(self, after: str | None) -> Page:
-        """Final incoming transfers after the cursor (None: from the beginning). Raises Gap and Unreachable, never skips."""
+        """Final incoming transfers after the cursor (None: from the start). Raises Gap, Unreachable; never skips."""
 
     async def holdings(self) -> Holdings:
         """What the treasury holds at the last final ledger. Raises Unreachable."""

@@ -1,6 +1,6 @@
 """A small client for the HTTP API: registration, funding, signed reports, and reading.
 
-One class, because every participant does the same three things: sign a body with its key, send an API key, read documents.
+One class, because every participant does the same three things: sign a body with its key, send an API key, and read.
 Amounts stay the decimal strings that the API speaks. Errors come as `ApiProblem` with the service's own code.
 """
 

@@ -82,9 +82,7 @@ def test_the_chain_has_no_other_link(changes: dict[str, Any], code: str) -> None
 
 def chained(payload: bytes) -> Fields:
     head = Head(0, GENESIS).extended(payload)
-    return Fields(
-        {"seq": 1, "payload": payload.decode(), "previous": GENESIS.hex(), "hash": head.hash.hex()}, "line"
-    )
+    return Fields({"seq": 1, "payload": payload.decode(), "previous": GENESIS.hex(), "hash": head.hash.hex()}, "line")
 
 
 def test_what_is_chained_and_no_entry() -> None:

@@ -61,7 +61,17 @@ def test_everything_else_is_a_wrong_line() -> None:
 def test_json_is_read_strictly() -> None:
     parsed = Fields.parse(b'{"x":1,"y":null}', "a line")
     assert (parsed.whole("x"), parsed.text_or_none("y"), len(parsed), "z" in parsed) == (1, None, 2, False)
-    for text in (b"", b"[]", b"1", b'{"x":1,"x":1}', b'{"x":1.0}', b'{"x":NaN}', b'{"x":{"y":1,"y":2}}', b"\xff", b"[" * 10**5):
+    for text in (
+        b"",
+        b"[]",
+        b"1",
+        b'{"x":1,"x":1}',
+        b'{"x":1.0}',
+        b'{"x":NaN}',
+        b'{"x":{"y":1,"y":2}}',
+        b"\xff",
+        b"[" * 10**5,
+    ):
         with pytest.raises(Wrong, match="line_malformed"):
             Fields.parse(text, "a line")
 

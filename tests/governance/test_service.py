@@ -62,7 +62,7 @@ async def test_a_table_holds_from_its_time_on(world: World) -> None:
     """The same request before and after: the second costs twice as much, and a new model can be charged."""
     consumer, provider = await world.consumer(micro=10**12), await world.provider()
     await publish(world, second(world))
-    earned = []
+    earned: list[tuple[int, int]] = []
     for advance in (HOUR - timedelta(microseconds=1), timedelta(microseconds=1)):
         world.sources.settable.now += advance
         meters = {"output_tokens": 1_000_000}
@@ -79,7 +79,7 @@ async def test_what_is_not_the_next_version_is_refused(world: World) -> None:
     before = await state(world)
     now = world.sources.clock()
     newest = canonical.digest(first_rates())
-    cases = [
+    cases: list[tuple[bytes, type[SettlementError], str]] = [
         (second(world, version=3), Conflict, "version_not_next"),
         (following(first_rates(), now + HOUR, version=1, parent=None), Conflict, "version_not_next"),
         (first_rates(), Conflict, "version_not_next"),

@@ -155,7 +155,8 @@ export class Tree {
   }
 
   root() {
-    return this.parts.map((part) => part.top).reduceRight((right, left) => (right ? this.join(left, right) : left), null)
+    return this.parts.map((part) => part.top).reduceRight((right, left) => (right ? this.join(left, right) : left),
+      null)
       ?? this.empty;
   }
 }

@@ -1,5 +1,6 @@
 // A proof/1, checked offline in the order of docs/reference/proof.md.
-import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, sumLeaf, sumNode } from "./formats.mjs";
+import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, sumLeaf,
+  sumNode } from "./formats.mjs";
 
 const MEMBERS = ["type", "tree", "leaf", "index", "size", "path", "checkpoint", "anchors", "service_key"];
 const LEAVES = {
@@ -18,7 +19,8 @@ export function checkProof(proof, trusted) {
   const keyOf = (found) => (found === kid ? key : null);
   documentSigned(checkpoint.document, checkpoint.signatures, keyOf, "checkpoint_signature", checkpoint.window);
   const document = parseCanonical(checkpoint.document, "checkpoint_canonical", checkpoint.window);
-  need(document.type === "checkpoint/1" && document.window === checkpoint.window, "proof_window", checkpoint.window, "window");
+  need(document.type === "checkpoint/1" && document.window === checkpoint.window, "proof_window", checkpoint.window,
+    "window");
   need(document[tree].size === size && index >= 0 && index < size, "proof_size", index, "not the checkpoint's size");
   const leaf = parseCanonical(proof.leaf, "proof_leaf", index);
   members(leaf, LEAVES[tree], "proof_leaf", index);
@@ -27,7 +29,8 @@ export function checkProof(proof, trusted) {
     need(path.every(({ sum }) => sum >= 0n) && BigInt(leaf.amount) >= 0n, "proof_path", index, "a sum is negative");
     const top = climb(sumLeaf(leaf.account, BigInt(leaf.amount), leaf.salt), index, size, path, sumNode);
     const { root, total } = document.liabilities;
-    need(top?.hash.toString("hex") === root && String(top.sum) === total, "proof_path", index, "it does not lead to the root");
+    need(top?.hash.toString("hex") === root && String(top.sum) === total, "proof_path", index,
+      "it does not lead to the root");
   } else {
     need(leaf.window === document.window, "proof_window", index, "the leaf is another window's");
     const top = climb(leafHash(proof.leaf), index, size, proof.path.map((hash) => Buffer.from(hash, "hex")), node);
@@ -35,7 +38,8 @@ export function checkProof(proof, trusted) {
   }
   if (tree === "records") {
     need(index >= size - document.records.window, "proof_window", index, "the record is an earlier window's");
-    need(document.rates.some(({ version }) => version === leaf.rates), "proof_rates", index, "a rate table that is not listed");
+    need(document.rates.some(({ version }) => version === leaf.rates), "proof_rates", index,
+      "a rate table that is not listed");
   }
   return { kid, tree, window: document.window, index, size, path: proof.path.length };
 }

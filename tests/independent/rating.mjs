@@ -9,7 +9,8 @@ const refuse = (code) => ({ code });
 
 // {pico} or {code}: the charge of a record by one rate table.
 export function charge(table, record) {
-  const name = has(table.models, record.model) ? record.model : has(table.aliases, record.model) ? table.aliases[record.model] : null;
+  const name = has(table.models, record.model) ? record.model : has(table.aliases, record.model)
+    ? table.aliases[record.model] : null;
   if (name === null) return refuse("unknown_model");
   const tiers = table.models[name].tiers;
   if (!has(tiers, record.tier)) return refuse("unknown_tier");
@@ -18,7 +19,8 @@ export function charge(table, record) {
     if (!has(table.meters, meter) || meter === "requests") return refuse("unknown_meter");
   }
   const total = units("input_tokens");
-  const { rates } = tiers[record.tier].bands.filter((band, at) => at === 0 || BigInt(band.above_input_tokens) < total).at(-1);
+  const { rates } = tiers[record.tier].bands.filter((band, at) => at === 0
+    || BigInt(band.above_input_tokens) < total).at(-1);
   const rateOf = (meter) => (meter === null || has(rates, meter) ? rates[meter] : rateOf(table.meters[meter].parent));
   for (const meter of Object.keys(record.meters)) {
     if (units(meter) > 0n && rateOf(meter) === undefined) return refuse("unpriced_meter");

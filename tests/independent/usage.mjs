@@ -19,24 +19,28 @@ export class Usage {
     need(digest(body) === line.digest, `${what}_digest`, line.report, "digest is not that of the body");
     const [head, , signature, more] = line.signature.split(".");
     const signer = detachedSigner(head, signature ?? "", body, (kid) => keys.get(kid)?.key, "usage-report+jws");
-    need(signer === line.kid && more === undefined, `${what}_signature`, line.report, "not this key's signature of the body");
+    need(signer === line.kid && more === undefined, `${what}_signature`, line.report,
+      "not this key's signature of the body");
     const key = keys.get(signer);
     const at = micros(line.received_at);
     need(key.party === line.provider, `${what}_key`, line.report, "the key is not the provider's");
-    need(key.from <= at && (key.until === null || at < key.until), `${what}_key`, line.report, "the key was not valid then");
+    need(key.from <= at && (key.until === null || at < key.until), `${what}_key`, line.report,
+      "the key was not valid then");
     return JSON.parse(body);
   }
 
   conflict(line) {
     const document = this.signed(line, "conflict");
     const told = [document.provider, document.report, document.seq];
-    need(same(told, [line.provider, line.report, line.seq]), "conflict_mismatch", line.report, "the line is not the body's");
+    need(same(told, [line.provider, line.report, line.seq]), "conflict_mismatch", line.report,
+      "the line is not the body's");
   }
 
   report(line, window) {
     const document = this.signed(line, "report");
     const told = [document.v, document.provider, document.report, document.seq];
-    need(same(told, [1, line.provider, line.report, line.seq]), "report_mismatch", line.id, "the line is not the body's");
+    need(same(told, [1, line.provider, line.report, line.seq]), "report_mismatch", line.id,
+      "the line is not the body's");
     need(line.window === window.no, "report_window", line.id, "it is booked in another window");
     const stream = this.streams.get(line.provider) ?? { seq: 0, last: null, names: new Set() };
     need(line.seq === stream.seq + 1, "report_sequence", line.id, `number ${stream.seq + 1} is next`);
@@ -46,7 +50,8 @@ export class Usage {
     const sums = this.records(line, document.records, window);
     const postings = this.post(line.provider, sums, window);
     const total = postings.length ? BigInt(postings.at(-1)[2]) : 0n;
-    need(String(total) === line.total, "report_total", line.id, `${total} microCU is what the carries make of the charges`);
+    need(String(total) === line.total, "report_total", line.id,
+      `${total} microCU is what the carries make of the charges`);
     window.reports += 1;
     window.posted += total;
     const { provider, report, seq, accepted } = line;
@@ -59,7 +64,8 @@ export class Usage {
     const { tree, tables, parties } = this.world;
     const refused = new Map(line.refusals.map((refusal) => [refusal.line, refusal.code]));
     need(refused.size === line.refusals.length, "report_lines", line.id, "a line is refused twice");
-    need(line.accepted === records.length - refused.size, "report_lines", line.id, "a line is neither charged nor refused");
+    need(line.accepted === records.length - refused.size, "report_lines", line.id,
+      "a line is neither charged nor refused");
     const receivedAt = micros(line.received_at);
     const [sums, seen] = [new Map(), new Set()];
     records.forEach((record, number) => {
@@ -90,7 +96,8 @@ export class Usage {
   leaf(line, number, record, found, window) {
     const key = window.salts.get(record.consumer);
     if (!key) window.unsalted ??= record.consumer;
-    const salt = sha256(key ?? Buffer.alloc(32), Buffer.from(record.id.replaceAll("-", ""), "hex")).toString("hex", 0, 16);
+    const salt = sha256(key ?? Buffer.alloc(32), Buffer.from(record.id.replaceAll("-", ""), "hex")).toString("hex", 0,
+      16);
     return leafHash(canonical({
       charge_pico: String(found.pico), line: number, provider: line.provider, rates: found.version,
       record, report: line.digest, salt, window: window.no,
@@ -107,7 +114,8 @@ export class Usage {
       const carried = this.carries.get(pair) ?? 0n;
       const posted = (carried + pico) / 1_000_000n;
       this.carries.set(pair, (carried + pico) % 1_000_000n);
-      const owed = window.obligations.get(pair) ?? { provider, consumer, records: 0, carriedIn: carried, pico: 0n, posted: 0n };
+      const owed = window.obligations.get(pair) ?? { provider, consumer, records: 0, carriedIn: carried, pico: 0n,
+        posted: 0n };
       owed.records += records;
       owed.pico += pico;
       owed.posted += posted;

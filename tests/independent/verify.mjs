@@ -6,7 +6,8 @@
 // It prints one line of JSON: {"ok":true,"counts":{...}}, or {"ok":false,"code","subject","detail"} with exit code 2.
 import { createReadStream, readFileSync } from "node:fs";
 import {
-  Broken, Tree, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction, publicKey, same, sha256,
+  Broken, Tree, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction, publicKey,
+    same, sha256,
 } from "./formats.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
@@ -18,8 +19,10 @@ const ENTRY = ["at", "facts", "kind", "postings", "subject", "window"];
 
 class Export {
   constructor(trusted) {
-    Object.assign(this, { trusted, counts: {}, header: null, head: { seq: 0, hash: "00".repeat(32) }, balances: new Map(),
-      assets: new Map(), accounts: new Map(), serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map(),
+    Object.assign(this, { trusted, counts: {}, header: null, head: { seq: 0, hash: "00".repeat(32) },
+      balances: new Map(),
+      assets: new Map(), accounts: new Map(), serviceKeys: new Map(), keys: new Map(), parties: new Map(),
+        chains: new Map(),
       policies: [], tables: [], failures: [], subjects: new Set(), pending: null, tree: Tree.ofHashes() });
     this.windows = new Windows(this);
     this.usage = new Usage(this);
@@ -49,9 +52,11 @@ class Export {
   }
 
   read(line) {
-    need(this.header ? line.kind !== "header" : line.format === "audit/1", "header_format", line.kind, "an audit/1 header comes first");
+    need(this.header ? line.kind !== "header" : line.format === "audit/1", "header_format", line.kind,
+      "an audit/1 header comes first");
     need(Object.hasOwn(this.readers, line.kind), "line_kind", line.kind, "not a kind of audit/1");
-    need(!this.pending || line.kind === "journal_entry", "line_order", line.kind, "an entry must follow what it is about");
+    need(!this.pending || line.kind === "journal_entry", "line_order", line.kind,
+      "an entry must follow what it is about");
     this.counts[line.kind] = (this.counts[line.kind] ?? 0) + 1;
     this.readers[line.kind](line);
   }
@@ -84,8 +89,10 @@ class Export {
   document(line, name, list) {
     const document = parseCanonical(line.document, `${name}_malformed`, line.version);
     need(digest(line.document) === line.digest, `${name}_digest`, line.version, "digest is not that of the document");
-    documentSigned(line.document, line.signatures, (kid) => this.serviceKeys.get(kid), `${name}_signature`, line.version);
-    need(line.version === list.length + 1 && document.version === line.version, `${name}_version`, line.version, "versions");
+    documentSigned(line.document, line.signatures, (kid) => this.serviceKeys.get(kid), `${name}_signature`,
+      line.version);
+    need(line.version === list.length + 1 && document.version === line.version, `${name}_version`, line.version,
+      "versions");
     need(document.effective_from === line.effective_from, `${name}_malformed`, line.version, "effective_from");
     return { version: line.version, digest: line.digest, from: micros(line.effective_from), document };
   }
@@ -93,7 +100,8 @@ class Export {
   policy(line) {
     const found = this.document(line, "policy", this.policies);
     const { type, value, minimum_payout: minimum } = found.document;
-    need(type === "policy/1" && value.mode === "fixed_usd", "policy_malformed", line.version, "not a policy/1 that is known");
+    need(type === "policy/1" && value.mode === "fixed_usd", "policy_malformed", line.version,
+      "not a policy/1 that is known");
     this.policies.push({ ...found, minimum: BigInt(minimum) });
   }
 
@@ -101,8 +109,10 @@ class Export {
     const found = this.document(line, "rate_table", this.tables);
     const before = this.tables.at(-1);
     need(found.document.type === "rates/1", "rate_table_malformed", line.version, "not a rates/1");
-    need(found.document.parent === (before?.digest ?? null), "rate_table_parent", line.version, "parent is not the version before");
-    need(!before || found.from > before.from, "rate_table_retroactive", line.version, "it begins before the version before");
+    need(found.document.parent === (before?.digest ?? null), "rate_table_parent", line.version,
+      "parent is not the version before");
+    need(!before || found.from > before.from, "rate_table_retroactive", line.version,
+      "it begins before the version before");
     const published = micros(line.published_at);
     need(!before || published <= found.from, "rate_table_retroactive", line.version, "it was published after it began");
     this.tables.push({ ...found, published });
@@ -134,7 +144,8 @@ class Export {
     const numbers = Buffer.alloc(12);
     numbers.writeBigUInt64BE(BigInt(line.seq));
     numbers.writeUInt32BE(payload.length, 8);
-    const hash = sha256("CUJ1", numbers.subarray(0, 8), Buffer.from(line.previous, "hex"), numbers.subarray(8), payload);
+    const hash = sha256("CUJ1", numbers.subarray(0, 8), Buffer.from(line.previous, "hex"), numbers.subarray(8),
+      payload);
     need(hash.toString("hex") === line.hash, "journal_hash", subject, "hash is not that of the payload");
     const entry = { seq: line.seq, hash: line.hash, payload: parseCanonical(line.payload, "entry_malformed", subject) };
     const { kind, subject: what, window } = entry.payload;
@@ -147,7 +158,8 @@ class Export {
     this.head = entry;
     const about = this.pending;
     this.pending = null;
-    need(!about || (about.kinds.split(" ").includes(kind) && about.line.id === what), "line_order", subject, "it is about something else");
+    need(!about || (about.kinds.split(" ").includes(kind) && about.line.id === what), "line_order", subject,
+      "it is about something else");
     this.bookers[kind](entry, about);
     this.move(entry, subject);
   }
@@ -155,7 +167,8 @@ class Export {
   bookUsage(entry, about) {
     need(about, "usage_entry", entry.payload.subject, "no report comes before it");
     const { line, facts, postings } = about.found;
-    need(line.journal_seq === entry.seq && line.received_at === entry.payload.at, "report_entry", line.id, "another entry or time");
+    need(line.journal_seq === entry.seq && line.received_at === entry.payload.at, "report_entry", line.id,
+      "another entry or time");
     for (const [name, wanted] of [["facts", facts], ["postings", postings]]) {
       need(same(entry.payload[name], wanted), `usage_${name}`, line.id,
         `${name} are not what the signed records make`);
@@ -183,12 +196,14 @@ class Export {
     need(journal.seq === this.head.seq && journal.hash === this.head.hash, "export_incomplete", `entry ${journal.seq}`,
       `the journal ends with entry ${this.head.seq}, not as the header says`);
     for (const kind of Object.keys(this.readers)) {
-      need((counts[kind] ?? 0) === (this.counts[kind] ?? 0), "export_incomplete", kind, `the header counts ${counts[kind]}`);
+      need((counts[kind] ?? 0) === (this.counts[kind] ?? 0), "export_incomplete", kind,
+        `the header counts ${counts[kind]}`);
     }
     this.windows.finish();
     this.money.finish();
     for (const [id, line] of this.accounts) {
-      need((this.balances.get(id) ?? 0n) === BigInt(line.settled), "account_balance", id, `replayed: ${this.balances.get(id) ?? 0n}`);
+      need((this.balances.get(id) ?? 0n) === BigInt(line.settled), "account_balance", id,
+        `replayed: ${this.balances.get(id) ?? 0n}`);
       need((this.assets.get(id) ?? line.asset) === line.asset, "account_asset", id, "the journal has another asset");
     }
     for (const id of this.balances.keys()) need(this.accounts.has(id), "account_missing", id, "the journal has it");
@@ -229,7 +244,8 @@ async function checkExport(path, trusted) {
 
 async function main([mode, ...rest]) {
   try {
-    const counts = mode === "proof" ? checkProof(JSON.parse(readFileSync(rest[0])), rest.slice(1)) : await checkExport(mode, rest);
+    const counts = mode === "proof" ? checkProof(JSON.parse(readFileSync(rest[0])), rest.slice(1))
+      : await checkExport(mode, rest);
     console.log(JSON.stringify({ ok: true, counts }));
   } catch (error) {
     const { code = "line_malformed", subject = "", detail = String(error) } = error;

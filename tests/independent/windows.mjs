@@ -20,14 +20,16 @@ export class Windows {
   open(line) {
     const { world, current: before } = this;
     need(line.no === (before?.no ?? 0) + 1, "window_gap", line.no, "windows are not numbered one after another");
-    need(ORDER.includes(line.state) && (line.state === "open") === (line.closed_at === null), "window_state", line.no, "state");
+    need(ORDER.includes(line.state) && (line.state === "open") === (line.closed_at === null), "window_state", line.no,
+      "state");
     need(line.first_seq === world.head.seq + 1, "window_range", line.no, "it does not begin where the journal is");
     if (before) {
       this.end();
       need(before.closed_at === line.opened_at, "window_span", line.no, "it does not begin when the one before ends");
       need(before.last_seq === world.head.seq, "window_range", before.no, "last_seq is not its last entry");
     }
-    this.current = { ...line, salts: new Map(), obligations: new Map(), positions: [], reports: 0, records: 0, posted: 0n,
+    this.current = { ...line, salts: new Map(), obligations: new Map(), positions: [], reports: 0, records: 0,
+      posted: 0n,
       charged: 0n, shown: 0, failed: [] };
     this.all.set(line.no, this.current);
   }
@@ -37,11 +39,13 @@ export class Windows {
     const { tree, balances } = this.world;
     const window = this.current;
     need(window.shown === window.obligations.size, "obligation_missing", window.no, "a pair has no obligation line");
-    Object.assign(window, { size: tree.size, root: tree.root(), atClose: new Map(balances), parties: this.net(window) });
+    Object.assign(window, { size: tree.size, root: tree.root(), atClose: new Map(balances),
+      parties: this.net(window) });
   }
 
   salt(line) {
-    need(line.window === this.current.no && !this.current.salts.has(line.consumer), "salt_repeated", line.consumer, "salt");
+    need(line.window === this.current.no && !this.current.salts.has(line.consumer), "salt_repeated", line.consumer,
+      "salt");
     this.current.salts.set(line.consumer, Buffer.from(line.key, "hex"));
   }
 
@@ -49,7 +53,8 @@ export class Windows {
     const owed = this.current.obligations.get(`${line.provider} ${line.consumer}`);
     need(owed && line.window === this.current.no, "obligation_unfounded", line.consumer, "the window has no such pair");
     const subject = `${line.provider} ${line.consumer}`;
-    for (const [name, value] of [["records", owed.records], ["carried_in", owed.carriedIn], ["pico", owed.pico], ["posted", owed.posted]]) {
+    for (const [name, value] of [["records", owed.records], ["carried_in", owed.carriedIn], ["pico", owed.pico],
+      ["posted", owed.posted]]) {
       need(String(line[name]) === String(value), `obligation_${name}`, subject, `${name} is ${value}`);
     }
     this.current.shown += 1;
@@ -72,14 +77,17 @@ export class Windows {
 
   netting(entry) {
     const window = this.all.get(entry.payload.facts.window);
-    need(window?.parties && !window.nettedAt, "netting_order", entry.payload.subject, "the window is open or netted already");
+    need(window?.parties && !window.nettedAt, "netting_order", entry.payload.subject,
+      "the window is open or netted already");
     const wanted = [];
     for (const id of [...window.parties.keys()].sort()) {
       const { netted } = window.parties.get(id);
       if (netted) wanted.push([id, "CU", String(-netted)], [this.world.parties.get(id).account, "CU", String(netted)]);
     }
-    need(same(entry.payload.postings, wanted), "netting_postings", entry.payload.subject, "not what linked companies owe themselves");
-    need(entry.payload.subject === `win_${window.no}`, "netting_order", entry.payload.subject, "the subject is another window");
+    need(same(entry.payload.postings, wanted), "netting_postings", entry.payload.subject,
+      "not what linked companies owe themselves");
+    need(entry.payload.subject === `win_${window.no}`, "netting_order", entry.payload.subject,
+      "the subject is another window");
     window.nettedAt = entry.seq;
   }
 
@@ -89,7 +97,8 @@ export class Windows {
     const last = window.positions.at(-1);
     need(!last || last.party < line.party, "position_order", line.party, "parties do not ascend");
     const found = window.parties.get(line.party) ?? { spent: 0n, earned: 0n, net: 0n, netted: 0n };
-    need(window.parties.has(line.party) || line.payout !== "0", "position_mismatch", line.party, "no such party in the window");
+    need(window.parties.has(line.party) || line.payout !== "0", "position_mismatch", line.party,
+      "no such party in the window");
     for (const name of ["spent", "earned", "net", "netted"]) {
       need(line[name] === String(found[name]), "position_mismatch", line.party, `${name} is ${found[name]}`);
     }
@@ -117,7 +126,8 @@ export class Windows {
 
   payout(window, line) {
     if (line.payout === "0") {
-      need(line.amount === "0" && line.chain === null && line.asset === null, "position_payout", line.party, "nothing is paid");
+      need(line.amount === "0" && line.chain === null && line.asset === null, "position_payout", line.party,
+        "nothing is paid");
       return;
     }
     const policy = inForce(this.world.policies, micros(window.closed_at));
@@ -126,7 +136,8 @@ export class Windows {
     const [n, m] = value;
     const right = this.due(window, line.party).some((due) => {
       const units = due < 0n ? 0n : (due * m) / n;
-      return due >= policy.minimum && units > 0n && line.amount === String(units) && line.payout === String((units * n + m - 1n) / m);
+      return due >= policy.minimum && units > 0n && line.amount === String(units)
+        && line.payout === String((units * n + m - 1n) / m);
     });
     need(right, "position_payout", line.party, `due was ${this.due(window, line.party).join(" or ")} microCU`);
   }
@@ -134,11 +145,13 @@ export class Windows {
   checkpoint(line) {
     const window = this.all.get(line.window);
     const code = (name) => `checkpoint_${name}`;
-    need(window?.parties && line.window === (this.previous?.window ?? 0) + 1, "checkpoint_window", line.window, "out of order");
+    need(window?.parties && line.window === (this.previous?.window ?? 0) + 1, "checkpoint_window", line.window,
+      "out of order");
     const document = parseCanonical(line.document, "checkpoint_canonical", line.window);
     members(document, DOCUMENT, "checkpoint_members", line.window);
     need(digest(line.document) === line.digest, "checkpoint_digest", line.window, "digest is not that of the document");
-    documentSigned(line.document, line.signatures, (kid) => this.world.serviceKeys.get(kid), "checkpoint_signature", line.window);
+    documentSigned(line.document, line.signatures, (kid) => this.world.serviceKeys.get(kid), "checkpoint_signature",
+      line.window);
     need(!window.unsalted, "salt_missing", window.unsalted, `no key for the leaves of window ${line.window}`);
     const { rates } = document;
     const wanted = {
@@ -147,7 +160,8 @@ export class Windows {
       journal: { seq: this.world.head.seq, hash: this.world.head.hash },
       records: { size: window.size, root: hex(window.root), window: window.records },
       positions: this.positionTree(window), liabilities: this.liabilities(line),
-      rates: this.world.tables.slice(0, rates.length).map((table) => ({ version: table.version, digest: table.digest })),
+      rates: this.world.tables.slice(0, rates.length).map((table) => ({ version: table.version,
+        digest: table.digest })),
       policy: inForce(this.world.policies, micros(window.closed_at))?.digest, totals: this.totals(window),
       payouts: this.payouts(window),
     };
@@ -155,7 +169,8 @@ export class Windows {
       need(same(document[name], wanted[name]), code(name), line.window, `${name} is ${canonical(wanted[name])}`);
     }
     const published = this.world.tables.filter((table) => table.published <= micros(window.closed_at)).length;
-    need(rates.length >= Math.max(published, this.previous?.rates ?? 0), "checkpoint_rates", line.window, "a table is missing");
+    need(rates.length >= Math.max(published, this.previous?.rates ?? 0), "checkpoint_rates", line.window,
+      "a table is missing");
     this.previous = { window: window.no, digest: line.digest, rates: rates.length };
     window.digest = line.digest;
     window.atClose = window.salts = null; // nothing asks for these any more
@@ -173,15 +188,18 @@ export class Windows {
 
   allPresent(window) {
     const shown = new Set(window.positions.map((line) => line.party));
-    for (const id of window.parties.keys()) need(shown.has(id), "position_missing", id, `no position in window ${window.no}`);
+    for (const id of window.parties.keys()) need(shown.has(id), "position_missing", id,
+      `no position in window ${window.no}`);
   }
 
   liabilities(line) {
     const { balances } = this.world;
-    const owed = [...balances].filter(([id, amount]) => OWED.test(id) && amount > 0n).sort(([a], [b]) => (a < b ? -1 : 1));
+    const owed = [...balances].filter(([id, amount]) => OWED.test(id)
+      && amount > 0n).sort(([a], [b]) => (a < b ? -1 : 1));
     const shown = line.liabilities.map(([id, amount]) => [id, amount]);
     owed.forEach(([id, amount], at) => {
-      need(same(shown[at] ?? null, [id, String(amount)]), "checkpoint_liabilities", id, `${amount} is owed after window ${line.window}`);
+      need(same(shown[at] ?? null, [id, String(amount)]), "checkpoint_liabilities", id,
+        `${amount} is owed after window ${line.window}`);
     });
     need(shown.length === owed.length, "checkpoint_liabilities", line.window, "something is listed that is not owed");
     const tree = Tree.ofSums();
@@ -192,7 +210,8 @@ export class Windows {
 
   totals(window) {
     const net = [...window.parties.values()].reduce((sum, party) => (party.net > 0n ? sum + party.net : sum), 0n);
-    return { reports: window.reports, records: window.records, charged_pico: String(window.charged), posted: String(window.posted),
+    return { reports: window.reports, records: window.records, charged_pico: String(window.charged),
+      posted: String(window.posted),
       net: String(net) };
   }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -29,7 +30,7 @@ async def test_the_header_counts_every_line(world: World) -> None:
 
 async def test_what_a_line_refers_to_comes_before_it(world: World) -> None:
     await build(world)
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, Any]] = set()
     entries, checkpointed = 0, 0
     for line in parsed(await exported(world.context)):
         kind = line["kind"]

@@ -34,7 +34,7 @@ async def test_an_api_key_names_its_owner_and_what_it_may_do(world: World) -> No
     one, two = await world.consumer(), await world.provider()
     first, second = await issued(world, one, "read", "funding"), await issued(world, two, "read")
     found = await authentication.by_api_key(world.context, first)
-    assert (found.party.id, found.scopes) == (one.id, {"read", "funding"})
+    assert (found.party.id, found.scopes) == (one.id, frozenset({"read", "funding"}))
     assert (await authentication.by_api_key(world.context, second)).party.id == two.id
     async with world.context.database.read() as connection:
         stored = await parties.find_api_key(connection, found.key_id)

@@ -56,13 +56,18 @@ async def test_many_at_once_do_it_once(world: World) -> None:
     assert {each.code for each in found if isinstance(each, Conflict)} <= {"request_in_flight"}
 
 
-@pytest.mark.parametrize("error", [Insufficient("insufficient_balance", "x"), ZeroDivisionError(), asyncio.CancelledError()])
+@pytest.mark.parametrize(
+    "error", [Insufficient("insufficient_balance", "x"), ZeroDivisionError(), asyncio.CancelledError()]
+)
 async def test_a_refusal_gives_the_key_back(world: World, error: BaseException) -> None:
     """Also an error that nobody meant, and a caller who went away: nothing was done under this key."""
     with pytest.raises(type(error)):
         await idempotency.once(world.context, CLAIM, Act(error))
     act = Act()
-    assert await idempotency.once(world.context, replace(CLAIM, fingerprint=b"g" * 32), act) == (Reply(201, b"1"), False)
+    assert await idempotency.once(world.context, replace(CLAIM, fingerprint=b"g" * 32), act) == (
+        Reply(201, b"1"),
+        False,
+    )
 
 
 async def test_a_process_that_died_blocks_the_key_for_a_minute(world: World) -> None:

@@ -122,7 +122,7 @@ async def test_the_chain_of_reports_has_no_gap(world: World) -> None:
     provider = await world.provider()
     lost = world.report(provider, [world.record(consumer)])
     late = world.report(provider, [world.record(consumer)])
-    with pytest.raises(Conflict, match="sequence_gap.*number 1"):
+    with pytest.raises(Conflict, match=r"sequence_gap.*number 1"):
         await submit(world, *late)
     await submit(world, *lost)
     await submit(world, *late)
@@ -304,7 +304,8 @@ async def test_the_books_are_those_of_a_sum(world: World) -> None:
         assert sum(sums.values()) == 0
         again = text(
             "SELECT count(*) FROM obligation o JOIN (SELECT window_no, provider_no, consumer_no, count(*) AS n,"
-            " sum(charge_pico) AS pico FROM usage_record GROUP BY 1, 2, 3) r USING (window_no, provider_no, consumer_no)"
+            " sum(charge_pico) AS pico FROM usage_record GROUP BY 1, 2, 3) r"
+            " USING (window_no, provider_no, consumer_no)"
             " WHERE o.records = r.n AND o.pico = r.pico AND o.pico - o.posted * 1000000::numeric BETWEEN 0 AND 999999"
         )
         assert (await connection.execute(again)).scalar_one() == await count(world, obligation)
@@ -321,7 +322,7 @@ async def test_the_service_cannot_change_what_is_append_only(world: World) -> No
         "RESET ROLE; UPDATE usage_report SET total = 0",
         "RESET ROLE; DELETE FROM posting",
     ):
-        with pytest.raises(Exception, match="permission denied|append-only"):
+        with pytest.raises(Exception, match=r"permission denied|append-only"):
             async with world.context.database.begin() as connection:
                 for part in statement.split(";"):
                     await connection.execute(text(part))

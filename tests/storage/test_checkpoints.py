@@ -16,7 +16,9 @@ from tests.world import START, World
 
 pytestmark = pytest.mark.database
 ENTRIES = [Entry("acc_1", 5, b"s" * 16), Entry("prv_1", 2**62, bytes(range(16)))]
-MADE = Stored(1, b"d" * 32, b"{}", [{"protected": "p", "signature": "s"}], 7, checkpoints.pack_liabilities(ENTRIES), START)
+MADE = Stored(
+    1, b"d" * 32, b"{}", [{"protected": "p", "signature": "s"}], 7, checkpoints.pack_liabilities(ENTRIES), START
+)
 
 
 async def test_what_is_owed_is_every_balance_above_zero_of_others(world: World) -> None:

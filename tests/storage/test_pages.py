@@ -52,7 +52,9 @@ async def test_positions_and_what_is_earned_in_the_open_window(world: World) -> 
         found = await pages.positions_of(connection, town.plain.id, before=None, limit=9)
         assert [each.window_no for each in found] == [2, 1]
         assert await pages.positions_of(connection, town.plain.id, before=2, limit=9) == found[1:]
-        assert await pages.positions_of(connection, town.own.id, before=None, limit=9) == [], "it is part of its company"
+        assert await pages.positions_of(connection, town.own.id, before=None, limit=9) == [], (
+            "it is part of its company"
+        )
         earned = await pages.earned_in_open_window(connection, town.plain.party.no)
         assert await pages.earned_in_open_window(connection, town.buyer.party.no) == 0
     left = sum(each.earned - each.netted - each.payout for each in found)
@@ -65,12 +67,12 @@ async def test_figures_count_everything_and_name_nobody(world: World) -> None:
     async with world.context.database.read() as connection:
         found = await pages.counts(connection)
         entries = (await connection.execute(text("SELECT count(*) FROM journal_entry"))).scalar_one()
-        owed = dict(
-            (row.kind, int(row.settled))
+        owed = {
+            row.kind: int(row.settled)
             for row in await connection.execute(
                 text("SELECT kind, sum(settled) AS settled FROM account WHERE party_no IS NOT NULL GROUP BY kind")
             )
-        )
+        }
     assert dict(found["participants"]) == {"consumer/active": 2, "provider/active": 2}
     assert dict(found["windows"]) == {"open": 1, "planned": 1}
     assert dict(found["liabilities_microcu"]) == owed

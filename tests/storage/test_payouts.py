@@ -117,10 +117,9 @@ async def test_an_address_that_was_called_off_is_never_due(world: World) -> None
         asked = PayoutAddress(CHAIN, ASSET, address, None, valid_from)
         async with world.context.database.begin() as connection:
             await parties.add_payout_address(connection, provider.party.no, asked, b"{}", "s")
-    amounts = {"spent": 0, "earned": 9, "net": 9, "netted": 0, "salt": bytes(16), "chain": CHAIN}
     rows = [
-        Decided(window_no=1, party=provider.id, payout=9, amount=1, asset=ASSET, **amounts),
-        Decided(window_no=1, party=poor.id, payout=0, amount=0, asset=ASSET, **amounts),
+        Decided(1, provider.id, 0, 9, 9, 0, 9, CHAIN, ASSET, 1, bytes(16)),
+        Decided(1, poor.id, 0, 9, 9, 0, 0, CHAIN, ASSET, 0, bytes(16)),
     ]
     async with world.context.database.begin() as connection:
         await positions.store(connection, rows)

@@ -1,4 +1,4 @@
-"""What a usage report leaves in the tables: the signed bytes, the records as they were charged, the provider's chain."""
+"""What a usage report leaves in the tables: signed bytes, records as they were charged, the provider's chain."""
 
 from __future__ import annotations
 

@@ -24,7 +24,11 @@ def test_everything_that_was_left_out_is_counted_by_its_reason() -> None:
         models={"openai": 2, "anthropic": 1},
         priced=3,
         aliases=4,
-        skipped=(Skip("a", "m", "price x", "is odd"), Skip("b", "n", "price y", "is odd"), Skip("b", "n", "model", "gone")),
+        skipped=(
+            Skip("a", "m", "price x", "is odd"),
+            Skip("b", "n", "price y", "is odd"),
+            Skip("b", "n", "model", "gone"),
+        ),
         notes=(),
         disagreements=(Disagreement("m", "input_tokens", "a", "1", "b", "10.5"),),
     )

@@ -10,7 +10,14 @@ from governance.ratebook.catalogue import read_prices
 
 @pytest.mark.parametrize(
     ("vendor", "rank"),
-    [("openai", 0), ("bedrock", 0), ("openrouter", None), ("huggingface_novita", None), ("nobody-knows", 1), ("OpenAI", 1)],
+    [
+        ("openai", 0),
+        ("bedrock", 0),
+        ("openrouter", None),
+        ("huggingface_novita", None),
+        ("nobody-knows", 1),
+        ("OpenAI", 1),
+    ],
 )
 def test_hosts_before_the_unknown_and_never_resellers(vendor: str, rank: int | None) -> None:
     assert vendors.rank(vendor) == rank
