@@ -25,7 +25,7 @@ from settlement.storage.database import Connection, Database
 from settlement.storage.parties import Party
 from settlement.storage.usage import DuplicateRecord
 
-MOST_TOGETHER = 16
+MOST_TOGETHER = 8
 """How many reports share one transaction at most."""
 
 MOST_KEYS = 100_000

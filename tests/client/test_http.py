@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -22,11 +21,11 @@ pytestmark = pytest.mark.database
 
 
 @pytest.fixture
-async def app(world: World) -> AsyncIterator[FastAPI]:
+async def app(world: World) -> FastAPI:
     """The application at the present: the client dates what it signs by the machine's clock."""
     await funding.open_chain(world.context, "simulated")
     world.sources.settable.now = datetime.now(UTC)
-    yield create_app(world.context, Settings(admit_providers="open"))
+    return create_app(world.context, Settings(admit_providers="open"))
 
 
 async def client(app: FastAPI, world: World) -> Client:

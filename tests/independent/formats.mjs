@@ -16,7 +16,7 @@ export function need(condition, code, subject, detail) {
 export const sha256 = (...parts) => parts.reduce((hash, part) => hash.update(part), createHash("sha256")).digest();
 export const digest = (bytes) => "sha256:" + sha256(bytes).toString("hex");
 
-// canonical-json.md. JSON.stringify writes strings exactly as the page has them; keys are ASCII, so code units order them.
+// canonical-json.md. JSON.stringify writes strings as the page has them; keys are ASCII, so code units order them.
 export function canonical(value) {
   if (Array.isArray(value)) return "[" + value.map(canonical).join(",") + "]";
   if (value !== null && typeof value === "object") {
@@ -75,8 +75,15 @@ const unbase64url = (text) => {
   return bytes.toString("base64url") === text ? bytes : null;
 };
 
+export function unbase64(text, code, subject) {
+  const bytes = Buffer.from(text, "base64");
+  need(bytes.toString("base64") === text, code, subject, "not padded base64 in its one spelling");
+  return bytes;
+}
+
 export function publicKey(jwk) {
   const { crv, kty, x } = jwk;
+  need(crv === "Ed25519" && kty === "OKP" && unbase64url(x)?.length === 32, "key_malformed", x, "not an Ed25519 key");
   const kid = sha256(JSON.stringify({ crv, kty, x })).toString("base64url");
   return { kid, key: createPublicKey({ key: { crv, kty, x }, format: "jwk" }) };
 }

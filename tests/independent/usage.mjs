@@ -1,5 +1,7 @@
 // Usage reports: signatures, the chain of bodies, every charge, carries, postings, receipts and leaves.
-import { canonical, compactPayload, detachedSigner, digest, leafHash, micros, need, same, sha256 } from "./formats.mjs";
+import {
+  canonical, compactPayload, detachedSigner, digest, leafHash, micros, need, same, sha256, unbase64,
+} from "./formats.mjs";
 import { assess } from "./rating.mjs";
 
 const RATED = new Set(`time_in_future time_too_old id_time_mismatch unknown_hold rates_not_in_force rates_mismatch
@@ -15,7 +17,7 @@ export class Usage {
   // A report's body and signature, and the signer's right to speak for the provider at that time.
   signed(line, what) {
     const { keys } = this.world;
-    const body = Buffer.from(line.body, "base64");
+    const body = unbase64(line.body, `${what}_digest`, line.report);
     need(digest(body) === line.digest, `${what}_digest`, line.report, "digest is not that of the body");
     const [head, , signature, more] = line.signature.split(".");
     const signer = detachedSigner(head, signature ?? "", body, (kid) => keys.get(kid)?.key, "usage-report+jws");

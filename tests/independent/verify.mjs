@@ -19,11 +19,10 @@ const ENTRY = ["at", "facts", "kind", "postings", "subject", "window"];
 
 class Export {
   constructor(trusted) {
-    Object.assign(this, { trusted, counts: {}, header: null, head: { seq: 0, hash: "00".repeat(32) },
-      balances: new Map(),
-      assets: new Map(), accounts: new Map(), serviceKeys: new Map(), keys: new Map(), parties: new Map(),
-        chains: new Map(),
-      policies: [], tables: [], failures: [], subjects: new Set(), pending: null, tree: Tree.ofHashes() });
+    Object.assign(this, { trusted, counts: {}, header: null, pending: null, head: { seq: 0, hash: "00".repeat(32) } });
+    Object.assign(this, { balances: new Map(), assets: new Map(), accounts: new Map(), subjects: new Set() });
+    Object.assign(this, { serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map() });
+    Object.assign(this, { policies: [], tables: [], failures: [], tree: Tree.ofHashes() });
     this.windows = new Windows(this);
     this.usage = new Usage(this);
     this.money = new Money(this);
@@ -81,6 +80,7 @@ class Export {
     need(line.id.startsWith(line.party_kind === "provider" ? "prv_" : "acc_"), "party_kind", line.id, line.party_kind);
     this.parties.set(line.id, line);
     if (line.account === null) return;
+    need(line.party_kind === "provider", "party_link", line.id, "only a provider names an account");
     need(!this.windows.owners.has(line.account), "party_link", line.id, "two providers name one account");
     this.windows.owners.set(line.account, line.id);
   }
@@ -129,6 +129,10 @@ class Export {
 
   account(line) {
     need(!this.accounts.has(line.id), "account_repeated", line.id, "twice");
+    const kind = this.parties.get(line.id)?.party_kind ?? line.id.split("/")[0];
+    const id = this.parties.has(line.id) ? line.id : `${kind}/${line.asset}`;
+    need(kind === line.account_kind && id === line.id, "account_kind", line.id, line.account_kind);
+    need(this.parties.has(line.id) === /^(acc|prv)_/.test(line.id), "party_unknown", line.id, "an account of nobody");
     this.accounts.set(line.id, line);
   }
 
@@ -205,6 +209,9 @@ class Export {
       need((this.balances.get(id) ?? 0n) === BigInt(line.settled), "account_balance", id,
         `replayed: ${this.balances.get(id) ?? 0n}`);
       need((this.assets.get(id) ?? line.asset) === line.asset, "account_asset", id, "the journal has another asset");
+    }
+    for (const [id, owner] of this.windows.owners) {
+      need(this.parties.get(id)?.party_kind === "consumer", "party_link", owner, "it names no consumer's account");
     }
     for (const id of this.balances.keys()) need(this.accounts.has(id), "account_missing", id, "the journal has it");
     return { ...this.counts, records: this.tree.size };

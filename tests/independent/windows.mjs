@@ -1,12 +1,12 @@
-// Windows: obligations, positions and netting, payouts, and the checkpoint with its trees (docs/reference/checkpoint.md).
+// Windows: obligations, positions and netting, payouts, checkpoints with their trees (docs/reference/checkpoint.md).
 import {
   Tree, canonical, digest, documentSigned, leafHash, members, micros, need, parseCanonical, same, sumLeaf,
 } from "./formats.mjs";
 import { inForce } from "./rating.mjs";
 
 const ORDER = ["open", "closed", "netted", "checkpointed", "planned"];
-const DOCUMENT = `type window opened_at closed_at first_seq last_seq previous journal records positions liabilities rates
-  policy totals payouts`.split(/\s+/);
+const DOCUMENT = `type window opened_at closed_at first_seq last_seq previous journal records positions liabilities
+  rates policy totals payouts`.split(/\s+/);
 const OWED = /^(acc_|prv_|transit\/)/;
 const hex = (bytes) => bytes.toString("hex");
 const least = (one, other) => (one < other ? one : other);
@@ -131,7 +131,7 @@ export class Windows {
       return;
     }
     const policy = inForce(this.world.policies, micros(window.closed_at));
-    const value = this.world.value(policy, line.chain, line.asset);
+    const value = line.asset === null ? null : this.world.value(policy, line.chain, line.asset);
     need(isProvider(line.party) && value, "position_payout", line.party, "it cannot be paid in this asset");
     const [n, m] = value;
     const right = this.due(window, line.party).some((due) => {
