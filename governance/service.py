@@ -12,6 +12,7 @@ from datetime import datetime
 
 from governance.tally import tally
 from settlement.core import canonical, rates
+from settlement.core.assessment import AHEAD
 from settlement.core.errors import Conflict, Forbidden, Refused
 from settlement.core.policy import Policy
 from settlement.core.signatures import PublicKey, sign_document
@@ -104,7 +105,8 @@ def _check_follows(last: Signed, table: rates.RateTable, now: datetime) -> None:
         problem = Conflict("version_not_next", f"the next rate table is version {last.version + 1}")
     elif table.parent != f"sha256:{last.digest.hex()}":
         problem = Conflict("parent_mismatch", f"the parent is sha256:{last.digest.hex()}")
-    elif table.effective_from < now or table.effective_from <= last.effective_from:
-        problem = Conflict("effective_date_in_past", "a rate table is never retroactive")
+    elif table.effective_from <= now + AHEAD or table.effective_from <= last.effective_from:
+        detail = "a rate table is in force from more than 5 minutes ahead: records may be dated so far ahead already"
+        problem = Conflict("effective_date_in_past", detail)
     if problem is not None:
         raise problem

@@ -180,8 +180,8 @@ class Windows:
         party = line.text("party")
         name = f"position of {party} in window {line.whole('window')}"
         window = self._waiting.get(line.whole("window"))
-        if window is None or window.no not in (self._positioned, self._positioned + 1):
-            raise Wrong("line_order", name, "its window is not closed yet, checkpointed already, or not the next")
+        if window is None or window.no < self._positioned:  # windows in between may have no positions
+            raise Wrong("line_order", name, "its window is not closed yet, checkpointed already, or out of order")
         self._positioned = window.no
         require(not window.leaves or window.leaves[-1][0] < party, "position_order", name, "parties must ascend")
         found = window.positions.get(party, netting.Position(party, 0, 0, 0))

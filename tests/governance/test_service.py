@@ -13,6 +13,7 @@ import pytest
 
 from governance import service
 from settlement.core import canonical
+from settlement.core.assessment import AHEAD
 from settlement.core.errors import Conflict, Forbidden, Malformed, SettlementError
 from settlement.core.policy import Policy
 from settlement.core.signatures import SigningKey, sign_document
@@ -85,6 +86,7 @@ async def test_what_is_not_the_next_version_is_refused(world: World) -> None:
         (first_rates(), Conflict, "version_not_next"),
         (second(world, parent="sha256:" + "0" * 64), Conflict, "parent_mismatch"),
         (following(first_rates(), now - timedelta(seconds=1)), Conflict, "effective_date_in_past"),
+        (following(first_rates(), now + AHEAD), Conflict, "effective_date_in_past"),
         (second(world, parent=None), Malformed, "rate_table_malformed"),
         (b" " + second(world), Malformed, "rate_table_malformed"),
         (b"{}", Malformed, "rate_table_malformed"),
@@ -94,8 +96,8 @@ async def test_what_is_not_the_next_version_is_refused(world: World) -> None:
             await publish(world, document)
         assert (refused.value.code, await state(world)) == (code, before)
     assert before[0][0].digest.hex() == newest.removeprefix("sha256:")
-    await publish(world, following(first_rates(), now))
-    assert len((await state(world))[0]) == 2, "from now on is not retroactive"
+    await publish(world, following(first_rates(), now + AHEAD + timedelta(seconds=1)))
+    assert len((await state(world))[0]) == 2, "no record can be dated so far ahead"
 
 
 async def test_a_table_never_begins_before_or_with_the_one_that_it_follows(world: World) -> None:
@@ -139,7 +141,12 @@ async def test_of_two_publishers_one_wins(world: World) -> None:
         content = json.loads(second(world))
         content["models"][f"only-in-{at}"] = content["models"]["gpt-5"]
         documents.append(canonical.encode(content))
-    found = await asyncio.gather(*(publish(world, document) for document in documents), return_exceptions=True)
+    async with world.context.database.begin() as connection:
+        await storage.rate_tables(connection, lock=True)
+        waiting = [asyncio.create_task(publish(world, document)) for document in documents]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting), "what comes first is decided behind the lock"
+    found = await asyncio.gather(*waiting, return_exceptions=True)
     won = [each for each in found if isinstance(each, Signed)]
     lost = [each.code for each in found if isinstance(each, SettlementError)]
     assert (len(won), lost) == (1, ["version_not_next"] * 5)

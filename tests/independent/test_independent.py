@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from adapters.simulated import Wallet
+from settlement.client.verifier import verify_export
 from settlement.services import chains, payouts, proofs, windows
 from tests.client.town import CHAIN, Lines, Town, build, exported, of_kind, parsed, send, settle, trade
 from tests.world import World
@@ -64,6 +65,8 @@ async def test_an_honest_export_passes_whatever_the_windows_hold(world: World, t
     lines = parsed(await exported(town.context))
     code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
     assert (code, verdict["ok"]) == (0, True), verdict
+    ours = verify_export((tmp_path / "export.ndjson").read_bytes().splitlines())
+    assert ours.fault is None, ours.fault
     assert verdict["counts"] == {
         **{kind: count for kind, count in lines[0]["counts"].items() if count},
         "records": sum(line["accepted"] for line in lines if line["kind"] == "usage_report"),
@@ -85,6 +88,7 @@ async def test_every_pass_of_a_hard_time_leaves_an_export_that_holds(world: Worl
         lines = parsed(await exported(town.context))
         code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
         assert code == 0, verdict
+        assert verify_export((tmp_path / "export.ndjson").read_bytes().splitlines()).fault is None
         seen.update((line["kind"], line["state"]) for line in lines if "state" in line)
 
     for fault in ("failed", "request_lost"):

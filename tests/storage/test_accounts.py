@@ -92,6 +92,27 @@ async def test_locks_are_taken_in_one_order_whatever_the_caller_says(database: D
     assert turns == 6 * 15, "a deadlock would have restarted a use case"
 
 
+async def test_who_waits_for_the_first_account_holds_none_behind_it(database: Database) -> None:
+    """The row of the lowest number is last in the table and in the index here: an unordered scan ends with it."""
+    await made(database, "equity/first", "equity/high")
+    async with database.begin() as connection:
+        await connection.execute(text("UPDATE account SET id = 'equity/low' WHERE id = 'equity/first'"))
+
+    async def both() -> None:
+        async with database.begin() as connection:
+            await accounts.lock(connection, ["equity/high", "equity/low"])
+
+    async with database.begin() as holder:
+        await accounts.lock(holder, ["equity/low"])
+        waiting = asyncio.create_task(both())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        async with database.begin() as other:
+            await other.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            assert len(await accounts.lock(other, ["equity/high"])) == 1
+    await waiting
+
+
 async def test_a_locked_account_waits_for_its_holder(database: Database) -> None:
     await made(database, "equity/a", "equity/b")
     async with database.begin() as holder:
