@@ -116,7 +116,9 @@ class World:
         if wallet is not None:
             address = PayoutAddress("simulated", USD.text, wallet.address, None, self.sources.clock())
             async with self.context.database.begin() as connection:
-                await parties.add_payout_address(connection, member.party.no, address, b"{}", "test")
+                await parties.add_payout_address(
+                    connection, member.party.no, address, b"{}", "test", self.sources.clock()
+                )
         return member
 
     def wallet(self, *, usd: int = 0) -> Wallet:

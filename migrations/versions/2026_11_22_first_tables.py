@@ -314,12 +314,14 @@ CREATE TABLE payout_address (
     address TEXT NOT NULL,
     reference BIGINT,
     valid_from TIMESTAMP WITH TIME ZONE NOT NULL,
+    superseded BOOLEAN DEFAULT false NOT NULL,
     signed_body BYTEA NOT NULL,
     signature TEXT NOT NULL,
     CONSTRAINT pk_payout_address PRIMARY KEY (no),
     CONSTRAINT fk_payout_address_party_no FOREIGN KEY(party_no) REFERENCES party (no)
 );
 CREATE INDEX ix_payout_address_party_no ON payout_address (party_no, valid_from);
+COMMENT ON COLUMN payout_address.superseded IS 'by a request before its time came';
 CREATE TABLE position (
     window_no INTEGER NOT NULL,
     party TEXT NOT NULL,

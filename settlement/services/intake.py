@@ -284,7 +284,7 @@ def answer_document(report: StoredReport | NewReport) -> dict[str, Any]:
         "window": f"win_{report.window_no}",
         "received_at": times.text(report.received_at),
         "accepted": report.accepted,
-        "refused": list(report.refusals),
+        "refused": [{name: each[name] for name in ("line", "pointer", "code", "detail")} for each in report.refusals],
         "total": cu_text(report.total),
         "receipt": report.receipt,
     }

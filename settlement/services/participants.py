@@ -329,7 +329,7 @@ async def _add_address(
     if policy.micro_per_unit(Asset.parse(payout.asset).code, decimals) is None:
         _refuse("asset", "asset_not_paid", f"no payouts are made in {payout.asset}; the policy gives it no value")
     address = PayoutAddress(payout.chain, payout.asset, payout.address, payout.reference, valid_from)
-    await parties.add_payout_address(connection, party.no, address, request.body, request.signature)
+    await parties.add_payout_address(connection, party.no, address, request.body, request.signature, now)
     return address
 
 

@@ -181,9 +181,15 @@ async def revoke_api_key(connection: Connection, key_id: str, party_no: int, at:
 
 
 async def add_payout_address(
-    connection: Connection, party_no: int, address: PayoutAddress, signed_body: bytes, signature: str
+    connection: Connection, party_no: int, address: PayoutAddress, signed_body: bytes, signature: str, now: datetime
 ) -> None:
-    """Add a payout address with the signed bytes that asked for it."""
+    """Add a payout address with the signed bytes that asked for it `now`.
+
+    A request supersedes every earlier one whose time hasn't come: whoever notices a change that isn't theirs calls it
+    off by asking for anything else, and it is never paid to.
+    """
+    waiting = (payout_address.c.party_no == party_no) & (payout_address.c.valid_from > now)
+    await connection.execute(update(payout_address).where(waiting).values(superseded=True))
     await connection.execute(
         insert(payout_address).values(
             party_no=party_no,
@@ -199,14 +205,16 @@ async def add_payout_address(
 
 
 async def payout_address_at(connection: Connection, party_no: int, at: datetime) -> PayoutAddress | None:
-    """The payout address in force at a time: of those whose time has come, the one that was asked for last.
-
-    So a request supersedes the ones before it, also one that was still waiting for its time.
-    """
+    """The payout address in force at a time: of those whose time has come and that no later request superseded before
+    it came, the one that was asked for last."""
     row = (
         await connection.execute(
             select(payout_address)
-            .where(payout_address.c.party_no == party_no, payout_address.c.valid_from <= at)
+            .where(
+                payout_address.c.party_no == party_no,
+                payout_address.c.valid_from <= at,
+                payout_address.c.superseded.is_(False),
+            )
             .order_by(payout_address.c.no.desc())
             .limit(1)
         )

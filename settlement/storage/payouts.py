@@ -57,8 +57,12 @@ async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]
     """The positions of a window that end in a payout, by party id, with the addresses in force at a time."""
     in_force = (
         select(payout_address)
-        .where(payout_address.c.party_no == party.c.no, payout_address.c.valid_from <= at)
-        .order_by(payout_address.c.no.desc())  # the last request counts: see parties.payout_address_at
+        .where(
+            payout_address.c.party_no == party.c.no,
+            payout_address.c.valid_from <= at,
+            payout_address.c.superseded.is_(False),
+        )
+        .order_by(payout_address.c.no.desc())  # as in parties.payout_address_at
         .limit(1)
         .lateral("in_force")
     )

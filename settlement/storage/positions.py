@@ -20,7 +20,7 @@ FROM party p
 JOIN account a ON a.party_no = p.no
 JOIN LATERAL (
     SELECT chain, asset FROM payout_address
-    WHERE party_no = p.no AND valid_from <= :closed_at ORDER BY no DESC LIMIT 1
+    WHERE party_no = p.no AND valid_from <= :closed_at AND NOT superseded ORDER BY no DESC LIMIT 1
 ) d ON true
 LEFT JOIN (
     SELECT provider_no, sum(posted) AS earned FROM obligation WHERE window_no > :window GROUP BY provider_no

@@ -115,6 +115,9 @@ payout_address = Table(
     Column("address", Text, nullable=False),
     Column("reference", BigInteger),
     Column("valid_from", WHEN, nullable=False),
+    Column(
+        "superseded", Boolean, nullable=False, server_default=text("false"), comment="by a request before its time came"
+    ),
     Column("signed_body", LargeBinary, nullable=False),
     Column("signature", Text, nullable=False),
     Index("ix_payout_address_party_no", "party_no", "valid_from"),

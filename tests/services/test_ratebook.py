@@ -31,10 +31,10 @@ async def test_a_table_that_another_process_published_is_in_force_here(world: Wo
     try:
         assert await charged(world, here, provider, consumer) == "2222.222222"
         assert await charged(world, there, provider, consumer) == "2222.222222"
-        document = following(first_rates(), world.sources.clock() + timedelta(seconds=1))
+        document = following(first_rates(), world.sources.clock() + timedelta(hours=1))
         await service.publish_rates(there, document, [sign_document(there.key, document)])
         assert await charged(world, here, provider, consumer) == "2222.222222", "its time has not come"
-        world.sources.settable.advance(seconds=1)
+        world.sources.settable.advance(hours=1)
         assert await charged(world, here, provider, consumer) == "4444.444444"
         assert await charged(world, there, provider, consumer) == "4444.444444"
     finally:
@@ -48,7 +48,7 @@ async def test_it_is_compiled_once_for_a_version(world: World) -> None:
     assert first.newest == 1
     assert {table.version for table in first.rates.tables} == {1}
     assert "gpt-5" in first.model_numbers
-    document = following(first_rates(), world.sources.clock() + timedelta(seconds=1))
+    document = following(first_rates(), world.sources.clock() + timedelta(hours=1))
     await service.publish_rates(world.context, document, [sign_document(world.context.key, document)])
     async with world.context.database.read() as connection:
         second = await ratebook.current(world.context, connection, 2)

@@ -504,7 +504,7 @@ async def test_who_may_not_be_paid_now_is_carried(world: World) -> None:
     async with context.database.begin() as connection:
         await parties.set_status(connection, suspended.id, "suspended")
         there = parties.PayoutAddress("marschain", "USD", "m1", None, now)
-        await parties.add_payout_address(connection, elsewhere.party.no, there, b"{}", "test")
+        await parties.add_payout_address(connection, elsewhere.party.no, there, b"{}", "test", now)
         await connection.execute(
             text("UPDATE payout_address SET valid_from = :later WHERE party_no = :no"),
             {"later": now + timedelta(minutes=30), "no": late.party.no},

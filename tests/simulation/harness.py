@@ -201,7 +201,7 @@ class Installation:
                 party_id = await self._party(connection, "provider")
                 party = await parties.get(connection, party_id)
                 address = PayoutAddress(CHAIN, USD.text, wallet.address, None, self.sources.clock())
-                await parties.add_payout_address(connection, party.no, address, b"{}", "")
+                await parties.add_payout_address(connection, party.no, address, b"{}", "", self.sources.clock())
             self.payees.append((party_id, party.no, wallet))
         await self.pay_in(10**12)
         await funding.read_deposits(self.process(), CHAIN)

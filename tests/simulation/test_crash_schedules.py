@@ -22,7 +22,14 @@ SIDE_BY_SIDE = 3
 FRESH = int.from_bytes(os.urandom(4), "big")
 BY_A_PERSON = {("contested", "settled")}
 """Needs a node that lied before: tests/services/test_chains.py."""
-RARE = {("signed", "contested"), ("signed", "failed"), ("unknown", "contested"), ("unknown", "failed")}
+RARE = {
+    ("signed", "contested"),
+    ("signed", "failed"),
+    ("signed", "planned"),
+    ("submitted", "contested"),
+    ("unknown", "contested"),
+    ("unknown", "failed"),
+}
 """Seen a few times in a thousand schedules; in shorter runs only tests/services/test_chains.py is sure to take them."""
 
 

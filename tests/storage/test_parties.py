@@ -107,10 +107,10 @@ async def test_of_the_addresses_whose_time_has_come_the_last_request_counts(data
     async with database.begin() as connection:
         party = await add(connection, "prv_1")
         assert await parties.newest_payout_address(connection, party.no) is None
-        asked = (("first", 0), ("second", 72), ("first", 1), ("third", 80))
-        for address, hours in asked:
+        asked = (("first", 0, 0), ("second", 0, 72), ("first", 1, 1), ("third", 8, 80))
+        for address, requested, hours in asked:
             found = PayoutAddress("x", "USD:i", address, None, START + hours * HOUR)
-            await parties.add_payout_address(connection, party.no, found, b"{}", "s")
+            await parties.add_payout_address(connection, party.no, found, b"{}", "s", START + requested * HOUR)
 
         async def in_force(hours: int) -> str | None:
             found = await parties.payout_address_at(connection, party.no, START + hours * HOUR)
@@ -122,6 +122,10 @@ async def test_of_the_addresses_whose_time_has_come_the_last_request_counts(data
         newest = await parties.newest_payout_address(connection, party.no)
         assert newest is not None
         assert newest.address == "third"
+        for address, requested in (("thief", 90), ("rescue", 91)):  # a theft is answered by yet another address
+            found = PayoutAddress("x", "USD:i", address, None, START + (requested + 72) * HOUR)
+            await parties.add_payout_address(connection, party.no, found, b"{}", "s", START + requested * HOUR)
+        assert [await in_force(hours) for hours in (161, 162, 163)] == ["third", "third", "rescue"]
 
 
 async def test_status_and_the_lock_of_a_party(database: Database) -> None:

@@ -113,10 +113,11 @@ async def test_an_address_that_was_called_off_is_never_due(world: World) -> None
     """A change is asked for and, while it waits, the address in force is asked for again: the last request counts."""
     provider, poor = await world.provider(), await world.provider()
     day = timedelta(days=1)
-    for address, valid_from in (("first", START), ("thief", START + 3 * day), ("first", START + day)):
+    requests = (("first", START, START), ("thief", START, START + 3 * day), ("first", START + day, START + day))
+    for address, requested, valid_from in requests:
         asked = PayoutAddress(CHAIN, ASSET, address, None, valid_from)
         async with world.context.database.begin() as connection:
-            await parties.add_payout_address(connection, provider.party.no, asked, b"{}", "s")
+            await parties.add_payout_address(connection, provider.party.no, asked, b"{}", "s", requested)
     rows = [
         Decided(1, provider.id, 0, 9, 9, 0, 9, CHAIN, ASSET, 1, bytes(16)),
         Decided(1, poor.id, 0, 9, 9, 0, 0, CHAIN, ASSET, 0, bytes(16)),

@@ -134,7 +134,7 @@ async def test_the_asset_is_that_of_the_address_in_force_at_the_close(world: Wor
     for asset, valid_from in (("LATER:x", START + timedelta(microseconds=1)), ("NOW:x", START)):
         address = PayoutAddress("another", asset, "a", None, valid_from)
         async with world.context.database.begin() as connection:
-            await parties.add_payout_address(connection, provider.party.no, address, b"{}", "s")
+            await parties.add_payout_address(connection, provider.party.no, address, b"{}", "s", START)
         after = (await payees(world))[provider.id]
         if valid_from > START:
             assert after == before
