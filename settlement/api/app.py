@@ -79,6 +79,7 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
     traffic = Traffic()
     app.state.settlement = State(context, settings, Buckets(settings.requests_per_minute), traffic)
     problems.install(app)
+    app.router.routes.insert(0, usage_reports.thin)
     for router in (*ROUTERS, *routers):
         app.include_router(router)
     app.add_middleware(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)

@@ -10,7 +10,6 @@ import operator
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -162,8 +161,8 @@ def _rate(refusals: dict[int, RecordRefusal], report: UsageReport, tables: Integ
     alike, groups = _coded(
         list(zip(tables.tolist(), report.models, report.tiers, map(tuple, report.meters), strict=True))
     )
-    units = np.fromiter(chain.from_iterable(map(dict.values, report.meters)), np.int64)
-    starts = np.cumsum([0, *map(len, report.meters)])
+    counts = np.fromiter(map(len, report.meters), np.int64, len(report.meters))
+    starts = np.cumsum(counts) - counts
     for number, (table, model, tier, meters) in enumerate(alike):
         if table < 0:
             continue
@@ -172,7 +171,7 @@ def _rate(refusals: dict[int, RecordRefusal], report: UsageReport, tables: Integ
         if isinstance(compiled, rating.Refusal):
             _refuse_alike(refusals, lines, compiled)
         else:
-            given = units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
+            given = report.units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
             pico[lines] = _rate_alike(refusals, lines, compiled, meters, given)
     if rating.FREE_OUTCOME in report.outcomes:
         pico[[outcome == rating.FREE_OUTCOME for outcome in report.outcomes]] = 0

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from settlement.core import strictjson
@@ -28,6 +29,7 @@ MAX_UNITS = 10**12
 """The most units of one meter that one record can carry."""
 
 Units = Annotated[int, Meta(ge=0, le=MAX_UNITS)]
+Integers = npt.NDArray[np.int64]
 Outcome = Literal["completed", "truncated", "cancelled", "errored"]
 
 NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -"
@@ -93,6 +95,8 @@ class UsageReport:
     tiers: list[str]
     outcomes: list[str]
     meters: list[dict[str, int]]
+    units: Integers = field(compare=False)
+    """The values of all meters, one record behind the other."""
     holds: list[str | UnsetType]
     upstream_ids: list[str | UnsetType]
     rates: list[str | UnsetType]
@@ -114,7 +118,7 @@ def decode(body: bytes) -> UsageReport:
     if plain and np.count_nonzero(np.frombuffer(body, np.uint8) == _QUOTE) != _quotes(report):
         strictjson.loads(body)
         raise Malformed("document_malformed", "the body does not decode to the same text")
-    if plain and 0 in chain.from_iterable(map(dict.values, report.meters)) and _NEGATIVE_ZERO.search(body):
+    if plain and not report.units.all() and _NEGATIVE_ZERO.search(body):
         strictjson.loads(body)
     _check_names(report)
     return report
@@ -134,7 +138,8 @@ def _columns(report: _Report) -> UsageReport:
         operations=[record.operation for record in records],
         tiers=[record.tier for record in records],
         outcomes=[record.outcome for record in records],
-        meters=[record.meters for record in records],
+        meters=(meters := [record.meters for record in records]),
+        units=np.fromiter(chain.from_iterable(map(dict.values, meters)), np.int64),
         holds=[record.hold for record in records],
         upstream_ids=[record.upstream_id for record in records],
         rates=[record.rates for record in records],
@@ -145,7 +150,7 @@ def _columns(report: _Report) -> UsageReport:
 def _quotes(report: UsageReport) -> int:
     """How many quotation marks a body without escapes and without duplicate keys has."""
     records = len(report.ids)
-    keys_and_texts = 6 + 2 + (report.prev is not None) + 15 * records + sum(map(len, report.meters))
+    keys_and_texts = 6 + 2 + (report.prev is not None) + 15 * records + len(report.units)
     for optional in (report.holds, report.upstream_ids, report.rates):
         keys_and_texts += 2 * (records - optional.count(UNSET))
     for evidence in report.evidence if report.evidence.count(UNSET) != records else ():

@@ -41,8 +41,9 @@ async def submit(context: Context, *, body: bytes, signature: str) -> Answer:
     Raises Unauthenticated, Malformed, Forbidden ``key_of_another``, ``provider_pending`` or ``provider_suspended``, and
     Conflict ``report_conflict``, ``sequence_taken``, ``sequence_gap`` or ``previous_mismatch``.
     """
-    incoming = await _read(context, body, signature)
     lane = _lanes.setdefault(context.database, _Lane())
+    async with lane.reading:
+        incoming = await _read(context, body, signature)
     outcome = await lane.take_in(context, incoming)
     if isinstance(outcome, SettlementError):
         raise outcome  # after the commit: what it is evidence of stays on file
@@ -97,22 +98,27 @@ class _Job:
 class _Lane:
     """Natural batching: while one transaction runs, the reports that come wait, and share the next one.
 
-    There is no timer and no task that runs for ever: of those that wait, the first takes the others along.
+    There is no timer. The task that settles ends when nothing waits; it isn't any caller's, so that one who goes away
+    does not take the others' transaction along.
     """
 
     def __init__(self) -> None:
+        self.reading = asyncio.Lock()
+        """One report is read at a time, so that the transaction that runs gets its turn after each, not after all."""
         self._waiting: list[_Job] = []
-        self._turn = asyncio.Lock()
+        self._settling: asyncio.Task[None] | None = None
 
     async def take_in(self, context: Context, incoming: Incoming) -> Answer | SettlementError:
         """The outcome of one report; raises what the database raises."""
         job = _Job(incoming)
         self._waiting.append(job)
-        async with self._turn:
-            if not job.outcome.done():
-                # A caller that goes away must not take the others' transaction with it.
-                await asyncio.shield(asyncio.ensure_future(_settle(context, self._next())))
-        return await job.outcome
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle_waiting(context))
+        return await asyncio.shield(job.outcome)
+
+    async def _settle_waiting(self, context: Context) -> None:
+        while self._waiting:
+            await _settle(context, self._next())
 
     def _next(self) -> list[_Job]:
         """The jobs that go together: those that waited longest, one of each provider."""

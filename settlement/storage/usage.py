@@ -29,7 +29,8 @@ from settlement.storage.journal import LOCK_HEAD, Written, locked_head, send
 from settlement.storage.parties import Key, Party
 from settlement.storage.tables import party, report_conflict, usage_report
 
-COMPRESSION_LEVEL = 1
+COMPRESSION_LEVEL = -1
+"""Half the time of level 1 for 24 bytes a record instead of 15; segments that leave the database are packed tighter."""
 
 _EPOCH_2000 = 946_684_800_000_000
 """Microseconds from 1970 to 2000, where PostgreSQL's binary timestamps begin."""
