@@ -167,7 +167,7 @@ def _check_names(report: UsageReport) -> None:
         problems.append(Problem("/report", "name_malformed", NAME_RULE))
     if report.prev is not None and not _DIGEST.fullmatch(report.prev):
         problems.append(Problem("/prev", "digest_malformed", f"{DIGEST_RULE}, or null"))
-    for field, values in (
+    for member, values in (
         ("consumer", report.consumers),
         ("model", report.models),
         ("operation", report.operations),
@@ -176,7 +176,7 @@ def _check_names(report: UsageReport) -> None:
         ("hold", report.holds),
         ("rates", report.rates),
     ):
-        problems.extend(_check_column(values, field))
+        problems.extend(_check_column(values, member))
     problems.extend(_check_meters(report.meters))
     problems.extend(_check_evidence(report.evidence))
     if problems:
@@ -211,10 +211,10 @@ def _check_evidence(column: Sequence[Evidence | UnsetType]) -> list[Problem]:
         return []
     problems: list[Problem] = []
     for line, evidence in enumerate(column):
-        for field in ("request", "response"):
-            value = getattr(evidence, field, UNSET)
+        for member in ("request", "response"):
+            value = getattr(evidence, member, UNSET)
             if value is not UNSET and not _DIGEST.fullmatch(value):
-                problems.append(Problem(f"/records/{line}/evidence/{field}", "digest_malformed", DIGEST_RULE))
+                problems.append(Problem(f"/records/{line}/evidence/{member}", "digest_malformed", DIGEST_RULE))
     return problems
 
 
