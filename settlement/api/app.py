@@ -84,6 +84,7 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
         app.include_router(router)
     app.add_middleware(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
     app.state.routers = (*ROUTERS, *routers)
+    # FastAPI documents replacing this method as the way to change its document.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -14,7 +14,7 @@ from settlement.core.errors import Malformed
 from settlement.core.ids import micros
 
 WIDTHS = (0, 3, 6)
-MOMENTS = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
 
 
 def written(at: datetime, places: int) -> str:

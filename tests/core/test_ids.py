@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from settlement.core.ids import EPOCH, Sources, is_public_id, micros, permuted, public_id, uuid7, uuid_text
 
-MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
 TEN = st.binary(min_size=10, max_size=10)
 SIXTEEN = st.binary(min_size=16, max_size=16)
 

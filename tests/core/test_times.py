@@ -18,7 +18,7 @@ def test_round_trip(at: datetime) -> None:
     assert times.text(at).endswith("Z")
 
 
-@given(st.datetimes(datetime(1000, 1, 1), datetime(9000, 1, 1)), st.integers(-840, 840))  # noqa: DTZ001
+@given(st.datetimes(datetime(1000, 1, 1), datetime(9000, 1, 1)), st.integers(-840, 840))  # noqa: DTZ001 - hypothesis wants naive bounds
 def test_other_zones_are_written_in_utc(local: datetime, minutes: int) -> None:
     at = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     assert times.parse(times.text(at)) == at
