@@ -31,6 +31,7 @@ ELSEWHERE = {
 }
 """Modules whose tests are somewhere else: where, and why."""
 TOGETHER = {
+    "settlement/storage/tables": ("tests/storage/test_tables.py", "what they declare is compared as a whole"),
     "adapters/simulated": ("tests/adapters/test_simulated.py", "an adapter is tested through the port it keeps"),
 }
 """Packages that are tested as one."""

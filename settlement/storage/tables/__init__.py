@@ -1,0 +1,64 @@
+"""Every table, as SQLAlchemy Core metadata, by subject. The migrations make them; a test holds the two together.
+
+Amounts are bigint: microCU for asset ``CU``, the chain asset's own smallest unit otherwise; credit is positive. Tables
+whose `info` is `APPEND_ONLY_TABLE` refuse UPDATE, DELETE and TRUNCATE, by the service role's missing rights and by a
+trigger.
+"""
+
+from __future__ import annotations
+
+from settlement.storage.tables.base import metadata
+from settlement.storage.tables.books import account, journal_entry, journal_head, posting
+from settlement.storage.tables.chains import (
+    attempt,
+    attempt_event,
+    chain_order,
+    chain_state,
+    deposit,
+    funding_intent,
+    halt,
+    payout,
+    signing_account,
+)
+from settlement.storage.tables.governance import model, policy, rate_table
+from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
+from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
+from settlement.storage.tables.windows import checkpoint, position, record_salt, tree_tile, window
+
+APPEND_ONLY = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
+
+__all__ = [
+    "APPEND_ONLY",
+    "account",
+    "api_key",
+    "attempt",
+    "attempt_event",
+    "chain_order",
+    "chain_state",
+    "checkpoint",
+    "deposit",
+    "funding_intent",
+    "halt",
+    "idempotency_key",
+    "journal_entry",
+    "journal_head",
+    "metadata",
+    "model",
+    "obligation",
+    "party",
+    "party_key",
+    "payout",
+    "payout_address",
+    "policy",
+    "position",
+    "posting",
+    "provider_stream",
+    "rate_table",
+    "record_salt",
+    "report_conflict",
+    "signing_account",
+    "tree_tile",
+    "usage_record",
+    "usage_report",
+    "window",
+]
