@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from settlement.core import canonical, times
+from settlement.core import canonical, sections, times
 from settlement.core.errors import Malformed
+from settlement.core.governing import GovernanceRules
 from settlement.core.units import MICRO_PER_CU
+
+SECTIONS: Mapping[str, type] = {"governance": GovernanceRules}
+"""Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +35,29 @@ class Policy:
     """5 USD at the first value of a CU (ECONOMICS 7.4)."""
     address_cooldown: timedelta = timedelta(hours=72)
     """How long after a change of the payout address the old one is still paid."""
+    parent: str | None = None
+    """Digest of the policy before; None for version 1 only."""
+    governance: GovernanceRules = field(default_factory=GovernanceRules)
+    left_out: frozenset[str] = frozenset()
+    """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 
     def document(self) -> bytes:
         """The canonical bytes that are stored, digested and signed."""
-        return canonical.encode(
-            {
-                "type": "policy/1",
-                "version": self.version,
-                "effective_from": times.text(self.effective_from),
-                "value": {
-                    "mode": "fixed_usd",
-                    "usd_per_cu": str(self.usd_per_cu),
-                    "usd_per_asset": {code: str(worth) for code, worth in self.usd_per_asset.items()},
-                },
-                "minimum_payout": str(self.minimum_payout),
-                "address_cooldown_seconds": self.address_cooldown // timedelta(seconds=1),
-            }
-        )
+        found: dict[str, object] = {
+            "type": "policy/1",
+            "version": self.version,
+            "effective_from": times.text(self.effective_from),
+            "value": {
+                "mode": "fixed_usd",
+                "usd_per_cu": str(self.usd_per_cu),
+                "usd_per_asset": {code: str(worth) for code, worth in self.usd_per_asset.items()},
+            },
+            "minimum_payout": str(self.minimum_payout),
+            "address_cooldown_seconds": self.address_cooldown // timedelta(seconds=1),
+        }
+        for name in SECTIONS.keys() - self.left_out:
+            found[name] = sections.members(getattr(self, name))
+        return canonical.encode(found if self.parent is None else found | {"parent": self.parent})
 
     @classmethod
     def parse(cls, document: bytes) -> Policy:
@@ -64,7 +74,12 @@ class Policy:
                 usd_per_asset={code: Fraction(worth) for code, worth in value["usd_per_asset"].items()},
                 minimum_payout=int(found["minimum_payout"]),
                 address_cooldown=timedelta(seconds=int(found["address_cooldown_seconds"])),
+                parent=found.get("parent"),
+                left_out=frozenset(SECTIONS.keys() - found.keys()),
+                **{name: sections.read(kind, found[name]) for name, kind in SECTIONS.items() if name in found},
             )
+            if policy.parent is not None:
+                canonical.digest_raw(policy.parent)
             if min([policy.usd_per_cu, *policy.usd_per_asset.values()]) <= 0:
                 raise ValueError("a worth is not above zero")
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, Malformed) as error:

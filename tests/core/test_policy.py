@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from settlement.core import canonical
 from settlement.core.errors import Malformed
-from settlement.core.policy import Policy, to_micro, to_units
+from settlement.core.governing import GovernanceRules
+from settlement.core.policy import SECTIONS, Policy, to_micro, to_units
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 WORTHS = st.fractions(Fraction(1, 10**9), Fraction(10**9), max_denominator=10**9)
@@ -30,6 +32,23 @@ def test_document_round_trips(per_cu: Fraction, assets: dict[str, Fraction], min
     )
     assert Policy.parse(made.document()) == made
     assert Policy.parse(made.document()).document() == made.document()
+
+
+def test_a_document_from_before_a_section_is_read_with_its_defaults_and_written_as_it_was() -> None:
+    document = json.loads(policy().document())
+    for name in SECTIONS:
+        del document[name]
+    before = canonical.encode(document)
+    read = Policy.parse(before)
+    assert read.left_out == frozenset(SECTIONS)
+    assert read.governance == GovernanceRules()
+    assert read.document() == before
+
+
+def test_a_policy_names_the_one_before() -> None:
+    made = policy(version=2, parent="sha256:" + "1" * 64)
+    assert json.loads(made.document())["parent"] == "sha256:" + "1" * 64
+    assert Policy.parse(made.document()) == made
 
 
 def altered(**changed: Any) -> bytes:
@@ -58,6 +77,10 @@ def altered(**changed: Any) -> bytes:
         altered(value={"usd_per_asset": []}),
         altered(value={"usd_per_asset": {"USD": "0"}}),
         altered(value={"usd_per_asset": {"USD": "-2"}}),
+        altered(parent="sha256:1"),
+        altered(parent=5),
+        altered(governance={}),
+        altered(governance=None),
     ],
 )
 def test_what_is_no_policy(document: bytes) -> None:
