@@ -361,9 +361,9 @@ def test_every_dependency_has_its_reason() -> None:
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_decisions_are_numbered_without_a_gap() -> None:
+def test_every_decision_has_a_number_of_its_own() -> None:
     numbers = [int(path.name[:4]) for path in sorted((DOCS / "decisions").glob("*.md"))]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(set(numbers)) == len(numbers) > 0
     for path in sorted((DOCS / "decisions").glob("*.md")):
         text = path.read_text("utf-8")
         assert text.startswith(f"# {path.name[:4]} ")
