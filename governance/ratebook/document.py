@@ -17,6 +17,7 @@ from governance.ratebook.meters import METERS
 from governance.ratebook.report import Disagreement, Report, usd_text
 from settlement.core import canonical, rates, times
 from settlement.core.errors import Malformed
+from settlement.core.tiers import MAX_RATE
 from settlement.core.units import parse_decimal
 
 Tiers = Mapping[str, Mapping[str, Price]]
@@ -185,12 +186,12 @@ def _bands(
     for above in market.thresholds(hosts):
         medians = market.median_prices(hosts, above)
         computed.append((above, {meter: market.rate_of(price, base) for meter, price in medians.items()}))
-    too_large = {meter for _, band in computed for meter, rate in band.items() if rate > rates.MAX_RATE}
+    too_large = {meter for _, band in computed for meter, rate in band.items() if rate > MAX_RATE}
     if too_large & set(_TEXT):
         return None
     for meter in sorted(too_large):
         findings.skip(
-            listing, f"rate {meter}", f"is above {rates.MAX_RATE} in tier {tier}; it and what it contains is left out"
+            listing, f"rate {meter}", f"is above {MAX_RATE} in tier {tier}; it and what it contains is left out"
         )
     bands: list[dict[str, Any]] = []
     for above, every in computed:

@@ -170,6 +170,6 @@ def _check_charge(leaf: Fields, checkpoint: Fields, rate_table: bytes | None) ->
     table = parse_table(rate_table, "rate table")
     in_force = table.effective_from <= record.time("at")
     require(in_force, "proof_rates", "leaf", "the rate table was not in force yet")
-    charge = rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"])
+    charge = rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"], record.time("at"))
     found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
     equal(leaf.amount("charge_pico"), found, "proof_charge", "leaf", "the charge")

@@ -250,7 +250,7 @@ class Reports:
         at = _time(record, where)
         table = self._rules.table_at(at)
         if code in RATING_CODES:
-            return table is None or isinstance(_rate(table, record), Refusal)
+            return table is None or isinstance(_rate(table, record, at), Refusal)
         milliseconds = int.from_bytes(id_bytes(record["id"], where)[:6], "big")
         known = self.registered.get(record["consumer"])
         found = {
@@ -276,7 +276,7 @@ class Reports:
         table = self._rules.table_at(at)
         if table is None:
             raise Wrong("record_rates", where, "no rate table was in force at that time")
-        charge = _rate(table, record)
+        charge = _rate(table, record, at)
         if isinstance(charge, Refusal):
             raise Wrong("record_not_chargeable", where, f"it was charged, yet rating says {charge.code}")
         raw_id = record_id(record["id"], at, where)
@@ -354,8 +354,8 @@ def id_bytes(text: str, where: str) -> bytes:
     return bytes.fromhex(digits)
 
 
-def _rate(table: Any, record: Mapping[str, Any]) -> rating.Charge | Refusal:
-    return rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"])
+def _rate(table: Any, record: Mapping[str, Any], at: datetime) -> rating.Charge | Refusal:
+    return rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"], at)
 
 
 def _document(body: bytes, name: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class _Statement:
         if newest is None or newest.version != version:
             raise Wrong("record_rates", name, f"rate table {version} was not the one in force at that time")
         meters = record.object("meters").plain()
-        charge = rating.rate(newest, record.text("model"), record.text("tier"), record.text("outcome"), meters)
+        charge = rating.rate(newest, record.text("model"), record.text("tier"), record.text("outcome"), meters, at)
         found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
         equal(entry.amount("charge_pico"), found, "record_charge", name, "its charge")
         pico = entry.amount("charge_pico")

@@ -113,8 +113,8 @@ def show_rates(
     rows = [
         (each, tier, band.above_input_tokens, meter, rate)
         for each in sorted([name] if name else found.models)
-        for tier, bands in sorted(found.models[each].tiers.items())
-        for band in bands
+        for tier, terms in sorted(found.models[each].tiers.items())
+        for band in terms.bands
         for meter, rate in sorted(band.rates.items())
     ]
     titles = ("model", "tier", "above_input_tokens", "meter", "rate")

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
-from settlement.core import columns, rating
+from settlement.core import columns, multipliers, rating
 from settlement.core.ids import micros
 from settlement.core.rates import RateTable
+from settlement.core.tiers import DAY, Hours
 from settlement.core.units import MAX_AMOUNT
 from settlement.core.usage import UsageReport
 
@@ -96,7 +97,7 @@ def assess(report: UsageReport, book: RateBook, now: datetime) -> Assessed:
     refuse(refusals, tables < 0, "rates_not_in_force", "no rate table was in force at that time")
     versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
     _refuse_quoted(refusals, report, versions)
-    pico = _rate(refusals, report, tables, book)
+    pico = _rate(refusals, report, at, tables, book)
     consumers, consumer_codes = _coded(report.consumers)
     models, model_codes = _coded(report.models)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals)
@@ -152,7 +153,9 @@ def _coded(values: Sequence[Value]) -> tuple[tuple[Value, ...], Small]:
     return tuple(places), np.array(codes, np.int32)
 
 
-def _rate(refusals: dict[int, RecordRefusal], report: UsageReport, tables: Integers, book: RateBook) -> Integers:
+def _rate(
+    refusals: dict[int, RecordRefusal], report: UsageReport, at: Integers, tables: Integers, book: RateBook
+) -> Integers:
     """Exact picoCU of every record.
 
     Records of the same table, model, tier and set of meters are rated together, as one matrix times one vector.
@@ -172,7 +175,8 @@ def _rate(refusals: dict[int, RecordRefusal], report: UsageReport, tables: Integ
             _refuse_alike(refusals, lines, compiled)
         else:
             given = report.units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
-            pico[lines] = _rate_alike(refusals, lines, compiled, meters, given)
+            found = _rate_alike(refusals, lines, compiled, meters, given)
+            pico[lines] = _at_its_hour(found, at[lines], compiled.hours) if compiled.hours else found
     if rating.FREE_OUTCOME in report.outcomes:
         pico[[outcome == rating.FREE_OUTCOME for outcome in report.outcomes]] = 0
     _refuse_alike(refusals, np.flatnonzero(pico < 0), rating.Refusal("charge_too_large"))
@@ -214,7 +218,7 @@ def _rate_alike(
 
 
 def _charges(compiled: rating.CompiledModel, units: Integers) -> Integers:
-    """Exact picoCU a row; below zero where the exact charge does not fit a bigint (or the row breaks a subset rule)."""
+    """Exact picoCU a row at par; below zero where it does not fit a bigint (or the row breaks a subset rule)."""
     charges = np.full(len(units), -1, np.int64)
     context = units[:, compiled.context_meter] if compiled.context_meter is not None else np.zeros(len(units), np.int64)
     starts = np.array([band.above_input_tokens for band in compiled.bands[1:]], np.int64)
@@ -223,11 +227,37 @@ def _charges(compiled: rating.CompiledModel, units: Integers) -> Integers:
         rows = np.flatnonzero(chosen == number)
         if not len(rows):
             continue
-        bound = int(units[rows].max(initial=0)) * sum(map(abs, band.coefficients)) + band.per_request
+        dearest = sum(map(abs, band.coefficients)) + sum(more for _, more in compiled.excess)
+        bound = int(units[rows].max(initial=0)) * dearest + band.per_request
         if bound < 2**62:
             charges[rows] = units[rows] @ np.array(band.coefficients, np.int64) + band.per_request
+            for above, more in compiled.excess:
+                charges[rows] += np.maximum(context[rows] - above, 0) * more
             continue
         for row in rows.tolist():
             exact = sum(map(operator.mul, units[row].tolist(), band.coefficients)) + band.per_request
+            exact += sum(max(int(context[row]) - above, 0) * more for above, more in compiled.excess)
             charges[row] = exact if 0 <= exact <= MAX_AMOUNT else -1
-    return charges
+    return np.where(charges >= 0, np.maximum(charges, compiled.minimum), charges) if compiled.minimum else charges
+
+
+def _at_its_hour(charges: Integers, at: Integers, hours: Sequence[Hours]) -> Integers:
+    """The charges after the multiplier of each record's time of day."""
+    minutes = at // 60_000_000 % DAY
+    values = np.full(len(charges), multipliers.ONE, np.int64)
+    for part in hours:
+        for since, until in part.spans():
+            values[(since <= minutes) & (minutes < until)] = part.multiplier
+    return multiplied(charges, values)
+
+
+def multiplied(charges: Integers, values: Integers) -> Integers:
+    """Charges after one multiplier each, in ten-thousandths, rounded down; -1 where it does not fit or was -1."""
+    quotients, rests = np.divmod(charges, multipliers.ONE)
+    high = np.array(MAX_AMOUNT, np.int64) // np.maximum(values, 1)
+    safe = (charges >= 0) & (quotients < high)  # q x v <= MAX - v, and the rest adds less than v
+    products = np.where(safe, quotients, 0) * values + rests * values // multipliers.ONE
+    for row in np.flatnonzero((charges >= 0) & ~safe).tolist():
+        exact = multipliers.apply(int(charges[row]), int(values[row]))
+        products[row] = exact if exact <= MAX_AMOUNT else -1
+    return np.where(charges < 0, charges, products)

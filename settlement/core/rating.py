@@ -4,15 +4,22 @@ Two forms that must agree for every table and record. :func:`rate` walks the inc
 charged at which rate. :func:`compile_model` gives the same charge as one linear form, for the path that rates many
 records at once: because a meter's own units are its total less its children's totals, the charge is the sum of
 total x (own rate less the parent's rate).
+
+The sum of the meters, raised to the tier's minimum, is the charge at par; multipliers come after it, one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from types import MappingProxyType
 
-from settlement.core.rates import CONTEXT_METER, PER_REQUEST, Band, RateTable
+from settlement.core import multipliers
+from settlement.core.multipliers import Multiplier
+from settlement.core.rates import RateTable
+from settlement.core.tiers import CONTEXT_METER, PER_REQUEST, Band, Hours, Tier
 from settlement.core.units import MAX_AMOUNT
 
 FREE_OUTCOME = "errored"
@@ -22,17 +29,26 @@ OUTCOMES = frozenset({"completed", "truncated", "cancelled", FREE_OUTCOME})
 
 @dataclass(frozen=True, slots=True)
 class ChargeLine:
-    """One meter's part: ``units`` that belong to no child of it, at ``rate`` microCU per million; ``pico`` is both."""
+    """One meter's part: ``units`` that belong to no child of it, at ``rate`` microCU per million; ``pico`` is both.
+
+    With ``above_input_tokens`` it is the excess: the units of the meter's total above that threshold, whatever meter
+    below they are of, at what a unit costs more there.
+    """
 
     meter: str
     units: int
     rate: int
     pico: int
+    above_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a record costs, in picoCU, and why: the lines add up to ``pico`` exactly."""
+    """What a record costs, in picoCU, and why.
+
+    The lines and ``topped_up``, what the tier's minimum adds to them, make the charge at par. Each of ``multipliers``
+    in turn takes what was before it and rounds down, and ``pico`` is what comes out.
+    """
 
     pico: int
     rates: int
@@ -40,6 +56,13 @@ class Charge:
     tier: str
     above_input_tokens: int
     lines: tuple[ChargeLine, ...]
+    topped_up: int = 0
+    multipliers: tuple[Multiplier, ...] = ()
+
+    @property
+    def par(self) -> int:
+        """The charge before any multiplier, picoCU."""
+        return sum(line.pico for line in self.lines) + self.topped_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +94,9 @@ class CompiledModel:
     first. A record is refused as ``unpriced_meter`` when an index in ``unpriced`` has units, and as
     ``subset_above_whole`` when for a pair in ``subsets`` the children's units add up to more than the parent's.
     Children come after their parents in ``meters``. ``context_meter`` is an index, or None with a single band.
+
+    ``excess`` are (threshold, rate): units of ``context_meter`` above the threshold cost that much more; there is one
+    band then. The charge is at least ``minimum`` then, and the multiplier of its time of day in ``hours`` comes last.
     """
 
     model: str
@@ -80,30 +106,51 @@ class CompiledModel:
     subsets: tuple[tuple[int, tuple[int, ...]], ...]
     unpriced: tuple[int, ...]
     context_meter: int | None
+    excess: tuple[tuple[int, int], ...] = ()
+    minimum: int = 0
+    hours: tuple[Hours, ...] = ()
 
 
-def rate(table: RateTable, model: str, tier: str, outcome: str, meters: Mapping[str, int]) -> Charge | Refusal:
-    """The charge of one record, or the first reason why there is none.
+def rate(
+    table: RateTable,
+    model: str,
+    tier: str,
+    outcome: str,
+    meters: Mapping[str, int],
+    at: datetime,
+    further: Sequence[Multiplier] = (),
+) -> Charge | Refusal:
+    """The charge of one record made at that time, or the first reason why there is none.
 
     ``meters`` are totals that include their subsets. A meter that is absent counts zero units, and a meter with zero
     units costs nothing even where the model has no price for it; its name must still be one of the table. A completed
-    record without any units costs its per-request rate, which is nothing for most models.
+    record without any units costs its per-request rate, or its tier's minimum, which are nothing for most models.
+    ``further`` are multipliers that the table does not know, in the order of ``multipliers.ORDER``.
     """
-    found = _bands(table, model, tier)
+    found = _tier(table, model, tier)
     if isinstance(found, Refusal):
         return found
-    name, bands = found
+    name, terms = found
     if outcome not in OUTCOMES:
         return Refusal("unknown_outcome")
-    refusal = _refused(table, bands[0].rates, meters)
+    refusal = _refused(table, terms.bands[0].rates, meters)
     if refusal is not None:
         return refusal
-    band = _band(bands, meters.get(CONTEXT_METER, 0))
-    lines = _lines(table, band.rates, meters) if outcome != FREE_OUTCOME else ()
-    pico = sum(line.pico for line in lines)
-    if pico > MAX_AMOUNT:
+    context = meters.get(CONTEXT_METER, 0)
+    band = terms.bands[0] if terms.excess else _band(terms.bands, context)
+    if outcome == FREE_OUTCOME:
+        return Charge(0, table.version, name, tier, band.above_input_tokens, ())
+    lines = (*_lines(table, band.rates, meters), *_excess_lines(terms, context))
+    topped_up = max(terms.minimum - sum(line.pico for line in lines), 0)
+    hours = Multiplier(multipliers.HOURS, terms.multiplier_at(at))
+    applied = tuple(each for each in (hours, *further) if each.value != multipliers.ONE)
+    pico = most = sum(line.pico for line in lines) + topped_up
+    for each in applied:
+        pico = multipliers.apply(pico, each.value)
+        most = max(most, pico)
+    if most > MAX_AMOUNT:
         return Refusal("charge_too_large")
-    return Charge(pico, table.version, name, tier, band.above_input_tokens, lines)
+    return Charge(pico, table.version, name, tier, band.above_input_tokens, lines, topped_up, applied)
 
 
 def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Refusal:
@@ -112,10 +159,11 @@ def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Re
     It covers every outcome but ``errored``, whose charge is zero; whoever applies it checks for negative units and for
     a charge above 2^63 - 1 as :func:`rate` does.
     """
-    found = _bands(table, model, tier)
+    found = _tier(table, model, tier)
     if isinstance(found, Refusal):
         return found
-    name, bands = found
+    name, terms = found
+    bands = terms.bands[:1] if terms.excess else terms.bands
     names = tuple(meter for meter in table.meters if meter != PER_REQUEST)
     index = {meter: place for place, meter in enumerate(names)}
     below = _children(table)
@@ -131,16 +179,19 @@ def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Re
         bands=tuple(compiled),
         subsets=tuple((index[whole], tuple(index[part] for part in parts)) for whole, parts in below.items()),
         unpriced=tuple(index[meter] for meter in names if not _priced(table, bands[0].rates, meter)),
-        context_meter=index[CONTEXT_METER] if len(bands) > 1 else None,
+        context_meter=index[CONTEXT_METER] if len(terms.bands) > 1 else None,
+        excess=tuple(_excess(terms)),
+        minimum=terms.minimum,
+        hours=terms.hours,
     )
 
 
-def _bands(table: RateTable, model: str, tier: str) -> tuple[str, tuple[Band, ...]] | Refusal:
+def _tier(table: RateTable, model: str, tier: str) -> tuple[str, Tier] | Refusal:
     name = table.resolve(model)
     if name is None:
         return Refusal("unknown_model")
-    bands = table.models[name].tiers.get(tier)
-    return Refusal("unknown_tier") if bands is None else (name, bands)
+    terms = table.models[name].tiers.get(tier)
+    return Refusal("unknown_tier") if terms is None else (name, terms)
 
 
 def _refused(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int]) -> Refusal | None:
@@ -169,6 +220,21 @@ def _lines(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int
         if own and _priced(table, priced, meter):
             lines.append(ChargeLine(meter, own, each[meter], own * each[meter]))
     return tuple(lines)
+
+
+def _excess(terms: Tier) -> Iterator[tuple[int, int]]:
+    """Each further band's threshold, and what a unit above it costs more than in the band before."""
+    if terms.excess:
+        for lower, upper in pairwise(terms.bands):
+            yield upper.above_input_tokens, upper.rates[CONTEXT_METER] - lower.rates[CONTEXT_METER]
+
+
+def _excess_lines(terms: Tier, context: int) -> tuple[ChargeLine, ...]:
+    return tuple(
+        ChargeLine(CONTEXT_METER, context - above, more, (context - above) * more, above)
+        for above, more in _excess(terms)
+        if context > above and more
+    )
 
 
 def _band(bands: tuple[Band, ...], context: int) -> Band:

@@ -99,7 +99,7 @@ def _charge(table: RateTable, model: str, request: Request) -> int:
         "cache_read_tokens": request.cached,
         "output_tokens": request.output,
     }
-    found = rating.rate(table, model, "standard", "completed", meters)
+    found = rating.rate(table, model, "standard", "completed", meters, table.effective_from)
     if isinstance(found, rating.Refusal):
         raise Malformed("trace_malformed", f"a request can't be charged on {model}: {found.code} {found.meter or ''}")
     return found.pico

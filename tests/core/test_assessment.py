@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from settlement.core import canonical, rates, rating
-from settlement.core.assessment import AHEAD, ID_TIME_TOLERANCE, OLDEST, Assessed, RateBook, assess
+from settlement.core import canonical, multipliers, rates, rating, tiers
+from settlement.core.assessment import AHEAD, ID_TIME_TOLERANCE, OLDEST, Assessed, RateBook, assess, multiplied
 from settlement.core.errors import Malformed
 from settlement.core.ids import public_id, uuid7, uuid_text
 from settlement.core.times import text
 from settlement.core.usage import MAX_UNITS, decode
+from tests.core.test_rating import rate_tables, usage_of
 from tests.world import START, first_rates
 
 PROVIDER = public_id("prv", bytes(16))
@@ -36,8 +39,8 @@ def banded() -> tuple[tuple[str, str, int], ...]:
     return tuple(
         (name, tier, band.above_input_tokens)
         for name, model in table().models.items()
-        for tier, bands in model.tiers.items()
-        for band in bands[1:]
+        for tier, terms in model.tiers.items()
+        for band in terms.bands[1:]
     )
 
 
@@ -92,7 +95,7 @@ def usages(draw: st.DrawFn) -> dict[str, Any]:
 def test_columns_rate_as_the_scalar_form_does(drawn: list[dict[str, Any]]) -> None:
     found = assessed(*(record(line, **usage) for line, usage in enumerate(drawn)))
     for line, usage in enumerate(drawn):
-        expected = rating.rate(table(), usage["model"], usage["tier"], usage["outcome"], usage["meters"])
+        expected = rating.rate(table(), usage["model"], usage["tier"], usage["outcome"], usage["meters"], START)
         if isinstance(expected, rating.Refusal):
             assert codes(found)[line] == expected.code
             assert found.pico[line] == 0
@@ -100,6 +103,34 @@ def test_columns_rate_as_the_scalar_form_does(drawn: list[dict[str, Any]]) -> No
             assert line not in found.refusals
             assert int(found.pico[line]) == expected.pico
             assert int(found.versions[line]) == expected.rates
+
+
+@settings(max_examples=150, deadline=None)
+@given(rate_tables(), st.data())
+def test_columns_rate_as_the_scalar_form_does_under_any_terms(table: rates.RateTable, data: st.DataObject) -> None:
+    """Excess, minimum, hours and their order: whatever a table says, for records of any time of day."""
+    times = [START + timedelta(minutes=data.draw(st.integers(-1439, 0))) for _ in range(4)]
+    drawn = [data.draw(usage_of(table)) for _ in times]
+    if data.draw(st.booleans()):
+        drawn[0]["input_tokens"] = data.draw(st.integers(10**9, MAX_UNITS))
+    records = [
+        record(line, at, model="m", meters=usage) for line, (at, usage) in enumerate(zip(times, drawn, strict=True))
+    ]
+    found = assessed(*records, book=RateBook([replace(table, effective_from=START - OLDEST)]))
+    for line, (at, usage) in enumerate(zip(times, drawn, strict=True)):
+        expected = rating.rate(table, "m", "standard", "completed", usage, at)
+        if isinstance(expected, rating.Refusal):
+            assert codes(found)[line] == expected.code
+        else:
+            assert (line, int(found.pico[line])) == (line, expected.pico)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 2**63 - 1), st.integers(1, multipliers.MAX_MULTIPLIER)), min_size=1))
+def test_multiplying_columns_is_exact_or_says_that_it_does_not_fit(pairs: list[tuple[int, int]]) -> None:
+    charges, values = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+    exact = [charge if charge < 0 else multipliers.apply(charge, value) for charge, value in pairs]
+    assert multiplied(charges, values).tolist() == [each if each <= 2**63 - 1 else -1 for each in exact]
 
 
 def test_every_band_switches_where_it_says() -> None:
@@ -110,7 +141,7 @@ def test_every_band_switches_where_it_says() -> None:
     for model, tier, above in banded():
         for tokens in (above - 1, above, above + 1):
             records.append(record(len(records), model=model, tier=tier, meters={"input_tokens": tokens}))
-            charge = rating.rate(table(), model, tier, "completed", {"input_tokens": tokens})
+            charge = rating.rate(table(), model, tier, "completed", {"input_tokens": tokens}, START)
             assert isinstance(charge, rating.Charge)
             expected.append(charge.pico)
     assert assessed(*records).pico.tolist() == expected
@@ -124,7 +155,7 @@ def test_largest_units_of_every_model_are_charged_exactly_or_refused() -> None:
         for meter in table().meters:
             for meters in ({meter: MAX_UNITS}, {**WHOLE, meter: MAX_UNITS}):
                 records.append(record(len(records), model=model, meters=meters))
-                expected.append(rating.rate(table(), model, "standard", "completed", meters))
+                expected.append(rating.rate(table(), model, "standard", "completed", meters, START))
     found_codes: set[str] = set()
     for start in range(0, len(records), 10_000):
         found = assessed(*records[start : start + 10_000])
@@ -141,7 +172,7 @@ def test_largest_units_of_every_model_are_charged_exactly_or_refused() -> None:
 def costly() -> rates.RateTable:
     """The first table with one model at the highest rates that a table can hold."""
     document = json.loads(first_rates())
-    high = {"input_tokens": rates.MAX_RATE, "cache_read_tokens": 0, "output_tokens": rates.MAX_RATE}
+    high = {"input_tokens": tiers.MAX_RATE, "cache_read_tokens": 0, "output_tokens": tiers.MAX_RATE}
     bands = [{"above_input_tokens": 0, "rates": high}]
     document["models"]["costly"] = {"tiers": {"standard": {"bands": bands}}, "derivation": {"method": "test"}}
     return rates.parse(canonical.encode(document))
@@ -166,7 +197,7 @@ def costly() -> rates.RateTable:
 def test_around_the_largest_charge(meters: dict[str, int], outcome: str) -> None:
     """Exact up to 2^63 - 1 picoCU, `charge_too_large` above, and never a crash below."""
     found = assessed(record(model="costly", meters=meters, outcome=outcome), record(1), book=RateBook([costly()]))
-    expected = rating.rate(costly(), "costly", "standard", outcome, meters)
+    expected = rating.rate(costly(), "costly", "standard", outcome, meters, START)
     if isinstance(expected, rating.Refusal):
         assert codes(found) == {0: expected.code}
     else:

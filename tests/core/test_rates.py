@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from settlement.core import canonical, rates
+from settlement.core import canonical, rates, tiers
 from settlement.core.errors import Malformed
 
 DIGEST = "sha256:" + "ab" * 32
@@ -63,8 +63,8 @@ def test_a_table_is_parsed() -> None:
     table = rates.parse(data)
     assert (table.version, table.parent, table.digest) == (2, DIGEST, canonical.digest(data))
     assert table.effective_from == datetime(2026, 11, 22, tzinfo=UTC)
-    assert table.meters["cache_read_tokens"] == rates.Meter("cache_read_tokens", "input_tokens", "token")
-    bands = table.models["gpt-5"].tiers["standard"]
+    assert table.meters["cache_read_tokens"] == tiers.Meter("cache_read_tokens", "input_tokens", "token")
+    bands = table.models["gpt-5"].tiers["standard"].bands
     assert [band.above_input_tokens for band in bands] == [0, 272000]
     assert bands[1].rates["output_tokens"] == 3333333333
 
@@ -113,8 +113,13 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def hours(since: str, until: str, multiplier: str = "0.5") -> dict[str, str]:
+    return {"from": since, "until": until, "multiplier": multiplier}
+
+
 MODEL = ("models", "gpt-5")
-BANDS = (*MODEL, "tiers", "standard", "bands")
+TIER = (*MODEL, "tiers", "standard")
+BANDS = (*TIER, "bands")
 HOST = (*MODEL, "derivation", "hosts", 0)
 
 HOSTILE = [
@@ -162,6 +167,25 @@ HOSTILE = [
     (put(*BANDS, 0, "rates", "output_pixels", value=1), "/bands/0/rates/output_pixels"),
     (drop(*BANDS, 0, "rates", "input_tokens"), "/bands/0/rates/cache_read_tokens"),  # type: ignore[arg-type]
     (put(*BANDS, 1, "rates", "web_searches", value=1), "/bands/1/rates"),
+    (put(*TIER, "context", value="part"), "/standard/context"),
+    (put(*TIER, "context", value="excess"), "/bands/1/rates"),
+    (put(*TIER, "minimum", value=-1), "/standard/minimum"),
+    (put(*TIER, "minimum", value="1"), "/standard/minimum"),
+    (put(*TIER, "hours", value=[]), "/standard/hours"),
+    (put(*TIER, "hours", value=[hours("8:00", "09:00")]), "/hours/0/from"),
+    (put(*TIER, "hours", value=[hours("08:00", "24:00")]), "/hours/0/until"),
+    (put(*TIER, "hours", value=[hours("08:00", "08:00")]), "/hours/0"),
+    (put(*TIER, "hours", value=[hours("22:00", "02:00"), hours("01:59", "03:00")]), "/hours/1"),
+    (put(*TIER, "hours", value=[hours("08:00", "09:00", "0")]), "/hours/0/multiplier"),
+    (put(*TIER, "hours", value=[hours("08:00", "09:00", "100.0001")]), "/hours/0/multiplier"),
+    (put(*TIER, "hours", value=[hours("08:00", "09:00", "0.50")]), "/hours/0/multiplier"),
+    (put(*TIER, "hours", value=[hours("08:00", "09:00", "1/2")]), "/hours/0/multiplier"),
+    (put(*TIER, "hours", value=[hours("08:00", "09:00") | {"zone": "UTC"}]), "/hours/0/zone"),
+    (put(*MODEL, "tokens_per_kilobyte", value={}), "/tokens_per_kilobyte"),
+    (put(*MODEL, "tokens_per_kilobyte", value={"german": "1"}), "/tokens_per_kilobyte/german"),
+    (put(*MODEL, "tokens_per_kilobyte", value={"code": 230}), "/tokens_per_kilobyte/code"),
+    (put(*MODEL, "bounds", value={"max_bytes_per_token": 0}), "/bounds/max_bytes_per_token"),
+    (put(*MODEL, "bounds", value={"max_fun": 1}), "/bounds/max_fun"),
     (put("aliases", "gpt-5", value="gpt-5"), "/aliases/gpt-5"),
     (put("aliases", "gpt-6", value="gpt-6-large"), "/aliases/gpt-6"),
     (put("aliases", "a/b~c", value="gpt-5-2025-08-07"), "/aliases/a~1b~0c"),
@@ -180,7 +204,7 @@ def test_a_broken_table_is_refused_at_its_place(change: Callable[[dict[str, Any]
 
 def test_the_largest_rate_is_allowed() -> None:
     value = document()
-    put(*BANDS, 0, "rates", "input_tokens", value=rates.MAX_RATE)(value)
+    put(*BANDS, 0, "rates", "input_tokens", value=tiers.MAX_RATE)(value)
     rates.parse(canonical.encode(value))
 
 

@@ -84,6 +84,8 @@ def evaluated(text: str) -> Any:
                 return value(left) - value(right)
             case ast.BinOp(left, ast.Mult(), right):
                 return value(left) * value(right)
+            case ast.BinOp(left, ast.FloorDiv(), right):
+                return value(left) // value(right)
             case ast.BinOp(left, ast.Div(), right):
                 return Fraction(value(left), value(right))
             case ast.Call(ast.Name(id=name), arguments):

@@ -4,11 +4,26 @@ import { micros } from "./formats.mjs";
 const MINUTE = 60_000_000n;
 const DAY = 1440n * MINUTE;
 const LIMIT = 2n ** 63n - 1n;
+const ONE = 10000n;
 const has = (object, name) => Object.hasOwn(object, name);
 const refuse = (code) => ({ code });
 
-// {pico} or {code}: the charge of a record by one rate table.
-export function charge(table, record) {
+// The ten-thousandths of decimal text with at most four places.
+export function multiplier(text) {
+  const [whole, part = ""] = text.split(".");
+  return BigInt(whole + part.padEnd(4, "0"));
+}
+
+// The multiplier of the tier at the time of day of RFC 3339 text, in ten-thousandths.
+function hourly(tier, at) {
+  const minute = at.slice(11, 16);
+  const part = (tier.hours ?? []).find(({ from, until }) => (from < until ? from <= minute && minute < until
+    : from <= minute || minute < until));
+  return part ? multiplier(part.multiplier) : ONE;
+}
+
+// {pico} or {code}: the charge of a record by one rate table; `further` are multipliers in ten-thousandths, in order.
+export function charge(table, record, further = []) {
   const name = has(table.models, record.model) ? record.model : has(table.aliases, record.model)
     ? table.aliases[record.model] : null;
   if (name === null) return refuse("unknown_model");
@@ -19,8 +34,9 @@ export function charge(table, record) {
     if (!has(table.meters, meter) || meter === "requests") return refuse("unknown_meter");
   }
   const total = units("input_tokens");
-  const { rates } = tiers[record.tier].bands.filter((band, at) => at === 0
-    || BigInt(band.above_input_tokens) < total).at(-1);
+  const tier = tiers[record.tier];
+  const reached = tier.bands.filter((band, at) => at === 0 || BigInt(band.above_input_tokens) < total);
+  const { rates } = tier.context === "excess" ? tier.bands[0] : reached.at(-1);
   const rateOf = (meter) => (meter === null || has(rates, meter) ? rates[meter] : rateOf(table.meters[meter].parent));
   for (const meter of Object.keys(record.meters)) {
     if (units(meter) > 0n && rateOf(meter) === undefined) return refuse("unpriced_meter");
@@ -35,7 +51,19 @@ export function charge(table, record) {
   if (record.outcome === "errored") return { pico: 0n };
   let pico = BigInt(rates.requests ?? 0);
   for (const [meter, count] of own) if (count > 0n) pico += count * BigInt(rateOf(meter));
-  return pico > LIMIT ? refuse("charge_too_large") : { pico };
+  if (tier.context === "excess") {
+    for (let at = 1; at < reached.length; at += 1) {
+      const more = BigInt(reached[at].rates.input_tokens) - BigInt(reached[at - 1].rates.input_tokens);
+      pico += (total - BigInt(reached[at].above_input_tokens)) * more;
+    }
+  }
+  if (pico < BigInt(tier.minimum ?? 0)) pico = BigInt(tier.minimum);
+  let most = pico;
+  for (const value of [hourly(tier, record.at), ...further]) {
+    pico = (pico * value) / ONE;
+    if (pico > most) most = pico;
+  }
+  return most > LIMIT ? refuse("charge_too_large") : { pico };
 }
 
 // The newest version whose effective_from has come.

@@ -8,16 +8,21 @@ import shutil
 import subprocess
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from adapters.simulated import Wallet
 from settlement.client.verifier import verify_export
+from settlement.core import canonical, rates, rating, times
 from settlement.services import chains, payouts, proofs, windows
 from tests.client.town import CHAIN, Lines, Town, build, exported, of_kind, parsed, send, settle, trade
+from tests.core.test_rating import NOON, rate_documents, usage_of
 from tests.world import World
 
 SCRIPT = Path(__file__).with_name("verify.mjs")
@@ -425,3 +430,35 @@ async def test_every_kind_of_tampering_is_found_and_named(world: World, tmp_path
         if (code, verdict.get("code"), verdict.get("subject")) != (2, *wanted):
             wrong[edit.__name__] = wanted, verdict
     assert wrong == {}
+
+
+def charged_by_script(table: Line, records: list[Line]) -> list[dict[str, str]]:
+    """What the JavaScript rating says of each record."""
+    assert NODE is not None
+    asked = json.dumps({"table": table, "records": records}).encode()
+    done = subprocess.run([NODE, SCRIPT.with_name("rate.mjs")], input=asked, capture_output=True, check=True)
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return found
+
+
+def test_the_rating_vectors_hold_in_javascript() -> None:
+    vectors = json.loads((SCRIPT.parents[1] / "vectors" / "rating.json").read_text("utf-8"))
+    records = [case["record"] | {"further": case["further"]} for case in vectors["cases"]]
+    expected = [{name: case[name] for name in ("code", "pico") if name in case} for case in vectors["cases"]]
+    assert charged_by_script(vectors["table"], records) == expected
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rate_documents(), st.data())
+def test_both_languages_charge_alike_under_any_terms(document: Line, data: st.DataObject) -> None:
+    table = rates.parse(canonical.encode(document))
+    records, expected = [], []
+    for _ in range(20):
+        usage = data.draw(usage_of(table))
+        at = NOON + timedelta(minutes=data.draw(st.integers(0, 1439)))
+        records.append(
+            {"model": "m", "tier": "standard", "outcome": "completed", "at": times.text(at), "meters": usage}
+        )
+        found = rating.rate(table, "m", "standard", "completed", usage, at)
+        expected.append({"code": found.code} if isinstance(found, rating.Refusal) else {"pico": str(found.pico)})
+    assert charged_by_script(document, records) == expected

@@ -246,7 +246,7 @@ def test_the_shared_catalogue_builds_and_charges_the_worked_example() -> None:
     assert report.priced > 250
     data, _ = build(prices, version=1, parent=None, effective_from=AT, as_of=AT)
     charge = rating.rate(
-        rates.parse(data), "gpt-5", "standard", "completed", {"input_tokens": 1155, "output_tokens": 211}
+        rates.parse(data), "gpt-5", "standard", "completed", {"input_tokens": 1155, "output_tokens": 211}, AT
     )
     assert isinstance(charge, rating.Charge)
     assert charge.pico == 789_722_222_432
