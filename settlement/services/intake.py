@@ -11,7 +11,8 @@ then it is looked up which ids are on file, and it is charged before it is copie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -72,8 +73,12 @@ class _Fresh:
     lines: npt.NDArray[np.bool_]
 
 
+Listening = Callable[[], AbstractContextManager[None]]
+"""Entered while the database works for long and the process has time for other things."""
+
+
 async def take_in(
-    context: Context, connection: Connection, batch: Sequence[Incoming], *, careful: bool
+    context: Context, connection: Connection, batch: Sequence[Incoming], listening: Listening, *, careful: bool
 ) -> list[Answer | SettlementError]:
     """Charge, journal and receipt reports of different providers; one answer or refusal for each.
 
@@ -90,7 +95,8 @@ async def take_in(
         else:
             answers[number] = found
     if fresh:
-        taken = await _charge_all(context, connection, list(fresh.values()), arrival.window_no, careful=careful)
+        coming = list(fresh.values())
+        taken = await _charge_all(context, connection, coming, arrival.window_no, listening, careful=careful)
         answers |= dict(zip(fresh, taken, strict=True))
     return [answers[number] for number in range(len(batch))]
 
@@ -151,13 +157,19 @@ async def _earlier(
 
 
 async def _charge_all(
-    context: Context, connection: Connection, fresh: Sequence[_Fresh], window_no: int, *, careful: bool
+    context: Context,
+    connection: Connection,
+    fresh: Sequence[_Fresh],
+    window_no: int,
+    listening: Listening,
+    *,
+    careful: bool,
 ) -> list[Answer | SettlementError]:
     parties: dict[str, int] = {}
     for each in fresh:
         parties |= await directory.party_numbers(context, connection, each.incoming.assessed.consumers)
     if not careful:
-        await _copy(connection, [(each, each.lines) for each in fresh], parties, window_no)
+        await _copy(connection, [(each, each.lines) for each in fresh], parties, window_no, listening)
     locked = await storage.lock_accounts(
         connection,
         [(each.provider, [name for name in each.incoming.assessed.consumers if name in parties]) for each in fresh],
@@ -165,7 +177,7 @@ async def _charge_all(
     charged = [await _charged(connection, each, locked, careful=careful) for each in fresh]
     if careful:
         lines = [(each, found.accepted) for each, found in zip(fresh, charged, strict=True)]
-        await _copy(connection, lines, parties, window_no)
+        await _copy(connection, lines, parties, window_no, listening)
     elif any((found.accepted != each.lines).any() for each, found in zip(fresh, charged, strict=True)):
         raise NotAllFit
     # From here on nothing can refuse a report any more.
@@ -200,6 +212,7 @@ async def _copy(
     reports: Sequence[tuple[_Fresh, npt.NDArray[np.bool_]]],
     parties: Mapping[str, int],
     window_no: int,
+    listening: Listening,
 ) -> None:
     rows = [
         storage.record_rows(
@@ -215,7 +228,8 @@ async def _copy(
         if lines.any()
     ]
     if rows:
-        await storage.copy_records(connection, rows)
+        with listening():
+            await storage.copy_records(connection, rows)
 
 
 def _entry(each: _Fresh, charged: Charged, report_id: str, window_no: int) -> Entry:

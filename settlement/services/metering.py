@@ -19,6 +19,7 @@ from settlement.core.signatures import PublicKey
 from settlement.services import intake, ratebook
 from settlement.services.context import Context
 from settlement.services.intake import Answer, Incoming, NotAllFit
+from settlement.services.turns import Turns
 from settlement.storage import parties
 from settlement.storage import usage as storage
 from settlement.storage.database import Connection, Database
@@ -42,7 +43,7 @@ async def submit(context: Context, *, body: bytes, signature: str) -> Answer:
     Conflict ``report_conflict``, ``sequence_taken``, ``sequence_gap`` or ``previous_mismatch``.
     """
     lane = _lanes.setdefault(context.database, _Lane())
-    async with lane.reading:
+    async with lane.turns.reading():
         incoming = await _read(context, body, signature)
     outcome = await lane.take_in(context, incoming)
     if isinstance(outcome, SettlementError):
@@ -103,8 +104,7 @@ class _Lane:
     """
 
     def __init__(self) -> None:
-        self.reading = asyncio.Lock()
-        """One report is read at a time, so that the transaction that runs gets its turn after each, not after all."""
+        self.turns = Turns()
         self._waiting: list[_Job] = []
         self._settling: asyncio.Task[None] | None = None
 
@@ -118,7 +118,7 @@ class _Lane:
 
     async def _settle_waiting(self, context: Context) -> None:
         while self._waiting:
-            await _settle(context, self._next())
+            await _settle(context, self._next(), self.turns)
 
     def _next(self) -> list[_Job]:
         """The jobs that go together: those that waited longest, one of each provider."""
@@ -131,13 +131,13 @@ class _Lane:
         return batch
 
 
-async def _settle(context: Context, jobs: Sequence[_Job]) -> None:
+async def _settle(context: Context, jobs: Sequence[_Job], turns: Turns) -> None:
     """Give every job its outcome: together if that works, else one by one and carefully."""
     try:
-        outcomes = await _together(context, [job.incoming for job in jobs], careful=False)
+        outcomes = await _together(context, [job.incoming for job in jobs], turns, careful=False)
     except (DuplicateRecord, NotAllFit):
         for job in jobs:
-            await _alone(context, job)
+            await _alone(context, job, turns)
     except Exception as error:  # noqa: BLE001 - whatever it is, each of those who wait must hear of it
         for job in jobs:
             job.outcome.set_exception(error)
@@ -147,17 +147,20 @@ async def _settle(context: Context, jobs: Sequence[_Job]) -> None:
             job.outcome.set_result(outcome)
 
 
-async def _alone(context: Context, job: _Job) -> None:
+async def _alone(context: Context, job: _Job, turns: Turns) -> None:
     try:
-        (outcome,) = await _together(context, [job.incoming], careful=True)
+        (outcome,) = await _together(context, [job.incoming], turns, careful=True)
         job.outcome.set_result(outcome)
     except Exception as error:  # noqa: BLE001 - as above
         job.outcome.set_exception(error)
         job.outcome.exception()
 
 
-async def _together(context: Context, batch: Sequence[Incoming], *, careful: bool) -> list[Answer | SettlementError]:
+async def _together(
+    context: Context, batch: Sequence[Incoming], turns: Turns, *, careful: bool
+) -> list[Answer | SettlementError]:
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
-        return await intake.take_in(context, connection, batch, careful=careful)
+        with turns.talking():
+            return await intake.take_in(context, connection, batch, turns.listening, careful=careful)
 
     return await context.database.run(use_case)
