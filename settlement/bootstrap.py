@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,9 +34,10 @@ from settlement.core.ids import Sources
 from settlement.core.policy import Policy
 from settlement.core.signatures import SigningKey, verify_document
 from settlement.core.units import MICRO_PER_CU
-from settlement.keystore import open_signer, own_key
+from settlement.keystore import open_signing_key, own_key
 from settlement.services import funding
 from settlement.services.context import Context
+from settlement.signers import open_signer
 from settlement.storage import governance as governed
 from settlement.storage import schema
 from settlement.storage.database import Database
@@ -187,7 +189,7 @@ def _migrate(url: str) -> None:
 
 def _signing_key(settings: Settings, sources: Sources) -> SigningKey:
     if settings.signer:
-        return open_signer(settings.signer, os.environ)
+        return open_signing_key(settings.signer, os.environ)
     make_data_dir(settings)
     return own_key(settings.key_file, sources.entropy)
 
@@ -201,7 +203,9 @@ def _open_adapter(name: str, settings: Settings, sources: Sources) -> ChainAdapt
     make_data_dir(settings)
     config = {"data_dir": str(settings.data_dir / "chains")}
     try:
-        return open_adapter(config, clock=sources.clock, entropy=sources.entropy)
+        return open_adapter(
+            config, clock=sources.clock, entropy=sources.entropy, open_signer=partial(open_signer, environ=os.environ)
+        )
     except ValueError as error:
         raise Malformed("chain_misconfigured", str(error)) from None
 

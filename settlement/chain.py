@@ -10,10 +10,13 @@ of this port happens inside a database transaction.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
+
+Algorithm = Literal["ed25519", "secp256k1"]
+"""The curves that settlement networks sign with."""
 
 
 class ChainError(Exception):
@@ -219,6 +222,29 @@ class Holdings:
 
     at: Ledger
     amounts: Mapping[Asset, int]
+
+
+class Signer(Protocol):
+    """A key of an account, wherever it is kept: in a file, an HSM or a key service. Adapters sign by nothing else."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The curve, which also says what `sign` is given."""
+
+    @property
+    def public_key(self) -> bytes:
+        """ed25519: 32 bytes (RFC 8032); secp256k1: 33 bytes, compressed (SEC 1)."""
+
+    async def sign(self, message: bytes) -> bytes:
+        """ed25519: the 64-byte signature of `message`. secp256k1: the DER signature, low S, of the 32-byte digest that
+        `message` is. What is returned has been verified with `public_key`.
+
+        Raises Unreachable when whoever keeps the key gives no answer, ValueError for a digest of another length.
+        """
+
+
+OpenSigner = Callable[[str], Signer]
+"""Opens the signer that a URI names (docs/reference/signers.md). Given to adapters by bootstrap."""
 
 
 class ChainAdapter(Protocol):

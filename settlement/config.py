@@ -29,7 +29,7 @@ SETTINGS = (
     "MINIMUM_PAYOUT_USD",
     "LOG_LEVEL",
 )
-ELSEWHERE = ("POSTGRES_BIN", "SHARED")
+ELSEWHERE = ("KEYSTORE_PASSPHRASE", "POSTGRES_BIN", "SHARED")
 """Variables that other modules and the tests read by themselves."""
 
 _KNOWN_CHAINS = ("simulated", "xrpl", "stellar")
@@ -94,7 +94,8 @@ class Settings:
 
 def _refuse_unknown(environ: Mapping[str, str], chains: tuple[str, ...], signer: str) -> None:
     """A setting with a slip in its name would silently not count; adapters and signers have variables of their own."""
-    ours = {PREFIX + name for name in (*SETTINGS, *ELSEWHERE)} | {signer.removeprefix("env:")}
+    ours = {PREFIX + name for name in (*SETTINGS, *ELSEWHERE)}
+    ours |= {signer.removeprefix("env:"), signer.partition("passphrase-env=")[2]}
     theirs = tuple(f"{PREFIX}{chain.upper().replace('-', '_')}_" for chain in {*chains, *_KNOWN_CHAINS})
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in ours and not name.startswith(theirs):

@@ -1,45 +1,46 @@
 """The service's signing key, by URI, and private keys in files.
 
-    file:PATH    a private JWK (RFC 8037) in a file that only its owner and group can read
-    env:NAME     the same as the text of an environment variable
+    file:PATH       a private JWK (RFC 8037) in a file that only its owner and group can read
+    env:NAME        the same as the text of an environment variable
+    keystore:PATH   the same encrypted under a passphrase, see `settlement.signers`
 
-Nothing here shows key material: an error names the place and never what is in it.
+It signs receipts on the hot path, inside the process: a key in an HSM or a key service can't be this one (decision
+0030). Nothing here shows key material: an error names the place and never what is in it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from settlement.core import strictjson
-from settlement.core.errors import Conflict, Malformed, NotFound
+from settlement.core.errors import Conflict, Malformed
 from settlement.core.ids import Entropy
 from settlement.core.signatures import SigningKey
+from settlement.signers import SCHEMES, local
+from settlement.signers.files import read_secret, write_secret
+from settlement.signers.uris import SignerUri
 
 MAX_JWK = 16 * 1024
-_LATER = ("keystore", "pkcs11", "awskms", "gcpkms", "vault")
 
 
-def open_signer(uri: str, environ: Mapping[str, str]) -> SigningKey:
+def open_signing_key(uri: str, environ: Mapping[str, str]) -> SigningKey:
     """The key that a signer URI names.
 
-    Raises Malformed ``signer_malformed``, ``signer_unavailable`` for a scheme that isn't built yet, NotFound
+    Raises Malformed ``signer_malformed``, ``signer_unsuited`` for a key that can't leave its keeper, NotFound
     ``key_file_missing`` or ``signer_missing``, and what `read_key` raises.
     """
     scheme, _, rest = uri.partition(":")
-    if scheme in _LATER:
-        detail = f"{scheme}: signers come together with the XRPL adapter; use file:PATH or env:NAME until then"
-        raise Malformed("signer_unavailable", detail)
     if scheme == "file" and rest:
         return read_key(Path(rest).expanduser())
-    if scheme == "env" and rest:
-        if not environ.get(rest):
-            raise NotFound("signer_missing", f"the environment variable {rest} should hold the service's private JWK")
-        return _parse(environ[rest].encode(), f"the environment variable {rest}")
-    raise Malformed("signer_malformed", "SETTLEMENT_SIGNER is file:PATH or env:NAME")
+    if scheme in ("env", "keystore"):
+        return _parse(*local.private_text(SignerUri.parse(uri), environ))
+    if scheme in SCHEMES:
+        detail = f"the service's own key signs in this process, so it can't be in {scheme}:; chains' keys can"
+        raise Malformed("signer_unsuited", detail)
+    raise Malformed("signer_malformed", "SETTLEMENT_SIGNER is file:PATH, env:NAME or keystore:PATH")
 
 
 def own_key(path: Path, entropy: Entropy) -> SigningKey:
@@ -56,41 +57,12 @@ def read_key(path: Path) -> SigningKey:
     Raises NotFound ``key_file_missing``, Malformed ``key_file_unreadable``, ``key_file_open`` when others than owner
     and group may read it, ``key_malformed``.
     """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(MAX_JWK + 1)
-    except FileNotFoundError:
-        raise NotFound("key_file_missing", f"there is no key file {path}") from None
-    except OSError as error:
-        raise Malformed("key_file_unreadable", f"the key file {path} can't be read: {error.strerror}") from None
-    if mode & 0o007:
-        raise Malformed("key_file_open", f"everybody on this machine may read the private key {path}: chmod 600 it")
-    return _parse(text, f"the key file {path}")
+    return _parse(read_secret(path, MAX_JWK), f"the key file {path}")
 
 
 def write_key(path: Path, key: SigningKey, entropy: Entropy) -> None:
     """Write a private JWK to a new file of mode 0600, complete or not at all. Raises Conflict ``key_file_exists``."""
-    fresh = path.with_name(f"{path.name}.{entropy(8).hex()}")
-    try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise Malformed("key_file_unwritable", f"{path} can't be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w") as out:
-            out.write(json.dumps(key.jwk(), separators=(",", ":")) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.link(fresh, path)  # unlike a rename, a link never replaces a key that is there
-    except FileExistsError:
-        raise Conflict("key_file_exists", f"{path} exists; a key is never overwritten") from None
-    except OSError as error:
-        raise Malformed("key_file_unwritable", f"{path} can't be written: {error.strerror}") from None
-    finally:
-        fresh.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    write_secret(path, json.dumps(key.jwk(), separators=(",", ":")), entropy)
 
 
 def _parse(text: bytes, where: str) -> SigningKey:

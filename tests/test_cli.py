@@ -512,3 +512,34 @@ def test_the_reference_page_lists_the_errors_of_the_command_line_alone() -> None
     assert {"address_unavailable", "database_dir_unreachable", "trace_malformed"} <= said
     assert sorted(said - {*listed, *api}) == []
     assert sorted(set(listed) & set(api)) == []
+
+
+@pytest.mark.parametrize("curve", ["ed25519", "secp256k1"])
+def test_a_chain_key_is_made_encrypted_and_shown_without_its_secret(
+    command: Command, tmp_path: Path, curve: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SETTLEMENT_KEYSTORE_PASSPHRASE", "correct horse battery staple")
+    file = tmp_path / "treasury.jwe"
+    made = command("keys", "new", "--keystore", file, "--curve", curve, "--json")
+    assert made.json["algorithm"] == curve
+    assert file.stat().st_mode & 0o777 == 0o600
+    shown = command("keys", "show", f"keystore:{file}", "--json")
+    assert shown.json == {key: made.json[key] for key in ("algorithm", "public_key", "public")}
+    assert "d" not in shown.json["public"]
+    again = command("keys", "new", "--keystore", file, "--curve", curve)
+    assert (again.code, "key_file_exists" in again.err) == (1, True)
+
+
+def test_a_key_that_exists_is_imported(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SETTLEMENT_KEYSTORE_PASSPHRASE", "correct horse battery staple")
+    plain = tmp_path / "plain.jwk"
+    made = command("keys", "new", "--out", plain, "--json")
+    imported = command("keys", "import", plain, "--keystore", tmp_path / "one.jwe", "--json")
+    assert imported.json["public"] == made.json["public"]
+    (tmp_path / "hex").write_text("01" * 32 + "\n")
+    curve = command(
+        "keys", "import", tmp_path / "hex", "--keystore", tmp_path / "two.jwe", "--curve", "secp256k1", "--json"
+    )
+    assert curve.json["public_key"] == "031b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f"
+    refused = command("keys", "import", os.devnull, "--keystore", tmp_path / "three.jwe")
+    assert (refused.code, "key_malformed" in refused.err) == (1, True)

@@ -143,4 +143,4 @@ def test_no_secret_is_in_the_repr_or_in_an_error() -> None:
 def test_the_reference_page_describes_every_setting() -> None:
     page = PAGE.read_text(encoding="utf-8")
     described = set(re.findall(r"^\| `SETTLEMENT_([A-Z_]+)` \|", page, re.MULTILINE))
-    assert described == {*SETTINGS, "POSTGRES_BIN"}
+    assert described == {*SETTINGS, "KEYSTORE_PASSPHRASE", "POSTGRES_BIN"}

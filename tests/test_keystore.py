@@ -11,7 +11,9 @@ import pytest
 
 from settlement.core.errors import Conflict, Malformed, NotFound, SettlementError
 from settlement.core.signatures import SigningKey
-from settlement.keystore import open_signer, own_key, read_key, write_key
+from settlement.keystore import open_signing_key, own_key, read_key, write_key
+from settlement.signers.files import write_secret
+from settlement.signers.sealed import seal
 
 KEY = SigningKey(bytes(range(32)))
 SECRET = KEY.jwk()["d"]
@@ -22,7 +24,7 @@ def test_a_written_key_is_private_and_reads_back(tmp_path: Path) -> None:
     write_key(file, KEY, os.urandom)
     assert file.stat().st_mode & 0o777 == 0o600
     assert read_key(file).public == KEY.public
-    assert open_signer(f"file:{file}", {}).public == KEY.public
+    assert open_signing_key(f"file:{file}", {}).public == KEY.public
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -54,22 +56,32 @@ def test_a_key_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_signer_in_an_environment_variable() -> None:
-    assert open_signer("env:MY_KEY", {"MY_KEY": json.dumps(KEY.jwk())}).public == KEY.public
+    assert open_signing_key("env:MY_KEY", {"MY_KEY": json.dumps(KEY.jwk())}).public == KEY.public
     with pytest.raises(NotFound, match="MY_KEY"):
-        open_signer("env:MY_KEY", {})
+        open_signing_key("env:MY_KEY", {})
 
 
-@pytest.mark.parametrize("scheme", ["keystore", "pkcs11", "awskms"])
-def test_signers_that_come_later_say_so(scheme: str) -> None:
-    with pytest.raises(Malformed, match="XRPL") as refused:
-        open_signer(f"{scheme}:something", {})
-    assert refused.value.code == "signer_unavailable"
+@pytest.mark.parametrize("scheme", ["pkcs11", "awskms"])
+def test_a_key_that_never_leaves_its_keeper_is_not_the_service_key(scheme: str) -> None:
+    with pytest.raises(Malformed, match="chains' keys can") as refused:
+        open_signing_key(f"{scheme}:something", {})
+    assert refused.value.code == "signer_unsuited"
+
+
+def test_an_encrypted_key_file_opens_with_its_passphrase_alone(tmp_path: Path) -> None:
+    file, words = tmp_path / "service.jwe", b"correct horse battery staple"
+    write_secret(file, seal(json.dumps(KEY.jwk()).encode(), words), os.urandom)
+    assert SECRET not in file.read_text()
+    environ = {"WORDS": words.decode(), "OTHER": "incorrect horse battery staple"}
+    assert open_signing_key(f"keystore:{file}?passphrase-env=WORDS", environ).public == KEY.public
+    with pytest.raises(Malformed, match="key_sealed"):
+        open_signing_key(f"keystore:{file}?passphrase-env=OTHER", environ)
 
 
 @pytest.mark.parametrize("uri", ["", "file", "file:", "env:", "/etc/key", "http://key"])
 def test_anything_else_is_no_signer(uri: str) -> None:
     with pytest.raises(Malformed, match="signer_malformed"):
-        open_signer(uri, {})
+        open_signing_key(uri, {})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,7 @@ def test_what_is_no_key_is_refused_without_showing_it(tmp_path: Path, text: str)
 
 def test_a_missing_file_is_named_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="key_file_missing"):
-        open_signer(f"file:{tmp_path}/none.jwk", {})
+        open_signing_key(f"file:{tmp_path}/none.jwk", {})
     assert list(tmp_path.iterdir()) == []
 
 

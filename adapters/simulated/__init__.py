@@ -20,6 +20,7 @@ from adapters.simulated.faults import KINDS, Faults
 from adapters.simulated.ledger import SIM, USD
 from adapters.simulated.network import Network, PaymentRefused
 from adapters.simulated.wallet import Wallet
+from settlement.chain import OpenSigner
 from settlement.core.ids import Clock, Entropy
 
 __all__ = [
@@ -46,14 +47,17 @@ _DEFAULTS = {
 }
 
 
-def open_adapter(config: Mapping[str, str], *, clock: Clock, entropy: Entropy) -> SimulatedAdapter:
+def open_adapter(
+    config: Mapping[str, str], *, clock: Clock, entropy: Entropy, open_signer: OpenSigner | None = None
+) -> SimulatedAdapter:
     """The adapter for the simulated network of ``config``; begins the network and funds the treasury with SIM if new.
 
     Keys (each also as ``SETTLEMENT_SIMULATED_<KEY>`` in the environment when `config` hasn't it): ``data_dir``
     (required), ``network`` (name, default ``demo``), ``seed`` (64 hex digits; default: made once from `entropy` and
     kept in ``data_dir`` with mode 0600), ``close_seconds`` (default 1; 0: every read of final state closes a ledger;
     ``manual``), ``faults`` (see faults.Faults.parse), ``transfers`` and ``atomic`` (``yes`` or ``no``; kept from the
-    network's beginning). Raises ValueError for a setting that makes no sense.
+    network's beginning). `open_signer` stays unused, since the treasury's key is made from the seed. Raises ValueError
+    for a setting that makes no sense.
     """
     unknown = set(config) - set(_DEFAULTS)
     if unknown:

@@ -25,6 +25,7 @@ BREAKING = {
     "Nothing imports adapters: entry points load them": ("governance/bad_loader.py", "import adapters.simulated"),
     "SQL lives in storage, migrations and bootstrap": ("settlement/services/bad_sql.py", "import sqlalchemy"),
     "No chain SDK outside adapters": ("settlement/core/bad_sdk.py", "import xrpl"),
+    "Signers see the port and the core only": ("settlement/signers/bad_signer.py", "import settlement.storage.tables"),
     "No web framework below the API": ("settlement/core/bad_web.py", "import fastapi"),
 }
 """For each contract a module that breaks it."""
