@@ -47,6 +47,10 @@ class Unpayable(ChainError):
         self.culprit = culprit
 
 
+class WrongNetwork(Unreachable):
+    """Every node that answers belongs to another network than the configured one. Nothing it says is used."""
+
+
 class Gap(ChainError):
     """History between the cursor and the tip is missing at this node. The cursor must not move."""
 
@@ -70,7 +74,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """An asset's exact identity: code and issuer, none for the native asset. `text` is ``CODE`` or ``CODE:issuer``."""
+    """An asset's exact identity: code and issuer, none for the native asset. `text` is ``CODE`` or ``CODE:issuer``.
+
+    The issuer is whatever the network tells assets of one code apart by: an address, a contract, an issuance id.
+    """
 
     code: str
     issuer: str = ""
@@ -104,21 +111,29 @@ class Facts:
     """Width of the deposit reference (destination tag, memo id)."""
     reuses_slot: bool
     """Whether a second attempt can be signed on the first one's slot."""
+    finer: frozenset[Asset] = frozenset()
+    """Assets that the network divides finer than their smallest unit here: what is less than a unit is held in no
+    account of the books, so that holdings may exceed them (`Holdings`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Money to send: `amount` in the asset's smallest unit. `reference` is the payee's tag or memo id, if any."""
+    """Money to send: `amount` in the asset's smallest unit. `reference` is the payee's tag or memo id, if any.
+
+    `id` names the payout for good: however often it is ordered anew, what goes on chain says the same id. An empty one
+    stands for the order's.
+    """
 
     to: str
     asset: Asset
     amount: int
     reference: int | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PayoutOrder:
-    """Up to `Facts.transfers` transfers. `id` goes on chain, so that lost books can be rebuilt from account history."""
+    """Up to `Facts.transfers` transfers. What `ChainAdapter.marks` says of it goes on chain, for lost books."""
 
     id: str
     transfers: tuple[Transfer, ...]
@@ -159,11 +174,16 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """In a final ledger. `delivered` are the amounts that arrived, one for each transfer; `fee` was burned."""
+    """In a final ledger. `delivered` are the amounts that arrived, one for each transfer; `fee` was burned.
+
+    `surcharge` is what an issuer took from the treasury on top of each transfer, in its asset's smallest unit, rounded
+    up; empty when nothing was.
+    """
 
     at: Ledger
     delivered: tuple[int, ...]
     fee: int
+    surcharge: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +237,36 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A final transaction that one of the service's accounts has signed, whoever has kept it on record.
+
+    `marks` are what it carries to be known by, in the order of its transfers; `transfers` what it was to pay, as far
+    as the service could have ordered it. `outcome` is Settled or a Failed that used its slot.
+    """
+
+    tx: Transaction
+    at: Ledger
+    marks: tuple[bytes, ...]
+    transfers: tuple[Transfer, ...]
+    outcome: Settled | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class SentPage:
+    """What the service's accounts have signed, in chain order, and the cursor behind it."""
+
+    sent: tuple[Sent, ...]
+    cursor: str
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
-    """What the service's own accounts hold in a final ledger, spendable, in smallest units."""
+    """What the service's own accounts hold in a final ledger, spendable, in smallest units, rounded down.
+
+    Of the assets in `Facts.finer` less than a unit may be held beyond that, and what was rounded down at each deposit
+    reaches the books as a deposit without reference once it makes a whole unit.
+    """
 
     at: Ledger
     amounts: Mapping[Asset, int]
@@ -272,6 +320,16 @@ class ChainAdapter(Protocol):
 
     async def deposits(self, after: str | None) -> Page:
         """Final incoming transfers after the cursor (None: from the start). Raises Gap, Unreachable; never skips."""
+
+    def marks(self, order: Order) -> tuple[bytes, ...]:
+        """What a transaction of this order carries on chain to be known by: one mark for each transfer, or one in all.
+
+        Depends on nothing but the ids of the order and its transfers, or on an anchor's digest.
+        """
+
+    async def sent(self, after: str | None) -> SentPage:
+        """What the service's accounts have signed in final ledgers behind the cursor (None: from the start of history),
+        for rebuilding lost books. Raises Gap, Unreachable; never skips."""
 
     async def holdings(self) -> Holdings:
         """What the treasury holds at the last final ledger. Raises Unreachable."""

@@ -23,7 +23,7 @@ from adapters.simulated.blobs import (
     is_address,
 )
 from adapters.simulated.ledger import BASE_FEE, RESERVE, SIM, USD
-from adapters.simulated.network import HELD_AHEAD, Network, Snapshot
+from adapters.simulated.network import HELD_AHEAD, Final, Network, Snapshot
 from adapters.simulated.wallet import DECIMALS, Wallet, payment_uri
 from settlement.chain import (
     AnchorOrder,
@@ -41,6 +41,8 @@ from settlement.chain import (
     PayoutOrder,
     Pending,
     Rejected,
+    Sent,
+    SentPage,
     Settled,
     Slot,
     Transaction,
@@ -116,6 +118,14 @@ class SimulatedAdapter:
         The cursor is the number of the last ledger read to its end, or ``ledger.position.line`` inside one.
         """
         return await asyncio.to_thread(self._deposits, after)
+
+    def marks(self, order: Order) -> tuple[bytes, ...]:
+        """The order's id: this network's transactions carry no other."""
+        return (order.id.encode(),)
+
+    async def sent(self, after: str | None) -> SentPage:
+        """Final transactions of the treasury; the cursor is the number of the last one's sequence."""
+        return await asyncio.to_thread(self._sent, after)
 
     async def holdings(self) -> Holdings:
         """The treasury's balances at the tip; of the native coin what is above the reserve. Raises Unreachable."""
@@ -219,10 +229,8 @@ class SimulatedAdapter:
         with self._network.snapshot(port=True, history=True) as view:
             for name in (tx.id, *tx.aliases):
                 found = view.final(name)
-                if found and found.result == "ok":
-                    return Settled(found.at, tuple(line.delivered for line in found.movements), found.fee)
                 if found:
-                    return Failed(found.result, found.culprit, used_slot=True, fee=found.fee)
+                    return _outcome(found)
             account = view.account(tx.slot.account)
             if not view.complete or account is None:
                 return Pending()
@@ -252,11 +260,34 @@ class SimulatedAdapter:
             cursor = str(tip.number)
         return Page(credited, cursor, tip, more)
 
+    def _sent(self, after: str | None) -> SentPage:
+        with self._network.snapshot(port=True, history=True) as view:
+            if not view.complete:
+                raise Gap(f"simulated: transactions after {after or 'the first'} are missing")
+            found = view.signed_by(self.treasury, -1 if after is None else int(after), self._page_rows + 1)
+        sent = tuple(_sent(each) for each in found[: self._page_rows])
+        cursor = str(sent[-1].tx.slot.number) if sent else after or "-1"
+        return SentPage(sent, cursor, len(found) > self._page_rows)
+
     def _holdings(self) -> Holdings:
         with self._network.snapshot(port=True) as view:
             amounts = {asset: view.balance(self.treasury, asset) for asset in self.facts.assets}
             amounts[SIM] = max(amounts[SIM] - RESERVE, 0)
             return Holdings(view.tip, MappingProxyType(amounts))
+
+
+def _sent(found: Final) -> Sent:
+    body = decoded(found.blob)
+    transfers = tuple(Transfer(p.to, Asset.parse(p.asset), p.amount, p.reference) for p in body.payments)
+    slot = Slot(body.account, body.sequence)
+    tx = Transaction(found.id, (), found.blob, slot, found.at.number, body.last_ledger, found.fee)
+    return Sent(tx, found.at, (body.invoice.encode(),), transfers, _outcome(found))
+
+
+def _outcome(found: Final) -> Settled | Failed:
+    if found.result == "ok":
+        return Settled(found.at, tuple(line.delivered for line in found.movements), found.fee)
+    return Failed(found.result, found.culprit, used_slot=True, fee=found.fee)
 
 
 def _counted(order: PayoutOrder, most: int) -> tuple[Transfer, ...]:

@@ -90,6 +90,7 @@ class Final:
     culprit: int | None
     invoice: str
     memo: bytes
+    blob: bytes
     movements: tuple[Movement, ...]
 
 
@@ -131,7 +132,7 @@ class Snapshot:
     def final(self, name: str) -> Final | None:
         """The transaction of that id in a closed ledger up to the tip. Absence proves nothing unless `complete`."""
         row = self._db.execute(
-            "SELECT id, ledger, closed_at, account, sequence, fee, result, culprit, invoice, memo FROM final"
+            "SELECT id, ledger, closed_at, account, sequence, fee, result, culprit, invoice, memo, blob FROM final"
             " JOIN ledger ON number = ledger WHERE id = ? AND ledger <= ?",
             (name, self._number),
         ).fetchone()
@@ -144,6 +145,14 @@ class Snapshot:
         """Every final transaction that carries `invoice`: how lost books are rebuilt, and how tests count."""
         rows = self._db.execute(
             "SELECT id FROM final WHERE invoice = ? ORDER BY ledger, position", (invoice,)
+        ).fetchall()
+        return tuple(found for (name,) in rows if (found := self.final(name)))
+
+    def signed_by(self, address: str, after: int, limit: int) -> tuple[Final, ...]:
+        """Up to `limit` final transactions of an account whose sequence is above `after`, in order, failed ones too."""
+        rows = self._db.execute(
+            "SELECT id FROM final WHERE account = ? AND sequence > ? AND ledger <= ? ORDER BY sequence LIMIT ?",
+            (address, after, self._number, limit),
         ).fetchall()
         return tuple(found for (name,) in rows if (found := self.final(name)))
 

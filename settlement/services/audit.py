@@ -18,7 +18,7 @@ from contextlib import aclosing
 
 from settlement.core import times
 from settlement.services.context import Context
-from settlement.storage import audit, journal
+from settlement.storage import audit, funding, journal
 from settlement.storage.audit import Line
 from settlement.storage.database import Connection
 
@@ -66,15 +66,16 @@ async def _lines(context: Context, connection: Connection) -> AsyncGenerator[Lin
 
 
 async def _chains(context: Context, connection: Connection) -> list[Line]:
-    known = await audit.chains(connection)
+    known, decimals = await audit.chains(connection), await funding.assets(connection)
     lines = []
     for name in sorted({*known, *context.chains}):
         adapter = context.chains.get(name)
-        network, treasury = known.get(name) or ("", "")
+        network, treasury, fee_asset = known.get(name) or ("", "", "")
+        assets = decimals.get(name, {})
         if adapter is not None:
             network, treasury = network or adapter.facts.network, treasury or adapter.treasury
-        assets = {} if adapter is None else {asset.text: places for asset, places in adapter.facts.assets.items()}
-        fee_asset = "" if adapter is None else adapter.facts.fee_asset.text
+            fee_asset = fee_asset or adapter.facts.fee_asset.text
+            assets = assets or {asset.text: places for asset, places in adapter.facts.assets.items()}
         lines.append(
             {
                 "kind": "chain",

@@ -230,7 +230,9 @@ class _Pass:
         if order.digest is not None:
             return AnchorOrder(order.id, order.digest)
         carried = await payouts.of_order(connection, order.id)
-        transfers = (Transfer(each.address, Asset.parse(each.asset), each.amount, each.reference) for each in carried)
+        transfers = (
+            Transfer(each.address, Asset.parse(each.asset), each.amount, each.reference, each.id) for each in carried
+        )
         return PayoutOrder(order.id, tuple(transfers))
 
     async def _unpayable(self, order: Order, why: Unpayable) -> bool:

@@ -6,12 +6,14 @@ transaction, index): a page that is read twice is booked once, and none is skipp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
+from typing import TypeVar
 
-from settlement.chain import Asset, ChainAdapter, Deposit, Facts, Gap, Page, Unreachable
+from settlement.chain import Asset, ChainAdapter, Deposit, Facts, Gap, Page, Unreachable, WrongNetwork
 from settlement.core.errors import Broken, Conflict, NotFound, Unavailable
 from settlement.core.ids import permuted
 from settlement.core.journal import CU, Entry, Posting
@@ -24,6 +26,7 @@ from settlement.storage.database import Connection
 from settlement.storage.funding import ChainState, Intent, StoredDeposit
 
 GAP = "deposit_gap"
+T = TypeVar("T")
 _LOOKS = 10
 
 
@@ -48,8 +51,9 @@ async def open_chain(context: Context, chain_name: str) -> None:
     """Begin to use a chain, or check at a later start that it is still the same one. Call it before anything else here.
 
     At the first start, what the treasury holds already is our own: it opens the books, and reading deposits starts
-    behind it. Raises Broken ``chain_changed`` when network or treasury are not those on record,
-    ``chain_unsuited`` for a network on which an attempt can't be repeated on its slot; Unavailable.
+    behind it. Raises Broken ``chain_changed`` when network, treasury or an asset's decimals are not those on record,
+    ``chain_foreign`` when the nodes belong to another network than the configured one, ``chain_unsuited`` for a network
+    on which an attempt can't be repeated on its slot; Unavailable.
     """
     adapter = context.chains[chain_name]
     if not adapter.facts.reuses_slot:
@@ -59,6 +63,9 @@ async def open_chain(context: Context, chain_name: str) -> None:
     if found is None:
         opening = await _first_look(context, chain_name, adapter)
         found = await context.database.run(opening.book)
+    else:
+        with suppress(Unavailable):  # books that are on record open without their chain
+            await _look(chain_name, adapter.holdings())
     if (found.network, found.treasury) != (adapter.facts.network, adapter.treasury):
         raise Broken(
             "chain_changed",
@@ -66,10 +73,19 @@ async def open_chain(context: Context, chain_name: str) -> None:
             f"the books were kept for {found.network} with {found.treasury}",
         )
 
-    async def accounts_for_new_assets(connection: Connection) -> None:
+    async def accounts_for_new_assets(connection: Connection) -> dict[str, int]:
         await _make_accounts(connection, chain_name, adapter.facts)
+        decimals = {asset.text: places for asset, places in adapter.facts.assets.items()}
+        return await funding.keep_assets(connection, chain_name, adapter.facts.fee_asset.text, decimals)
 
-    await context.database.run(accounts_for_new_assets)
+    kept = await context.database.run(accounts_for_new_assets)
+    for asset, places in adapter.facts.assets.items():
+        if kept[asset.text] != places:
+            raise Broken(
+                "chain_changed",
+                f"{asset.text} on {chain_name} is configured with {places} decimals, the books are kept in "
+                f"{kept[asset.text]}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +117,14 @@ class _Opening:
 
 async def _first_look(context: Context, chain_name: str, adapter: ChainAdapter) -> _Opening:
     """The cursor to start from, and what the treasury held at that point."""
-    try:
-        behind, _ = await _read_on(adapter, None)
-        for _ in range(_LOOKS):
-            holdings = await adapter.holdings()
-            last, later = await _read_on(adapter, behind.cursor)
-            if behind.tip.number <= holdings.at.number <= last.tip.number:
-                break
-        else:
-            raise Unavailable("chain_unavailable", f"{chain_name} keeps answering from different ledgers")
-    except (Gap, Unreachable) as error:
-        raise Unavailable("chain_unavailable", f"{chain_name} can't be opened now: {error}") from error
+    behind, _ = await _look(chain_name, _read_on(adapter, None))
+    for _ in range(_LOOKS):
+        holdings = await _look(chain_name, adapter.holdings())
+        last, later = await _look(chain_name, _read_on(adapter, behind.cursor))
+        if behind.tip.number <= holdings.at.number <= last.tip.number:
+            break
+    else:
+        raise Unavailable("chain_unavailable", f"{chain_name} keeps answering from different ledgers")
     held = dict(holdings.amounts)
     for deposit in later:
         if deposit.at.number <= holdings.at.number:
@@ -124,8 +137,19 @@ async def _first_look(context: Context, chain_name: str, adapter: ChainAdapter) 
         behind.tip.number,
         behind.tip.closed_at,
         context.sources.entropy(32),
+        adapter.facts.fee_asset.text,
     )
     return _Opening(context, state, held)
+
+
+async def _look(chain_name: str, asked: Awaitable[T]) -> T:
+    """What the chain answers at start. Raises Broken ``chain_foreign``, Unavailable."""
+    try:
+        return await asked
+    except WrongNetwork as error:
+        raise Broken("chain_foreign", f"{chain_name}: {error}; point its nodes or its network id right") from error
+    except (Gap, Unreachable) as error:
+        raise Unavailable("chain_unavailable", f"{chain_name} can't be opened now: {error}") from error
 
 
 async def _read_on(adapter: ChainAdapter, cursor: str | None) -> tuple[Page, list[Deposit]]:
@@ -139,11 +163,9 @@ async def _read_on(adapter: ChainAdapter, cursor: str | None) -> tuple[Page, lis
 
 async def _make_accounts(connection: Connection, chain: str, facts: Facts) -> None:
     for asset in facts.assets:
-        for kind in ("treasury", "conversion", "suspense", "equity"):
+        for kind in ("treasury", "conversion", "suspense", "equity", "fees"):
             name = system_account(kind, chain, asset.text)
             await accounts.ensure(connection, name, kind, f"{chain}/{asset.text}")
-    fees = system_account("fees", chain, facts.fee_asset.text)
-    await accounts.ensure(connection, fees, "fees", f"{chain}/{facts.fee_asset.text}")
     await accounts.ensure(connection, system_account("conversion"), "conversion", CU)
     await accounts.ensure(connection, system_account("transit"), "transit", CU)
 

@@ -120,10 +120,10 @@ async def checkpoint_places(connection: Connection) -> list[tuple[int, int]]:
     return [(int(json.loads(row.document)["journal"]["seq"]), row.window_no) for row in rows]
 
 
-async def chains(connection: Connection) -> dict[str, tuple[str, str]]:
-    """Network and treasury of each chain on record."""
-    rows = await connection.execute(text("SELECT chain, network, treasury FROM chain_state ORDER BY chain"))
-    return {row.chain: (row.network, row.treasury) for row in rows}
+async def chains(connection: Connection) -> dict[str, tuple[str, str, str]]:
+    """Network, treasury and fee asset of each chain on record."""
+    rows = await connection.execute(text("SELECT chain, network, treasury, fee_asset FROM chain_state ORDER BY chain"))
+    return {row.chain: (row.network, row.treasury, row.fee_asset) for row in rows}
 
 
 def _line(kind: str, row: RowMapping) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.storage.database import Connection
-from settlement.storage.tables import chain_state, deposit, funding_intent, party
+from settlement.storage.tables import chain_asset, chain_state, deposit, funding_intent, party
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class ChainState:
     tip: int
     tip_at: datetime
     tag_key: bytes = field(repr=False)
+    fee_asset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ async def state(connection: Connection, chain: str, *, lock: bool = False) -> Ch
     row = (await connection.execute(query.with_for_update() if lock else query)).first()
     if row is None:
         return None
-    return ChainState(row.chain, row.network, row.treasury, row.cursor, row.tip, row.tip_at, row.tag_key)
+    return ChainState(row.chain, row.network, row.treasury, row.cursor, row.tip, row.tip_at, row.tag_key, row.fee_asset)
 
 
 async def add_state(connection: Connection, found: ChainState) -> bool:
@@ -80,9 +81,33 @@ async def add_state(connection: Connection, found: ChainState) -> bool:
         tip=found.tip,
         tip_at=found.tip_at,
         tag_key=found.tag_key,
+        fee_asset=found.fee_asset,
     )
     added = await connection.execute(statement.on_conflict_do_nothing().returning(chain_state.c.chain))
     return added.first() is not None
+
+
+async def keep_assets(
+    connection: Connection, chain: str, fee_asset: str, decimals: Mapping[str, int]
+) -> dict[str, int]:
+    """Record the chain's fee asset and those assets that are new; returns the decimals of all on record by text.
+
+    What is on record stays as it is, also when the chain is taken out of the configuration: books are kept in it.
+    """
+    unknown = chain_state.c.fee_asset == ""
+    named = update(chain_state).where(chain_state.c.chain == chain, unknown).values(fee_asset=fee_asset)
+    await connection.execute(named)
+    rows = [{"chain": chain, "asset": asset, "decimals": places} for asset, places in sorted(decimals.items())]
+    await connection.execute(upsert(chain_asset).values(rows).on_conflict_do_nothing())
+    return (await assets(connection)).get(chain, {})
+
+
+async def assets(connection: Connection) -> dict[str, dict[str, int]]:
+    """For each chain on record, the decimals of every asset that it has ever had, by the asset's text."""
+    found: dict[str, dict[str, int]] = {}
+    for row in await connection.execute(select(chain_asset).order_by(chain_asset.c.chain, chain_asset.c.asset)):
+        found.setdefault(row.chain, {})[row.asset] = row.decimals
+    return found
 
 
 async def move_cursor(connection: Connection, chain: str, cursor: str, tip: int, tip_at: datetime) -> None:

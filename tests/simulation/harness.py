@@ -22,7 +22,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from adapters.simulated import USD, Faults, Key, Network, SimulatedAdapter, Wallet
-from settlement.chain import Asset, Facts, Holdings, Order, Outcome, Page, Slot, Transaction
+from settlement.chain import Asset, ChainAdapter, Facts, Holdings, Order, Outcome, Page, SentPage, Slot, Transaction
 from settlement.core import canonical
 from settlement.core.errors import Unavailable
 from settlement.core.ids import public_id, uuid7
@@ -95,9 +95,9 @@ class CrashingDatabase(Database):
 
 
 class CrashingAdapter:
-    """The simulated network's adapter; the process may die on either side of a call."""
+    """An adapter; the process may die on either side of a call."""
 
-    def __init__(self, inner: SimulatedAdapter, effects: Effects) -> None:
+    def __init__(self, inner: ChainAdapter, effects: Effects) -> None:
         self._inner = inner
         self._effects = effects
 
@@ -134,6 +134,13 @@ class CrashingAdapter:
 
     async def holdings(self) -> Holdings:
         return await self._inner.holdings()
+
+    def marks(self, order: Order) -> tuple[bytes, ...]:
+        return self._inner.marks(order)
+
+    async def sent(self, after: str | None) -> SentPage:
+        self._effects.point("before sent")
+        return await self._inner.sent(after)
 
     def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         return self._inner.payment_uri(asset, reference, amount)

@@ -46,7 +46,7 @@ async def test_a_kind_by_window_shows_that_window_alone(world: World) -> None:
     assert await lines(town, "checkpoint", window=2) == []
     async with world.context.database.read() as connection:
         places = await audit.checkpoint_places(connection)
-        assert await audit.chains(connection) == {"simulated": (world.chain.facts.network, world.chain.treasury)}
+        assert await audit.chains(connection) == {"simulated": (world.chain.facts.network, world.chain.treasury, "SIM")}
     assert [window for _, window in places] == [1]
 
 

@@ -12,6 +12,7 @@ from settlement.storage.tables.books import account, journal_entry, journal_head
 from settlement.storage.tables.chains import (
     attempt,
     attempt_event,
+    chain_asset,
     chain_order,
     chain_state,
     deposit,
@@ -33,6 +34,7 @@ __all__ = [
     "api_key",
     "attempt",
     "attempt_event",
+    "chain_asset",
     "chain_order",
     "chain_state",
     "checkpoint",

@@ -30,6 +30,17 @@ chain_state = Table(
     Column("tip", BigInteger, nullable=False),
     Column("tip_at", WHEN, nullable=False),
     Column("tag_key", LargeBinary, nullable=False),
+    Column("fee_asset", Text, nullable=False, comment="what transactions are paid for in; empty: not known yet"),
+)
+
+chain_asset = Table(
+    "chain_asset",
+    metadata,
+    Column("chain", Text, ForeignKey("chain_state.chain"), primary_key=True),
+    Column("asset", Text, primary_key=True),
+    Column("decimals", Integer, nullable=False),
+    CheckConstraint("decimals BETWEEN 0 AND 18", name="decimals"),
+    info=APPEND_ONLY_TABLE,
 )
 
 funding_intent = Table(
