@@ -238,8 +238,14 @@ class Windows:
         """All positions came, and what parties owe themselves was booked; then the window's earnings are decided."""
         missing = window.positions.keys() - {party for party, _ in window.leaves}
         require(not missing, "position_missing", window.name, f"no position of {sorted(missing)[:1]}")
-        booked = window.no in self._booked or not self._netting_legs(window)
-        require(booked, "netting_missing", window.name, "what parties owe themselves was never booked")
+        self._netted_at(window, window.name)
+
+    def _netted_at(self, window: WindowState, subject: str) -> int:
+        """The number of the window's netting entry: the moment at which what is due was counted."""
+        entry = self._booked.get(window.no)
+        if entry is None:
+            raise Wrong("netting_missing", subject, f"the netting of window {window.no} was never booked")
+        return entry.seq
 
     def _netting_legs(self, window: WindowState) -> dict[tuple[str, str], int]:
         accounts = {provider: account for account, provider in self.links.items()}
@@ -263,27 +269,15 @@ class Windows:
         worth = self._rules.micro_per_unit(chain, asset, window.closed_at)
         if rules is None or worth is None:
             raise Wrong("position_payout", name, f"no policy gives {asset} on {chain} a worth")
-        owing = self._owing(earned, window)
-        exact = [due for due in owing if policy.to_units(due, worth) == (amount, payout)]
-        right = any(due >= rules[0].minimum_payout for due in exact) and amount > 0
-        require(right, "position_payout", name, f"{amount} units for {payout} microCU is not what {owing[0]} is worth")
+        netted_at = self._netted_at(window, name)
+        due = earned.free + sum(micro for seq, micro in earned.returned if seq < netted_at)
+        right = policy.to_units(due, worth) == (amount, payout) and due >= rules[0].minimum_payout and amount > 0
+        require(right, "position_payout", name, f"{amount} units for {payout} microCU is not what {due} is worth")
         earned.free -= payout
         self.due[window.no, found.party] = Due(chain, asset, amount, payout)
         count, total = window.payouts.get((chain, asset), (0, 0))
         window.payouts[chain, asset] = (count + 1, total + amount)
         return payout
-
-    def _owing(self, earned: Earned, window: WindowState) -> list[int]:
-        """What the provider's balance for this window can have been when payouts were decided, likeliest first.
-
-        That moment has no journal number of its own: money of failed payouts may have come back just before or after.
-        """
-        assert window.last_seq is not None, "a window that waits for its checkpoint was closed"
-        amounts = [earned.free + sum(micro for seq, micro in earned.returned if seq <= window.last_seq)]
-        for seq, micro in earned.returned:
-            if seq > window.last_seq:
-                amounts.append(amounts[-1] + micro)
-        return amounts
 
     def _expected(
         self, line: Fields, stated: Fields, window: WindowState, closed_at: datetime, name: str

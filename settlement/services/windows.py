@@ -180,16 +180,19 @@ async def _book(
     found: Sequence[Position],
     accounts_of: dict[str, str],
 ) -> None:
-    """Give back to parties' consumer accounts what they earned from themselves or can pay out of earnings."""
+    """Give back to parties' consumer accounts what they earned from themselves or can pay out of earnings.
+
+    Every window gets its entry, also when nothing moves: it is the moment in the journal at which what is due was
+    counted. Nothing else is booked between it and the end of the transaction, which holds the journal's head.
+    """
     legs: list[Posting] = []
     for position in found:
         if position.netted:
             legs.append(Posting(position.party, CU, -position.netted))
             legs.append(Posting(accounts_of[position.party], CU, position.netted))
-    if legs:
-        number = await windows.enter(connection)
-        now = context.sources.clock()
-        await journal.append(connection, Entry("netting", window.id, number, now, tuple(legs), {"window": window.no}))
+    number = await windows.enter(connection)
+    now = context.sources.clock()
+    await journal.append(connection, Entry("netting", window.id, number, now, tuple(legs), {"window": window.no}))
 
 
 def _conversions(context: Context, policy: Policy) -> dict[tuple[str, str], Fraction]:

@@ -106,8 +106,9 @@ export class Windows {
     this.payout(window, line);
   }
 
-  // What was due at the close: several values only when a payout failed between the close and a netting without entry.
+  // What was due when the window was netted.
   due(window, party) {
+    need(window.nettedAt, "netting_missing", window.no, "positions without a netting");
     let due = window.atClose.get(party) ?? 0n;
     for (const other of this.all.values()) {
       if (other.no > window.no) break;
@@ -115,13 +116,10 @@ export class Windows {
       const position = other.no < window.no && other.positions.find((line) => line.party === party);
       if (position && !(position.plannedAt <= window.last_seq)) due -= BigInt(position.payout);
     }
-    const found = [due];
     for (const { seq, party: who, micro } of this.world.failures) {
-      if (who !== party || seq <= window.last_seq || seq > (window.nettedAt ?? Infinity)) continue;
-      due += micro;
-      found.push(due);
+      if (who === party && seq > window.last_seq && seq < window.nettedAt) due += micro;
     }
-    return window.nettedAt ? [due] : found;
+    return due;
   }
 
   payout(window, line) {
@@ -134,12 +132,11 @@ export class Windows {
     const value = line.asset === null ? null : this.world.value(policy, line.chain, line.asset);
     need(isProvider(line.party) && value, "position_payout", line.party, "it cannot be paid in this asset");
     const [n, m] = value;
-    const right = this.due(window, line.party).some((due) => {
-      const units = due < 0n ? 0n : (due * m) / n;
-      return due >= policy.minimum && units > 0n && line.amount === String(units)
-        && line.payout === String((units * n + m - 1n) / m);
-    });
-    need(right, "position_payout", line.party, `due was ${this.due(window, line.party).join(" or ")} microCU`);
+    const due = this.due(window, line.party);
+    const units = due < 0n ? 0n : (due * m) / n;
+    const right = due >= policy.minimum && units > 0n && line.amount === String(units)
+      && line.payout === String((units * n + m - 1n) / m);
+    need(right, "position_payout", line.party, `due was ${due} microCU`);
   }
 
   checkpoint(line) {
@@ -233,8 +230,7 @@ export class Windows {
       need(reached("checkpointed") === has.checkpointed, "checkpoint_missing", window.no, `it is ${window.state}`);
       need(reached("netted") || !has.netted, "window_state", window.no, "it has positions and is not netted");
       if (reached("netted")) this.allPresent(window);
-      const moves = [...window.parties.values()].some((party) => party.netted);
-      need(moves === (window.nettedAt !== undefined) || !reached("netted"), "netting_missing", window.no, "netting");
+      need(reached("netted") === (window.nettedAt !== undefined), "netting_missing", window.no, "netting");
       for (const line of window.positions) {
         const wanted = line.payout !== "0" && window.state === "planned";
         need(wanted === (line.plannedAt !== undefined), "payout_missing", line.party, `payout of window ${window.no}`);
