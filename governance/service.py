@@ -18,7 +18,7 @@ from settlement.core.policy import Policy
 from settlement.core.signatures import PublicKey, sign_document
 from settlement.services.context import Context
 from settlement.storage import governance as storage
-from settlement.storage import windows
+from settlement.storage import service_keys, windows
 from settlement.storage.database import Connection
 from settlement.storage.governance import Signed
 
@@ -71,6 +71,7 @@ async def found(context: Context, policy: Policy, first_rates: bytes) -> bool:
         await windows.open_first(connection, now)
         if await storage.rate_tables(connection, lock=True):
             return False
+        await service_keys.found(connection, context.key.public, now)
         document = policy.document()
         policy_signatures = [sign_document(context.key, document)]
         digest = canonical.digest_raw(canonical.digest(document))

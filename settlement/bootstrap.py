@@ -29,17 +29,17 @@ from governance.ratebook.catalogue import read_prices
 from governance.ratebook.document import build
 from settlement.chain import ChainAdapter
 from settlement.config import Settings
-from settlement.core.errors import Broken, Malformed, Unauthenticated, Unavailable
+from settlement.core.errors import Broken, Malformed, Unavailable
 from settlement.core.ids import Sources
 from settlement.core.policy import Policy
-from settlement.core.signatures import SigningKey, verify_document
+from settlement.core.signatures import SigningKey
 from settlement.core.units import MICRO_PER_CU
 from settlement.keystore import open_signing_key, own_key
 from settlement.services import funding
 from settlement.services.context import Context
 from settlement.signers import open_signer
 from settlement.storage import governance as governed
-from settlement.storage import schema
+from settlement.storage import schema, service_keys
 from settlement.storage.database import Database
 from settlement.storage.embedded import EmbeddedServer
 
@@ -219,9 +219,9 @@ async def _found(context: Context, settings: Settings) -> None:
         since = now.replace(hour=0, minute=0, second=0, microsecond=0) - FIRST_RATES_REACH_BACK
         first_rates, _ = build(read_prices(), version=1, parent=None, effective_from=since, as_of=now)
         await governance.found(context, _first_policy(settings, since), first_rates)
-        async with context.database.read() as connection:
-            published = await governed.policies(connection)
-    _check_key(context, published[0])
+    async with context.database.read() as connection:
+        signer = await service_keys.signer(connection)
+    _check_key(context, signer)
 
 
 def _first_policy(settings: Settings, since: datetime) -> Policy:
@@ -234,14 +234,12 @@ def _first_policy(settings: Settings, since: datetime) -> Policy:
     return replace(policy, minimum_payout=micro)
 
 
-def _check_key(context: Context, first: governed.Signed) -> None:
+def _check_key(context: Context, signer: str | None) -> None:
     """A lost or mistaken key must not silently become the one that signs receipts and checkpoints from now on."""
     ours = context.key.public
-    try:
-        verify_document(first.signatures[0], first.document, lambda kid: ours if kid == ours.kid else None)
-    except Unauthenticated as error:
+    if signer != ours.kid:
         raise Broken(
             "signer_changed",
-            f"this installation was founded with another key than {ours.kid}; configure that key (SETTLEMENT_SIGNER, "
-            "or service-key.jwk in the data directory), and restore it from a backup if it was lost",
-        ) from error
+            f"this installation signs with key {signer} and not with {ours.kid}; configure that key "
+            "(SETTLEMENT_SIGNER, or service-key.jwk in the data directory), or restore it from a backup",
+        )

@@ -117,9 +117,9 @@ _COUNTER = "# TYPE settlement_http_requests_total counter"
 
 @router.get("/.well-known/jwks.json", operation_id="getServiceKeys", summary="The service's public keys")
 async def jwks(context: ContextDep) -> JwksOut:
-    """The key that signs receipts, checkpoints and rate tables."""
-    public = context.key.public
-    return JwksOut(keys=[{**public.jwk(), "kid": public.kid, "use": "sig", "alg": "Ed25519"}])
+    """The keys that sign receipts and checkpoints: the one that signs now comes first, then those before it."""
+    keys = await reading.service_keys(context)
+    return JwksOut(keys=[{**each.jwk(), "kid": each.kid, "use": "sig", "alg": "Ed25519"} for each in keys])
 
 
 @router.get("/problems/{code}", operation_id="explainProblem", summary="What an error code means")

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from settlement.client.keychain import document_keys, jwk_key
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
-from settlement.client.rules import jwk_key, parse_table
+from settlement.client.rules import parse_table
 from settlement.core import canonical, liabilities, merkle, rating, signatures
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.signatures import PublicKey
@@ -59,9 +60,10 @@ def check_proof(
     trusted_key: Mapping[str, object] | None = None,
     rate_table: bytes | None = None,
 ) -> ProofResult:
-    """Check a proof/1 document. With `trusted_key` (a public JWK) only that key counts, else the one in the document.
+    """Check a proof/1 document. With `trusted_key` (a public JWK) only it and keys linked to it count.
 
-    With `rate_table`, the document of the version that the record names, the record is rated again as well.
+    Without, the document's own key is taken. With `rate_table`, the document of the version that the record names, the
+    record is rated again as well.
     """
     result = ProofResult()
     result.fault = fault_of(lambda: _check(_fields(document, "proof"), result, trusted_key, rate_table))
@@ -111,10 +113,7 @@ def _fields(document: bytes | str | Mapping[str, Any], subject: str) -> Fields:
 
 def _check(proof: Fields, result: ProofResult, trusted: Mapping[str, object] | None, rate_table: bytes | None) -> None:
     equal(proof.text("type"), "proof/1", "proof_type", "proof", "its type")
-    key = jwk_key(proof.object("service_key"), "service_key")
-    if trusted is not None:
-        expected = jwk_key(trusted, "trusted key")
-        require(key.raw == expected.raw, "key_not_trusted", key.kid, "it was not signed by the key that you trust")
+    key, _ = document_keys(proof, trusted)
     part = proof.object("checkpoint")
     checkpoint, result.digest = check_checkpoint(part, key)
     equal(part.whole("window"), checkpoint.whole("window"), "proof_window", "proof", "its window")

@@ -18,6 +18,7 @@ from settlement.core import canonical, checkpoints, merkle, rating, signatures, 
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.ids import micros
 from settlement.core.rating import Refusal
+from settlement.core.signatures import PublicKey
 from settlement.core.units import split_pico
 
 OLDEST = timedelta(days=35)
@@ -176,7 +177,7 @@ class Reports:
             "refused": done.refused,
         }
         equal(entry.facts.plain(), facts, "usage_facts", entry.name, "its facts")
-        receipt = read_receipt(done.receipt, self._rules)
+        receipt = read_receipt(done.receipt, self._rules.keychain.at(entry.seq))
         expected_receipt = {
             "type": "receipt/1",
             "id": done.id,
@@ -327,10 +328,10 @@ class Reports:
         self._tree.extend(hashes)
 
 
-def read_receipt(token: str, rules: Rules) -> dict[str, Any]:
-    """The content of a receipt that a key of the service signed. Raises Wrong ``receipt_signature``."""
+def read_receipt(token: str, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+    """The content of a receipt that one of these keys of the service signed. Raises Wrong ``receipt_signature``."""
     try:
-        payload = signatures.verify_compact(token, rules.service_keys.get, signatures.RECEIPT_TYPE)
+        payload = signatures.verify_compact(token, keys.get, signatures.RECEIPT_TYPE)
     except Unauthenticated as error:
         raise Wrong("receipt_signature", "receipt", error.detail) from None
     return Fields.parse(payload, "receipt").plain()

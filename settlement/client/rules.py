@@ -9,13 +9,14 @@ from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
 
+from settlement.client.keychain import KeyChain, jwk_key
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.core import canonical, rates
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.ids import micros
 from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
-from settlement.core.signatures import PublicKey, parse_base64url, verify_document
+from settlement.core.signatures import PublicKey, verify_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,6 @@ class PartyKey:
     def valid_at(self, at: datetime) -> bool:
         """Whether signatures received at that time count."""
         return self.valid_from <= at and (self.revoked_at is None or at < self.revoked_at)
-
-
-def jwk_key(jwk: Mapping[str, object], subject: str) -> PublicKey:
-    """The key of a public JWK. Raises Wrong ``key_malformed``."""
-    x = jwk.get("x")
-    raw = parse_base64url(x) if isinstance(x, str) else None
-    if raw is None or jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
-        raise Wrong("key_malformed", subject, "not a public Ed25519 JWK")
-    try:
-        return PublicKey(raw)
-    except (Malformed, ValueError) as error:
-        raise Wrong("key_malformed", subject, str(error)) from None
 
 
 def check_signatures(line: Fields, document: bytes, keys: Mapping[str, PublicKey], code: str) -> None:
@@ -59,7 +48,7 @@ class Rules:
     """Keys, rate tables and policies of an installation."""
 
     def __init__(self) -> None:
-        self.service_keys: dict[str, PublicKey] = {}
+        self.keychain = KeyChain()
         self.party_keys: dict[str, PartyKey] = {}
         self.tables: list[RateTable] = []
         self.policies: list[tuple[Policy, str]] = []
@@ -68,12 +57,10 @@ class Rules:
         self.networks: dict[str, tuple[str, str]] = {}
         self._starts: list[int] = []
 
-    def add_service_key(self, line: Fields, trusted: frozenset[str] | None) -> None:
-        """A key of the service itself; with `trusted`, only those kids count."""
-        key = jwk_key(line.object("jwk"), line.subject)
-        equal(line.text("kid"), key.kid, "key_malformed", line.subject, "its kid")
-        require(trusted is None or key.kid in trusted, "key_not_trusted", key.kid, "not a key that you trust")
-        self.service_keys[key.kid] = key
+    @property
+    def service_keys(self) -> Mapping[str, PublicKey]:
+        """Every key that the service has or had, by kid."""
+        return self.keychain.keys
 
     def add_party_key(self, line: Fields, parties: Mapping[str, str]) -> None:
         """A key of a participant that was named before."""

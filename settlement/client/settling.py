@@ -205,7 +205,7 @@ class Windows:
         digest = canonical.digest(document)
         name = f"checkpoint {line.whole('window')}"
         equal(line.digest("digest"), digest, "checkpoint_digest", name, "its digest")
-        check_signatures(line, document, self._rules.service_keys, "checkpoint_signature")
+        check_signatures(line, document, self._rules.keychain.at(self._books.head.seq), "checkpoint_signature")
         window = self._waiting.get(line.whole("window"))
         if window is None or window.closed_at is None or window.no != len(self.checkpoints) + 1:
             raise Wrong("line_order", name, "its window is not closed yet, checkpointed already, or not the next")

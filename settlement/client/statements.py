@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from settlement.client.keychain import document_keys
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.proofs import check_checkpoint, check_proof
-from settlement.client.rules import check_signatures, jwk_key, parse_table
+from settlement.client.rules import check_signatures, parse_table
 from settlement.core import canonical, rating
 from settlement.core.policy import to_micro
 from settlement.core.rates import RateTable
@@ -44,7 +45,7 @@ class _Charge:
 def recompute_statement(
     document: bytes | str | Mapping[str, Any], *, trusted_key: Mapping[str, object] | None = None
 ) -> StatementResult:
-    """Recompute a statement/1 document. With `trusted_key` (a public JWK) only what that key signed counts."""
+    """Recompute a statement/1 document. With `trusted_key` (a public JWK) only it and keys linked to it count."""
     result = StatementResult()
 
     def check() -> None:
@@ -79,16 +80,13 @@ class _Statement:
         return self.fields.text("party")
 
     def _read_tables(self) -> None:
-        key = jwk_key(self.fields.object("service_key"), "service_key")
-        if self.trusted is not None:
-            same = key.raw == jwk_key(self.trusted, "trusted key").raw
-            require(same, "key_not_trusted", key.kid, "it was not signed by the key that you trust")
+        key, keys = document_keys(self.fields, self.trusted)
         for line in self.fields.objects("rate_tables"):
             document = line.text("document").encode()
             table = parse_table(document, f"rate table {line.whole('version')}")
             equal(line.whole("version"), table.version, "rate_table_malformed", "rate table", "its version")
             equal(line.digest("digest"), table.digest, "rate_table_digest", f"rate table {table.version}", "its digest")
-            check_signatures(line, document, {key.kid: key}, "rate_table_signature")
+            check_signatures(line, document, keys, "rate_table_signature")
             self.tables[table.version] = table
         if self.fields["checkpoint"] is None:
             return

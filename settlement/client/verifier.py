@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 FORMAT = "audit/1"
+SERVICE_KEYS = 1
+"""The place of the service's keys in the order of an export: when all have come, one must be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ class ExportVerifier:
         require(stage >= self._stage, "line_order", subject, f"{kind} comes too late")
         follows = self._waiting is None or kind == "journal_entry"
         require(follows, "line_order", subject, "a usage report is followed by its journal entry")
+        if self._stage == SERVICE_KEYS < stage:
+            self._rules.keychain.check(self._trusted)
         self._stage = stage
         self._totals.counts[kind] = self._totals.counts.get(kind, 0) + 1
         read(self, Fields(line, f"{kind} in line {self._number}"))
@@ -212,11 +216,16 @@ class ExportVerifier:
             "payout_settled": self._money.book_payout,
             "payout_failed": self._money.book_payout,
             "chain_fee": self._money.book_fee,
+            "service_key": self._book_service_key,
         }
         check = checks.get(entry.kind)
         if check is None:
             raise Wrong("entry_kind", entry.name, f"there is no kind of entry {entry.kind}")
         check(entry)
+
+    def _book_service_key(self, entry: EntryLine) -> None:
+        equal(dict(entry.net), {}, "service_key_entry", entry.name, "what it posts")
+        self._rules.keychain.book(entry.seq, entry.subject, entry.facts.plain(), entry.name)
 
     def _finish(self) -> None:
         if self._header is None:
@@ -229,6 +238,7 @@ class ExportVerifier:
         head = self._header.object("journal")
         equal(self._books.head.seq, head.whole("seq"), "export_incomplete", "journal", "its last number")
         equal(self._books.head.hash.hex(), head.text("hash"), "export_incomplete", "journal", "its last hash")
+        self._rules.keychain.finish()
         self._windows.finish()
         self._money.finish()
         self._check_accounts()
@@ -243,7 +253,7 @@ class ExportVerifier:
 _Read = Callable[[ExportVerifier, Fields], Any]
 _HANDLERS: dict[str, tuple[int, _Read]] = {
     "header": (0, ExportVerifier._read_header),
-    "service_key": (1, lambda v, line: v._rules.add_service_key(line, v._trusted)),
+    "service_key": (SERVICE_KEYS, lambda v, line: v._rules.keychain.add(line)),
     "chain": (2, lambda v, line: v._rules.add_chain(line)),
     "halt": (3, ExportVerifier._read_halt),
     "party": (4, ExportVerifier._read_party),

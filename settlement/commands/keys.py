@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from settlement.commands.running import Json, answer, read
+from settlement.commands.running import Json, answer, read, with_installation
 
 if TYPE_CHECKING:
+    from settlement.bootstrap import Installation
     from settlement.chain import Algorithm, Signer
     from settlement.signers.local import LocalSigner
 
@@ -97,6 +98,32 @@ def show(
     signature = asyncio.run(signer.sign(_TRIAL))
     assert curves.verifies(signer.algorithm, signer.public_key, _TRIAL, signature), "a signer returns what verifies"
     _show(signer, {}, as_json=as_json)
+
+
+@app.command()
+def rotate(
+    uri: Annotated[str, typer.Argument(metavar="SIGNER", help="The service's new key, such as file:new-key.jwk.")],
+    as_json: Json = False,
+) -> None:
+    """Hand the service's signature over to a new key. Every process must be started again with the new one."""
+    from settlement.keystore import open_signing_key
+
+    new_key = open_signing_key(uri, os.environ)
+
+    async def use(installation: Installation) -> tuple[str, int]:
+        from settlement.services import service_keys
+
+        old = installation.context.key.public.kid
+        return old, (await service_keys.rotate(installation.context, new_key)).journal_seq
+
+    old, seq = with_installation(use)
+    document = {"kid": new_key.public.kid, "previous": old, "journal_seq": seq}
+    lines = [
+        f"{new_key.public.kid} signs from journal entry {seq} on, in the place of {old}",
+        f"now set SETTLEMENT_SIGNER={uri} and start every process of the service again",
+        "keep the old key: nothing more is signed with it, and nothing that it signed is lost",
+    ]
+    answer(document, lines, as_json=as_json)
 
 
 @app.command()

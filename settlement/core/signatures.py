@@ -209,6 +209,12 @@ def verify_document(signature: Mapping[str, object], data: bytes, lookup: KeyLoo
     return kid
 
 
+def signed_kid(signature: Mapping[str, object]) -> str:
+    """The kid that an entry of a document's ``signatures`` names. Nothing is verified."""
+    kid: str = _header(str(signature.get("protected")), detached=True)["kid"]
+    return kid
+
+
 def _protected(key: SigningKey, typ: str | None) -> str:
     header: dict[str, object] = {"alg": "Ed25519", "b64": False, "crit": ["b64"], "kid": key.public.kid}
     if typ is not None:

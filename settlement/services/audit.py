@@ -45,7 +45,7 @@ async def export(context: Context) -> AsyncGenerator[bytes, None]:
 async def _lines(context: Context, connection: Connection) -> AsyncGenerator[Line, None]:
     chains = await _chains(context, connection)
     head = await journal.head(connection)
-    counts = await audit.counts(connection) | {"header": 1, "service_key": 1, "chain": len(chains)}
+    counts = await audit.counts(connection) | {"header": 1, "chain": len(chains)}
     yield {
         "kind": "header",
         "format": FORMAT,
@@ -53,7 +53,8 @@ async def _lines(context: Context, connection: Connection) -> AsyncGenerator[Lin
         "journal": {"seq": head.seq, "hash": head.hash.hex()},
         "counts": counts,
     }
-    yield {"kind": "service_key", "kid": context.key.public.kid, "jwk": context.key.public.jwk()}
+    async for line in audit.stream(connection, "service_key"):
+        yield line
     for chain in chains:
         yield chain
     for kind in BEFORE_WINDOWS:

@@ -30,7 +30,7 @@ from settlement.core.usage import UsageReport
 from settlement.services import directory, ratebook
 from settlement.services.context import Context
 from settlement.services.ratebook import KnownRates
-from settlement.storage import journal
+from settlement.storage import journal, service_keys
 from settlement.storage import usage as storage
 from settlement.storage.database import Connection
 from settlement.storage.parties import Party
@@ -174,6 +174,7 @@ async def _charge_all(
         connection,
         [(each.provider, [name for name in each.incoming.assessed.consumers if name in parties]) for each in fresh],
     )
+    service_keys.check_signer(locked.signer, context.key.public)
     charged = [await _charged(connection, each, locked, careful=careful) for each in fresh]
     if careful:
         lines = [(each, found.accepted) for each, found in zip(fresh, charged, strict=True)]

@@ -16,6 +16,7 @@ from settlement.core.canonical import encode
 from settlement.core.errors import Broken, NotFound
 from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import Sum
+from settlement.services import service_keys
 from settlement.services.context import Context
 from settlement.storage import checkpoints, positions, trees, usage_leaves
 from settlement.storage.checkpoints import Stored
@@ -53,7 +54,7 @@ async def record_proof(context: Context, provider_id: str, record_id: str) -> Do
         root = bytes.fromhex(json.loads(stored.document)["records"]["root"])
         _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, stored.tree_size, path, root), "records", index)
         where = {"leaf": leaf.decode(), "index": index, "size": stored.tree_size, "path": [node.hex() for node in path]}
-        return await _document(context, connection, stored, "records", where)
+        return await _document(connection, stored, "records", where)
 
 
 async def position_proof(context: Context, window_no: int, party: str) -> Document:
@@ -73,7 +74,7 @@ async def position_proof(context: Context, window_no: int, party: str) -> Docume
         _check(merkle.verify_inclusion(hashes[index], index, len(hashes), path, root), "positions", index)
         leaf = leaves[party].decode()
         where = {"leaf": leaf, "index": index, "size": len(hashes), "path": [node.hex() for node in path]}
-        return await _document(context, connection, stored, "positions", where)
+        return await _document(connection, stored, "positions", where)
 
 
 async def liability_proof(context: Context, window_no: int, account: str) -> Document:
@@ -94,7 +95,7 @@ async def liability_proof(context: Context, window_no: int, account: str) -> Doc
         leaf = {"account": entry.account, "amount": str(entry.amount), "salt": entry.salt.hex()}
         siblings = [{"sum": str(sibling.amount), "hash": sibling.hash.hex()} for sibling in path]
         where = {"leaf": encode(leaf).decode(), "index": index, "size": len(entries), "path": siblings}
-        return await _document(context, connection, stored, "liabilities", where)
+        return await _document(connection, stored, "liabilities", where)
 
 
 def _check(holds: bool, tree: str, index: int) -> None:
@@ -102,7 +103,7 @@ def _check(holds: bool, tree: str, index: int) -> None:
         raise Broken("proof_mismatch", f"the evidence of leaf {index} is not what the checkpoint's {tree} commit to")
 
 
-async def _document(context: Context, connection: Connection, stored: Stored, tree: str, where: Document) -> Document:
+async def _document(connection: Connection, stored: Stored, tree: str, where: Document) -> Document:
     anchors = [
         {
             "chain": anchor.chain,
@@ -123,5 +124,5 @@ async def _document(context: Context, connection: Connection, stored: Stored, tr
             "signatures": list(stored.signatures),
         },
         "anchors": anchors,
-        "service_key": context.key.public.jwk(),
+        **await service_keys.credentials(connection, stored.signatures),
     }

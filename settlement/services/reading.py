@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from settlement.core.signatures import PublicKey
 from settlement.services.context import Context
 from settlement.storage import accounts, governance, pages, windows
+from settlement.storage import service_keys as keys
 from settlement.storage.accounts import Account
 from settlement.storage.pages import Anchor, PayoutRow, PositionRow, Published
 from settlement.storage.parties import Party
@@ -34,6 +36,12 @@ async def account(context: Context, party: Party) -> Account:
     """The ledger account of a party."""
     async with context.database.read() as connection:
         return await accounts.get(connection, party.id)
+
+
+async def service_keys(context: Context) -> list[PublicKey]:
+    """The service's own public keys, the one that signs now first."""
+    async with context.database.read() as connection:
+        return [key.public for key in reversed(await keys.every(connection))]
 
 
 async def rates(context: Context, version: int | None) -> Published:

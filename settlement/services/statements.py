@@ -12,7 +12,7 @@ from settlement.core import canonical, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
-from settlement.services import proofs
+from settlement.services import proofs, service_keys
 from settlement.services.context import Context
 from settlement.storage import checkpoints, parties, windows
 from settlement.storage import statements as storage
@@ -66,7 +66,7 @@ async def statement(context: Context, party: str, window_no: int) -> Document:
                 "document": stored.document.decode(),
                 "signatures": list(stored.signatures),
             },
-            "service_key": context.key.public.jwk(),
+            **await service_keys.credentials(connection, None if stored is None else stored.signatures),
         }
     proof = None
     if stored is not None and found is not None:

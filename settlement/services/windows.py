@@ -29,7 +29,17 @@ from settlement.core.signatures import sign_document
 from settlement.core.tiles import Tile
 from settlement.services import halts
 from settlement.services.context import Context
-from settlement.storage import checkpoints, governance, journal, obligations, positions, trees, usage_leaves, windows
+from settlement.storage import (
+    checkpoints,
+    governance,
+    journal,
+    obligations,
+    positions,
+    service_keys,
+    trees,
+    usage_leaves,
+    windows,
+)
 from settlement.storage.checkpoints import Stored
 from settlement.storage.database import Connection
 from settlement.storage.positions import Decided, Payee
@@ -250,7 +260,8 @@ async def _checkpoint(context: Context, connection: Connection, window_no: int) 
     size = await _grow(context, connection, window_no, before)
     records = Tree(size, await trees.root(connection, size))
     found = await positions.of_window(connection, window_no)
-    head, owed = await checkpoints.liabilities(connection, context.sources.entropy)
+    head, signer, owed = await checkpoints.liabilities(connection, context.sources.entropy)
+    service_keys.check_signer(signer, context.key.public)
     sums = await obligations.sums(connection, window_no)
     if sums.records != size - before:
         raise Broken("evidence_mismatch", f"{window.id}: {size - before} leaves for {sums.records} charged records")

@@ -28,6 +28,7 @@ _BODIES = 8
 """Rows read at a time; few where a row can be megabytes."""
 
 _QUERIES = {
+    "service_key": "SELECT kid, public, journal_seq, document, signatures FROM service_key ORDER BY journal_seq",
     "halt": "SELECT no, at, code, detail, cleared_at, cleared_by FROM halt ORDER BY no",
     "party": "SELECT id, kind AS party_kind, name, status, account_id AS account, created_at FROM party ORDER BY no",
     "party_key": """
@@ -128,7 +129,7 @@ async def chains(connection: Connection) -> dict[str, tuple[str, str, str]]:
 
 def _line(kind: str, row: RowMapping) -> Line:
     line = {name: _value(kind, name, value) for name, value in row.items()}
-    if kind == "party_key":
+    if kind in ("party_key", "service_key"):
         line["jwk"] = PublicKey(row["public"]).jwk()
         del line["public"]
     if kind == "checkpoint":

@@ -20,7 +20,7 @@ from settlement.storage.database import Connection
 from settlement.storage.tables import chain_order, chain_state, checkpoint
 
 _BALANCES = text("""
-SELECT h.seq, h.hash, a.id, a.settled
+SELECT h.seq, h.hash, h.kid, a.id, a.settled
 FROM journal_head h LEFT JOIN account a ON a.kind IN ('consumer', 'provider', 'transit') AND a.settled > 0
 """)
 
@@ -54,9 +54,9 @@ class Anchored:
     closed_at: datetime
 
 
-async def liabilities(connection: Connection, entropy: Entropy) -> tuple[Head, list[Entry]]:
-    """The journal's head and, as of that entry, what is owed: every balance above zero of consumers, providers and
-    transit, in the order of account ids, each with a fresh salt. One statement, hence one snapshot."""
+async def liabilities(connection: Connection, entropy: Entropy) -> tuple[Head, str | None, list[Entry]]:
+    """The journal's head, who signs, and, as of that entry, what is owed: every balance above zero of consumers,
+    providers and transit, in the order of account ids, each with a fresh salt. One statement, hence one snapshot."""
     rows = (await connection.execute(_BALANCES)).all()
     owed = sorted((row.id, row.settled) for row in rows if row.id is not None)
     salts = entropy(SALT_SIZE * len(owed))
@@ -64,7 +64,7 @@ async def liabilities(connection: Connection, entropy: Entropy) -> tuple[Head, l
         Entry(account, amount, salts[at * SALT_SIZE : (at + 1) * SALT_SIZE])
         for at, (account, amount) in enumerate(owed)
     ]
-    return Head(rows[0].seq, rows[0].hash), entries
+    return Head(rows[0].seq, rows[0].hash), rows[0].kid, entries
 
 
 def pack_liabilities(entries: Sequence[Entry]) -> bytes:

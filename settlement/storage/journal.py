@@ -18,7 +18,7 @@ from settlement.storage.accounts import Account
 from settlement.storage.database import Connection, array, driver, raw_cursor
 from settlement.storage.tables import journal_entry, journal_head
 
-LOCK_HEAD = "SELECT seq, hash FROM journal_head FOR UPDATE"
+LOCK_HEAD = "SELECT seq, hash, kid FROM journal_head FOR UPDATE"
 
 _ENTRY = """
 INSERT INTO journal_entry (seq, window_no, kind, subject, at, payload, previous, hash)

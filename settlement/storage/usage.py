@@ -169,6 +169,7 @@ class Locked:
     active: Mapping[str, bool]
     carries: Mapping[tuple[int, str], int]
     head: Head
+    signer: str | None
 
     def carry(self, provider_no: int, consumer: str) -> int:
         """The picoCU that the pair carries."""
@@ -288,13 +289,15 @@ async def lock_accounts(connection: Connection, reports: Sequence[tuple[Party, S
         await head.execute(LOCK_HEAD)
     rows = await accounts.fetchall()
     consumers = [row for row in rows if row[2] == "consumer"]
+    found = await head.fetchone()
     return Locked(
         account_numbers={row[0]: row[1] for row in rows},
         party_numbers={row[0]: row[3] for row in rows},
         available={row[0]: row[4] for row in consumers},
         active={row[0]: row[5] for row in consumers},
         carries={(row[0], row[1]): row[2] for row in await carries.fetchall()},
-        head=locked_head(await head.fetchone()),
+        head=locked_head(found),
+        signer=None if found is None else found[2],
     )
 
 

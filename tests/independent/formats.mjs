@@ -130,6 +130,18 @@ export function documentSigned(text, signatures, keyOf, code, subject) {
   need(seen.size > 0, code, subject, "nobody signed it");
 }
 
+// signatures.md, hand-overs: one key of the service names the next, and both sign it.
+export function readHandover({ document, signatures }) {
+  const { type, at, key, previous } = parseCanonical(document, "service_key_malformed", "hand-over");
+  members({ type, at, key, previous }, Object.keys(JSON.parse(document)), "service_key_malformed", "hand-over");
+  need(type === "service-key/1" && micros(at) > 0n, "service_key_malformed", "hand-over", "not a service-key/1");
+  const [from, to] = [publicKey(previous), publicKey(key)];
+  const keyOf = (kid) => [from, to].find((each) => each.kid === kid)?.key;
+  documentSigned(document, signatures, keyOf, "service_key_signature", to.kid);
+  need(signatures.length === 2, "service_key_signature", to.kid, "both keys must sign");
+  return { from: from.kid, to: to.kid };
+}
+
 // merkle.md. A tree grows as a list of perfect subtrees, largest first; folding them from the right gives its root.
 const u128 = (value) => Buffer.from(value.toString(16).padStart(32, "0"), "hex");
 export const leafHash = (text) => sha256(Buffer.from([0]), text);

@@ -1,13 +1,25 @@
 // A proof/1, checked offline in the order of docs/reference/proof.md.
-import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, sumLeaf,
+import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, readHandover, sumLeaf,
   sumNode } from "./formats.mjs";
 
-const MEMBERS = ["type", "tree", "leaf", "index", "size", "path", "checkpoint", "anchors", "service_key"];
+const MEMBERS = ["type", "tree", "leaf", "index", "size", "path", "checkpoint", "anchors", "service_key",
+  "handovers"];
 const LEAVES = {
   records: ["charge_pico", "line", "provider", "rates", "record", "report", "salt", "window"],
   positions: ["earned", "net", "party", "payout", "salt", "spent", "window"],
   liabilities: ["account", "amount", "salt"],
 };
+
+// All kids that are linked to the one that signed; it must be among them.
+function chain(handovers, kid) {
+  const kids = [];
+  for (const { from, to } of handovers.map(readHandover)) {
+    need(!kids.length || kids.at(-1) === from, "service_key_order", to, "it does not follow the key before it");
+    kids.push(...(kids.length ? [to] : [from, to]));
+  }
+  need(!kids.length || kids.includes(kid), "service_key_order", kid, "the hand-overs do not lead to it");
+  return kids.length ? kids : [kid];
+}
 
 export function checkProof(proof, trusted) {
   const { tree, index, size, checkpoint } = proof;
@@ -15,7 +27,9 @@ export function checkProof(proof, trusted) {
   members(proof, MEMBERS, "proof_type", tree);
   need(Object.hasOwn(LEAVES, tree), "proof_tree", tree, "no such tree");
   const { kid, key } = publicKey(proof.service_key);
-  need(!trusted.length || trusted.includes(kid), "key_not_trusted", kid, "not one of the kids given");
+  const kids = chain(proof.handovers, kid);
+  need(!trusted.length || kids.some((each) => trusted.includes(each)), "key_not_trusted", kid,
+    "not one of the kids given, nor linked to one");
   const keyOf = (found) => (found === kid ? key : null);
   documentSigned(checkpoint.document, checkpoint.signatures, keyOf, "checkpoint_signature", checkpoint.window);
   const document = parseCanonical(checkpoint.document, "checkpoint_canonical", checkpoint.window);

@@ -143,7 +143,7 @@ export class Usage {
   }
 
   receipt({ line }, entry) {
-    const text = compactPayload(line.receipt, (kid) => this.world.serviceKeys.get(kid), "receipt+jws");
+    const text = compactPayload(line.receipt, this.world.signsAt(entry.seq), "receipt+jws");
     need(text !== null, "receipt_signature", line.id, "the receipt is not signed by the service");
     const wanted = canonical({
       type: "receipt/1", id: line.id, provider: line.provider, report: line.report, seq: line.seq, digest: line.digest,

@@ -7,7 +7,7 @@
 import { createReadStream, readFileSync } from "node:fs";
 import {
   Broken, Tree, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction, publicKey,
-    same, sha256,
+    readHandover, same, sha256,
 } from "./formats.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
@@ -22,7 +22,7 @@ class Export {
     Object.assign(this, { trusted, counts: {}, header: null, pending: null, head: { seq: 0, hash: "00".repeat(32) } });
     Object.assign(this, { balances: new Map(), assets: new Map(), accounts: new Map(), subjects: new Set() });
     Object.assign(this, { serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map() });
-    Object.assign(this, { policies: [], tables: [], failures: [], tree: Tree.ofHashes() });
+    Object.assign(this, { chain: [], policies: [], tables: [], failures: [], tree: Tree.ofHashes() });
     this.windows = new Windows(this);
     this.usage = new Usage(this);
     this.money = new Money(this);
@@ -46,7 +46,7 @@ class Export {
       deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
       netting: (entry) => this.windows.netting(entry), payout_planned: (entry) => this.money.planned(entry),
       payout_settled: (entry) => this.money.ended(entry), payout_failed: (entry) => this.money.ended(entry),
-      chain_fee: (entry) => this.money.fee(entry),
+      chain_fee: (entry) => this.money.fee(entry), service_key: (entry) => this.bookServiceKey(entry),
     };
   }
 
@@ -57,14 +57,39 @@ class Export {
     need(!this.pending || line.kind === "journal_entry", "line_order", line.kind,
       "an entry must follow what it is about");
     this.counts[line.kind] = (this.counts[line.kind] ?? 0) + 1;
+    const linked = line.kind === "header" || line.kind === "service_key" || !this.trusted.length
+      || this.trusted.some((kid) => this.serviceKeys.has(kid));
+    need(linked, "key_not_trusted", this.chain.at(-1)?.kid, "no key of the service is one of the kids given");
     this.readers[line.kind](line);
   }
 
   serviceKey(line) {
     const { kid, key } = publicKey(line.jwk);
     need(kid === line.kid, "key_malformed", line.kid, "kid is not the key's thumbprint");
-    need(!this.trusted.length || this.trusted.includes(kid), "key_not_trusted", kid, "not one of the kids given");
+    const before = this.chain.at(-1);
+    if (before) {
+      const after = readHandover(line);
+      need(after.from === before.kid && after.to === kid && !this.serviceKeys.has(kid)
+        && line.journal_seq > before.seq, "service_key_order", kid, "it does not follow the key before it");
+    } else {
+      need(line.journal_seq === 0 && line.document === null, "service_key_order", kid, "the first key follows none");
+    }
+    this.chain.push({ kid, seq: line.journal_seq, digest: line.document && digest(line.document) });
     this.serviceKeys.set(kid, key);
+  }
+
+  // The key that signs what is about the journal up to an entry.
+  signsAt(seq) {
+    const { kid } = this.chain.findLast((each) => each.seq <= seq);
+    return (found) => (found === kid ? this.serviceKeys.get(kid) : null);
+  }
+
+  bookServiceKey({ seq, payload: { subject, facts, postings } }) {
+    const at = this.chain.findIndex((each) => each.kid === subject);
+    const right = at > 0 && this.chain[at].seq === seq && same(postings, [])
+      && same(facts, { digest: this.chain[at].digest, previous: this.chain[at - 1].kid });
+    need(right, "service_key_entry", subject, "the journal's hand-over is not the key's");
+    this.chain[at].booked = true;
   }
 
   partyKey(line) {
@@ -203,6 +228,7 @@ class Export {
       need((counts[kind] ?? 0) === (this.counts[kind] ?? 0), "export_incomplete", kind,
         `the header counts ${counts[kind]}`);
     }
+    for (const { kid, booked } of this.chain.slice(1)) need(booked, "service_key_entry", kid, "never booked");
     this.windows.finish();
     this.money.finish();
     for (const [id, line] of this.accounts) {

@@ -147,7 +147,7 @@ export class Windows {
     const document = parseCanonical(line.document, "checkpoint_canonical", line.window);
     members(document, DOCUMENT, "checkpoint_members", line.window);
     need(digest(line.document) === line.digest, "checkpoint_digest", line.window, "digest is not that of the document");
-    documentSigned(line.document, line.signatures, (kid) => this.world.serviceKeys.get(kid), "checkpoint_signature",
+    documentSigned(line.document, line.signatures, this.world.signsAt(this.world.head.seq), "checkpoint_signature",
       line.window);
     need(!window.unsalted, "salt_missing", window.unsalted, `no key for the leaves of window ${line.window}`);
     const { rates } = document;

@@ -8,7 +8,7 @@ trigger.
 from __future__ import annotations
 
 from settlement.storage.tables.base import metadata
-from settlement.storage.tables.books import account, journal_entry, journal_head, posting
+from settlement.storage.tables.books import account, journal_entry, journal_head, posting, service_key
 from settlement.storage.tables.chains import (
     attempt,
     attempt_event,
@@ -58,6 +58,7 @@ __all__ = [
     "rate_table",
     "record_salt",
     "report_conflict",
+    "service_key",
     "signing_account",
     "tree_tile",
     "usage_record",

@@ -16,6 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from settlement.storage.tables.base import APPEND_ONLY_TABLE, ROOM, WHEN, metadata, one_of
 
@@ -68,6 +69,22 @@ journal_head = Table(
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("seq", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    Column("kid", Text),
     CheckConstraint("one", name="one"),
     postgresql_with=ROOM,
+)
+"""The end of the chain, and the key of the service that signs what comes: one row, the last lock that anybody takes."""
+
+service_key = Table(
+    "service_key",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    Column("public", LargeBinary, nullable=False, unique=True),
+    Column("journal_seq", BigInteger, nullable=False, unique=True),
+    Column("document", LargeBinary),
+    Column("signatures", JSONB, nullable=False),
+    Column("added_at", WHEN, nullable=False),
+    CheckConstraint("octet_length(public) = 32", name="public"),
+    CheckConstraint("(journal_seq = 0) = (document IS NULL)", name="document"),
+    info=APPEND_ONLY_TABLE,
 )
