@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from settlement.api.dependencies import ContextDep, StrictRoute
 from settlement.api.published import EXACT, FOREVER, exact
 from settlement.api.shapes import EXAMPLE_DIGEST, EXAMPLE_TIME, number
-from settlement.services import reading
+from settlement.services import proofs, reading
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["windows"], route_class=StrictRoute)
 
@@ -40,3 +40,29 @@ async def by_number(
     """checkpoint/1 of window n. It never changes; the SHA-256 of its bytes is what the chain carries."""
     found = await reading.checkpoint(context, number(n, "unknown_checkpoint", "checkpoint"))
     return exact(request, found, FOREVER)
+
+
+@router.get(
+    "/{n}/consistency/{later}",
+    operation_id="getConsistencyProof",
+    summary="The proof that records were only added",
+    responses={
+        200: {
+            "description": "consistency/1, which `settlement proof check` verifies offline.",
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object"},
+                    "example": {"type": "consistency/1", "first": {"window": 1}, "later": {"window": 2}, "path": []},
+                }
+            },
+        }
+    },
+)
+async def consistency(
+    context: ContextDep,
+    n: Annotated[str, Path(max_length=20, examples=["1"])],
+    later: Annotated[str, Path(max_length=20, examples=["2"])],
+) -> dict[str, Any]:
+    """That every record under checkpoint n is, unchanged and in its place, under the later checkpoint."""
+    first = number(n, "unknown_checkpoint", "checkpoint")
+    return await proofs.consistency_proof(context, first, number(later, "unknown_checkpoint", "checkpoint"))

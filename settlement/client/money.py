@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from settlement.client.anchors import Anchor
 from settlement.client.books import CU, Books, EntryLine, legs
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.rules import Rules
@@ -74,6 +75,7 @@ class Money:
         self._slots: set[tuple[str, str, str, int]] = set()
         self._anchored: dict[int, list[datetime]] = {}
         self._by_order: dict[str, list[Payout]] = {}
+        self.anchors: list[Anchor] = []
 
     # --- coming in ---
 
@@ -293,10 +295,23 @@ class Money:
             equal(line.digest("digest"), expected, "anchor_digest", name, "the checkpoint's digest")
             if state == "settled":
                 self._anchored.setdefault(line.whole("window"), []).append(line.time("ended_at"))
+                self.anchors.append(self._anchor(line))
         else:
             equal(line.text("order_kind"), "payout", "order_kind", name, "its kind")
             equal(line["digest"], None, "order_kind", name, "the digest of an order that is no anchor")
             self._check_transfers(line, name)
+
+    def _anchor(self, line: Fields) -> Anchor:
+        network, treasury = self._rules.networks.get(line.text("chain"), ("", ""))
+        return Anchor(
+            line.text("chain"),
+            network,
+            line.text("tx"),
+            line.whole("ledger"),
+            line.digest("digest"),
+            line.whole("window"),
+            treasury,
+        )
 
     def finish(self) -> None:
         """What is stated as done must have been booked, and nothing else."""

@@ -42,6 +42,21 @@ class ProofResult:
 
 
 @dataclass(slots=True)
+class ConsistencyResult:
+    """When `fault` is None: all records under checkpoint `first` (its digest) are, as they were, under `later`."""
+
+    fault: Fault | None = None
+    first: str = ""
+    later: str = ""
+    windows: tuple[int, int] = (0, 0)
+
+    @property
+    def good(self) -> bool:
+        """Whether everything holds."""
+        return self.fault is None
+
+
+@dataclass(slots=True)
 class ReceiptResult:
     """The content of a receipt, when `fault` is None."""
 
@@ -70,6 +85,39 @@ def check_proof(
     return result
 
 
+def check_consistency(
+    document: bytes | str | Mapping[str, Any],
+    *,
+    trusted_key: Mapping[str, object] | None = None,
+    kept: str | None = None,
+) -> ConsistencyResult:
+    """Check a consistency/1 document: no record of the first checkpoint was changed or lost in the later one.
+
+    With `kept`, a digest that was written down before, the first checkpoint must be that one.
+    """
+    result = ConsistencyResult()
+
+    def check() -> None:
+        proof = _fields(document, "proof")
+        equal(proof.text("type"), "consistency/1", "proof_type", "proof", "its type")
+        _, keys = document_keys(proof, trusted_key)
+        (first, result.first), (later, result.later) = [
+            check_checkpoint(proof.object(name), keys) for name in ("first", "later")
+        ]
+        require(kept in (None, result.first), "proof_kept", "proof", f"its first checkpoint is {result.first}")
+        result.windows = (first.whole("window"), later.whole("window"))
+        sizes = [each.object("records").whole("size") for each in (first, later)]
+        roots = [each.object("records").hexadecimal("root", 32) for each in (first, later)]
+        ordered = result.windows[0] <= result.windows[1] and sizes[0] <= sizes[1]
+        require(ordered, "proof_size", "proof", "the later checkpoint has fewer records")
+        path = [Fields({"hash": value}, "path").hexadecimal("hash", 32) for value in proof.list("path")]
+        holds = merkle.verify_consistency(sizes[0], roots[0], sizes[1], roots[1], path)
+        require(holds, "proof_path", "proof", "the later tree does not begin with the first one")
+
+    result.fault = fault_of(check)
+    return result
+
+
 def check_receipt(token: str, *, key: Mapping[str, object], body: bytes | None = None) -> ReceiptResult:
     """Check a receipt against the service's key (a public JWK) and, when given, the report's signed bytes."""
     result = ReceiptResult()
@@ -90,14 +138,14 @@ def check_receipt(token: str, *, key: Mapping[str, object], body: bytes | None =
     return result
 
 
-def check_checkpoint(line: Fields, key: PublicKey) -> tuple[Fields, str]:
-    """The content of a signed checkpoint and its digest. Raises Wrong."""
+def check_checkpoint(line: Fields, keys: Mapping[str, PublicKey]) -> tuple[Fields, str]:
+    """The content of a checkpoint that these keys signed, and its digest. Raises Wrong."""
     document = line.text("document").encode()
     signed = line.objects("signatures")
     require(bool(signed), "checkpoint_signature", line.subject, "the checkpoint is not signed")
     for signature in signed:
         try:
-            signatures.verify_document(signature.plain(), document, {key.kid: key}.get)
+            signatures.verify_document(signature.plain(), document, keys.get)
         except Unauthenticated as error:
             raise Wrong("checkpoint_signature", line.subject, error.detail) from None
     content = Fields.parse(document, "checkpoint")
@@ -115,7 +163,7 @@ def _check(proof: Fields, result: ProofResult, trusted: Mapping[str, object] | N
     equal(proof.text("type"), "proof/1", "proof_type", "proof", "its type")
     key, _ = document_keys(proof, trusted)
     part = proof.object("checkpoint")
-    checkpoint, result.digest = check_checkpoint(part, key)
+    checkpoint, result.digest = check_checkpoint(part, {key.kid: key})
     equal(part.whole("window"), checkpoint.whole("window"), "proof_window", "proof", "its window")
     result.tree, result.window, result.kid = proof.text("tree"), checkpoint.whole("window"), key.kid
     require(result.tree in TREES, "proof_tree", "proof", f"there is no tree {result.tree}")

@@ -90,7 +90,7 @@ class _Statement:
             self.tables[table.version] = table
         if self.fields["checkpoint"] is None:
             return
-        checkpoint, digest = check_checkpoint(self.fields.object("checkpoint"), key)
+        checkpoint, digest = check_checkpoint(self.fields.object("checkpoint"), {key.kid: key})
         stated = self.fields.object("checkpoint").digest("digest")
         equal(stated, digest, "checkpoint_digest", "checkpoint", "its digest")
         known = {each.whole("version"): each.digest("digest") for each in checkpoint.objects("rates")}

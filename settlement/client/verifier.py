@@ -11,10 +11,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from settlement.client.anchors import Anchor
 from settlement.client.books import Books, EntryLine, account_asset, account_kind
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.money import Money
-from settlement.client.proofs import ProofResult, ReceiptResult, check_proof, check_receipt
+from settlement.client.proofs import (
+    ConsistencyResult,
+    ProofResult,
+    ReceiptResult,
+    check_consistency,
+    check_proof,
+    check_receipt,
+)
 from settlement.client.reports import Done, Reports
 from settlement.client.rules import Rules
 from settlement.client.settling import Windows
@@ -22,12 +30,14 @@ from settlement.client.statements import StatementResult, recompute_statement
 from settlement.core import merkle
 
 __all__ = [
+    "ConsistencyResult",
     "ExportVerifier",
     "Fault",
     "ProofResult",
     "ReceiptResult",
     "Report",
     "StatementResult",
+    "check_consistency",
     "check_proof",
     "check_receipt",
     "recompute_statement",
@@ -46,7 +56,8 @@ class Report:
     `counts` are lines by kind. `records` and `posted` (microCU) are what was re-rated. `service_keys` are the kids that
     signed, to be compared with the published ones. `head_seq` and `head_hash` are the journal's end, `checkpoint` is
     the last checkpoint's digest: to be compared with receipts and the chain, since nobody can see in an export that
-    its end was left out. `halts` are open halts: no fault, but payouts stand still.
+    its end was left out. `halts` are open halts: no fault, but payouts stand still. `anchors` are the transactions that
+    are said to carry the checkpoints' digests, for `client.anchors`.
     """
 
     fault: Fault | None
@@ -58,6 +69,7 @@ class Report:
     head_hash: str
     checkpoint: str | None
     halts: tuple[str, ...]
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -125,6 +137,7 @@ class ExportVerifier:
             head_hash=head.hash.hex(),
             checkpoint=digests[-1] if digests else None,
             halts=tuple(self._halts),
+            anchors=tuple(sorted(self._money.anchors, key=lambda anchor: (anchor.window, anchor.chain))),
         )
 
     def _guarded(self, check: Callable[[], None]) -> None:

@@ -13,8 +13,17 @@ from settlement.commands.running import BROKEN, HALTED, Json, answer, cu, progre
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
+    from settlement.client.anchors import Anchor
     from settlement.client.verifier import Report
     from settlement.services.verification import VerificationReport
+
+Named = tuple[str, str, str]
+"""Code, subject and sentence of what is wrong."""
+
+Nodes = Annotated[
+    list[str] | None,
+    typer.Option("--node", metavar="[CHAIN=]URL", help="Look anchors up at this node of a chain; may be repeated."),
+]
 
 
 def verify(
@@ -25,6 +34,7 @@ def verify(
         list[str] | None,
         typer.Option("--service-key", metavar="KID", help="With --export: trust only this key; may be repeated."),
     ] = None,
+    node: Nodes = None,
     as_json: Json = False,
 ) -> None:
     """Recompute the books from signed bytes. Exit 0: all good; 2: broken, the first thing is named; 3: halted."""
@@ -32,14 +42,45 @@ def verify(
         report = _check_file(export, frozenset(service_key) if service_key else None)
         found = report.fault
         fault = None if found is None else (found.code, found.subject, f"{found.detail} (line {found.line})")
-        _finish(report, fault, report.halts, None, as_json=as_json)
+        held, fault = _look_up(report, fault, node)
+        _finish(report, fault, report.halts, None, held, as_json=as_json)
     elif service_key:
         raise typer.BadParameter("goes with --export", param_hint="--service-key")
     else:
         inside = _check_installation()
         failure = inside.failure
         fault = None if failure is None else (failure.name, failure.subject, failure.statement)
-        _finish(inside.export, fault, inside.halts, inside.invariants, as_json=as_json)
+        held, fault = _look_up(inside.export, fault, node)
+        _finish(inside.export, fault, inside.halts, inside.invariants, held, as_json=as_json)
+
+
+def by_chain(nodes: Sequence[str], anchors: Sequence[Anchor]) -> dict[str, str]:
+    """The URL of each chain's node, from the values of ``--node``. A bare URL is for the one chain that there is.
+
+    Raises BadParameter.
+    """
+    found: dict[str, str] = {}
+    chains = sorted({anchor.chain for anchor in anchors})
+    for value in nodes:
+        chain, separator, url = value.partition("=")
+        if not separator or "/" in chain:
+            if len(chains) > 1:
+                raise typer.BadParameter(f"say for which chain: {chains[0]}=URL", param_hint="--node")
+            chain, url = chains[0] if chains else "", value
+        found[chain] = url
+    return found
+
+
+def _look_up(
+    report: Report | None, fault: Named | None, nodes: Sequence[str] | None
+) -> tuple[int | None, Named | None]:
+    """How many anchors the chains carry, when nodes were given and nothing was wrong; the first that fails."""
+    from settlement.client.anchors import check_anchors
+
+    if not nodes or fault is not None or report is None:
+        return None, fault
+    held, found = check_anchors(report.anchors, by_chain(nodes, report.anchors))
+    return held, None if found is None else (found.code, found.subject, found.detail)
 
 
 def _check_file(file: Path, trusted: frozenset[str] | None) -> Report:
@@ -67,9 +108,10 @@ def _check_installation() -> VerificationReport:
 
 def _finish(
     report: Report | None,
-    fault: tuple[str, str, str] | None,
+    fault: Named | None,
     halts: Sequence[str],
     invariants: int | None,
+    anchors: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -98,6 +140,9 @@ def _finish(
             f"checkpoint  {report.checkpoint or 'none yet'}",
             *(f"signed by   {kid}" for kid in report.service_keys),
         ]
+    if anchors is not None:
+        document["anchors"] = anchors
+        lines.append(f"on chain    {anchors} anchors carry their checkpoint's digest")
     lines += [f"halted      {halt}" for halt in halts]
     if fault is not None:
         lines.append(f"broken      {fault[0]}: {fault[1]}: {fault[2]}")

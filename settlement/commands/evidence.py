@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from settlement.commands.checking import Nodes, by_chain
 from settlement.commands.running import BROKEN, Json, Out, answer, cu, progress, read, with_installation, writing
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
     from settlement.client.lines import Fault
+    from settlement.client.proofs import ConsistencyResult
 
 audit_app = typer.Typer(help="The audit export.")
 proof_app = typer.Typer(help="Proofs of single usage records.")
@@ -87,26 +89,60 @@ def get_proof(
                as_json=as_json)  # fmt: skip
 
 
+@proof_app.command("growth")
+def get_consistency(
+    first: Annotated[int, typer.Argument(metavar="N", help="The window whose checkpoint is known.")],
+    later: Annotated[int, typer.Argument(metavar="LATER", help="The window whose checkpoint must build on it.")],
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Write the proof (consistency/1) that no record of one checkpoint was changed or lost in a later one."""
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from settlement.services import proofs
+
+        return await proofs.consistency_proof(installation.context, first, later)
+
+    import json
+
+    document = with_installation(use)
+    with writing(out) as write:
+        write(json.dumps(document, indent=2).encode() + b"\n")
+    if out is not None and str(out) != "-":
+        found = {"file": str(out), "windows": [first, later]}
+        answer(found, [f"the records of win_{first} are the beginning of those of win_{later}: {out}"], as_json=as_json)
+
+
 @proof_app.command("check")
 def check_proof(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof/1 document; - is standard input.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A proof/1 or consistency/1 document; - is standard input.")
+    ],
     key: TrustedKey = None,
     rates: Annotated[
         Path | None, typer.Option("--rates", metavar="FILE", help="The rates/1 document, to rate the record again.")
     ] = None,
+    node: Nodes = None,
     as_json: Json = False,
 ) -> None:
-    """Check a proof offline, from the file alone. The last step is yours: find the digest in the named transactions."""
-    from settlement.client import proofs
+    """Check a proof offline, from the file alone; with --node also that the chain carries its checkpoint's digest."""
+    from settlement.client import anchors, proofs
 
     document = read(file, "proof")
     table = None if rates is None else read(rates, "rate table")
     trusted = _trusted_key(key, document)
+    if b'"consistency/1"' in document[:200]:
+        _say_growth(proofs.check_consistency(document, trusted_key=trusted), trusted=trusted is not None, json=as_json)
+        return
     result = proofs.check_proof(document, trusted_key=trusted, rate_table=table)
     _stop_at(result.fault, as_json=as_json)
+    named = [anchors.anchor_of(each, result.digest, result.window) for each in result.anchors]
+    held, fault = anchors.check_anchors(named, by_chain(node or (), named))
+    _stop_at(fault, as_json=as_json)
     found = {
         "good": True,
         "tree": result.tree,
+        "anchors_held": held,
         "window": f"win_{result.window}",
         "leaf": result.leaf,
         "digest": result.digest,
@@ -120,6 +156,7 @@ def check_proof(
         f"signed by  {result.kid}" + ("" if trusted else "  (compare it with the service's key: --key)"),
         f"digest     {result.digest}",
         *(f"anchor     {each['chain']} {each['tx']} in ledger {each['ledger']}" for each in result.anchors),
+        *([f"on chain   {held} of these anchors carry the digest"] if node else []),
     ]
     answer(found, lines, as_json=as_json)
 
@@ -171,6 +208,18 @@ def check_statement(
     found = {"good": True, "records": result.records, "posted": str(result.posted), "closing": str(result.closing)}
     lines = [f"good: {result.records} records rated again, {cu(result.posted)} posted, closing {cu(result.closing)}"]
     answer({**found, "trusted": key is not None}, lines, as_json=as_json)
+
+
+def _say_growth(result: ConsistencyResult, *, trusted: bool, json: bool) -> None:
+    _stop_at(result.fault, as_json=json)
+    first, later = result.windows
+    found = {"good": True, "first": result.first, "later": result.later, "windows": [first, later], "trusted": trusted}
+    lines = [
+        f"good: every record under the checkpoint of win_{first} is under that of win_{later}",
+        f"first      {result.first}  (compare it with what you kept)",
+        f"later      {result.later}",
+    ]
+    answer(found, lines, as_json=json)
 
 
 def _stop_at(fault: Fault | None, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from settlement.core import liabilities, merkle, times
 from settlement.core.canonical import encode
-from settlement.core.errors import Broken, NotFound
+from settlement.core.errors import Broken, Malformed, NotFound
 from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import Sum
 from settlement.services import service_keys
@@ -98,6 +98,28 @@ async def liability_proof(context: Context, window_no: int, account: str) -> Doc
         return await _document(connection, stored, "liabilities", where)
 
 
+async def consistency_proof(context: Context, window_no: int, later_no: int) -> Document:
+    """`consistency/1`: that the record tree of one checkpoint is the beginning of a later one's.
+
+    Raises NotFound ``unknown_checkpoint``, Malformed ``windows_reversed`` when the second is before the first.
+    """
+    if later_no < window_no:
+        raise Malformed("windows_reversed", f"win_{later_no} is before win_{window_no}")
+    async with context.database.read() as connection:
+        first, later = [await checkpoints.get(connection, number) for number in (window_no, later_no)]
+        path = await trees.consistency(connection, first.tree_size, later.tree_size)
+        roots = [bytes.fromhex(json.loads(each.document)["records"]["root"]) for each in (first, later)]
+        holds = merkle.verify_consistency(first.tree_size, roots[0], later.tree_size, roots[1], path)
+        _check(holds, "records", first.tree_size)
+        return {
+            "type": "consistency/1",
+            "first": _checkpoint(first),
+            "later": _checkpoint(later),
+            "path": [node.hex() for node in path],
+            **await service_keys.credentials(connection, later.signatures),
+        }
+
+
 def _check(holds: bool, tree: str, index: int) -> None:
     if not holds:
         raise Broken("proof_mismatch", f"the evidence of leaf {index} is not what the checkpoint's {tree} commit to")
@@ -118,11 +140,15 @@ async def _document(connection: Connection, stored: Stored, tree: str, where: Do
         "type": "proof/1",
         "tree": tree,
         **where,
-        "checkpoint": {
-            "window": stored.window_no,
-            "document": stored.document.decode(),
-            "signatures": list(stored.signatures),
-        },
+        "checkpoint": _checkpoint(stored),
         "anchors": anchors,
         **await service_keys.credentials(connection, stored.signatures),
+    }
+
+
+def _checkpoint(stored: Stored) -> Document:
+    return {
+        "window": stored.window_no,
+        "document": stored.document.decode(),
+        "signatures": list(stored.signatures),
     }

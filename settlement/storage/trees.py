@@ -8,7 +8,7 @@ from sqlalchemy import select, tuple_
 
 from settlement.core import tiles
 from settlement.core.errors import Broken
-from settlement.core.merkle import Range, inclusion_ranges, peak_ranges
+from settlement.core.merkle import Range, consistency_ranges, inclusion_ranges, peak_ranges
 from settlement.core.tiles import TILE_LEVELS, TILE_WIDTH, Tile
 from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.tables import tree_tile
@@ -90,6 +90,12 @@ async def inclusion(connection: Connection, index: int, size: int) -> list[bytes
     """The path of leaf `index` in the tree of `size`; one query for O(log size) tiles."""
     stored = await _read(connection, _places(inclusion_ranges(index, size)))
     return tiles.inclusion(index, size, lambda level, place: stored.get((level, place), b""))
+
+
+async def consistency(connection: Connection, old: int, new: int) -> list[bytes]:
+    """The proof that the tree of `old` leaves is the beginning of that of `new`; one query for O(log new) tiles."""
+    stored = await _read(connection, _places(consistency_ranges(old, new)))
+    return tiles.consistency(old, new, lambda level, place: stored.get((level, place), b""))
 
 
 def _places(spans: Iterable[Range]) -> list[Place]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from settlement.client.verifier import check_proof, check_receipt, recompute_statement
+from settlement.client.verifier import check_consistency, check_proof, check_receipt, recompute_statement
+from settlement.core.errors import Malformed
 from settlement.core.signatures import SigningKey, verify_compact
 from settlement.services import metering, proofs, statements
 from tests.client.test_verifier import changed, get, places, put
 from tests.client.town import Town, build
 from tests.core.test_reference_pages import ROOT
+from tests.independent.test_independent import NODE, judged
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -161,3 +164,38 @@ async def test_a_statement_with_any_other_figure_is_found_out(world: World) -> N
             del other["records"][number]
             assert not recompute_statement(other, trusted_key=key).good, "a record may be left out"
     assert seen == figures
+
+
+async def test_growth_is_proven_between_any_two_checkpoints_and_every_change_is_found(
+    world: World, tmp_path: Path
+) -> None:
+    town = await build(world, rounds=3)
+    key = town.context.key.public.jwk()
+    digests: dict[int, str] = {}
+    for first in (1, 2, 3):
+        for later in range(first, 4):
+            proof = await proofs.consistency_proof(town.context, first, later)
+            conforms(proof, "consistency-1.json")
+            found = check_consistency(json.dumps(proof), trusted_key=key)
+            assert found.fault is None
+            assert found.windows == (first, later)
+            digests.setdefault(later, found.later)
+            assert found.later == digests[later]
+            assert check_consistency(proof, kept=found.first).good
+            assert not check_consistency(proof, kept="sha256:" + "0" * 64).good
+    proof = json.loads(json.dumps(await proofs.consistency_proof(town.context, 1, 3)))
+    assert proof["path"]
+    for at in places(proof):
+        other = copy.deepcopy(proof)
+        put(other, at, changed(get(proof, at)))
+        assert not check_consistency(other, trusted_key=key).good or at[-1] == "window", at
+    reversed_ = {**proof, "first": proof["later"], "later": proof["first"]}
+    assert not check_consistency(reversed_, trusted_key=key).good
+    with pytest.raises(Malformed, match="windows_reversed"):
+        await proofs.consistency_proof(town.context, 2, 1)
+    if NODE is not None:
+        file = tmp_path / "proof.json"
+        file.write_text(json.dumps(proof))
+        assert judged("proof", file, town.context.key.public.kid)[1]["ok"] is True
+        file.write_text(json.dumps({**proof, "path": proof["path"][:-1]}))
+        assert judged("proof", file)[1]["code"] == "proof_path"

@@ -1,6 +1,6 @@
 // A proof/1, checked offline in the order of docs/reference/proof.md.
-import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, readHandover, sumLeaf,
-  sumNode } from "./formats.mjs";
+import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, readHandover, sha256,
+  sumLeaf, sumNode } from "./formats.mjs";
 
 const MEMBERS = ["type", "tree", "leaf", "index", "size", "path", "checkpoint", "anchors", "service_key",
   "handovers"];
@@ -21,7 +21,54 @@ function chain(handovers, kid) {
   return kids.length ? kids : [kid];
 }
 
+// A consistency/1: the later checkpoint's record tree begins with the first one's (merkle.md, Consistency).
+export function checkConsistency(proof, trusted) {
+  members(proof, ["type", "first", "later", "path", "service_key", "handovers"], "proof_type", proof.type);
+  const signer = publicKey(proof.service_key);
+  const keys = new Map([[signer.kid, signer.key]]);
+  for (const { document } of proof.handovers) {
+    for (const each of [JSON.parse(document).previous, JSON.parse(document).key].map(publicKey)) {
+      keys.set(each.kid, each.key);
+    }
+  }
+  const kids = chain(proof.handovers, signer.kid);
+  need(!trusted.length || kids.some((each) => trusted.includes(each)), "key_not_trusted", signer.kid, "not trusted");
+  const [first, later] = ["first", "later"].map((name) => {
+    const { document, signatures } = proof[name];
+    documentSigned(document, signatures, (kid) => keys.get(kid), "checkpoint_signature", name);
+    return parseCanonical(document, "checkpoint_canonical", name);
+  });
+  const [old, size] = [first.records.size, later.records.size];
+  need(first.window <= later.window && old <= size, "proof_size", later.window, "the later one has fewer records");
+  const path = proof.path.map((hash) => Buffer.from(hash, "hex"));
+  const [from, to] = [first, later].map((each) => Buffer.from(each.records.root, "hex"));
+  need(grows(old, from, size, to, path), "proof_path", later.window, "the later tree does not begin with the first");
+  return { windows: [first.window, later.window], sizes: [old, size], path: path.length };
+}
+
+function grows(old, from, size, to, path) {
+  if (old === 0) return path.length === 0 && from.equals(sha256(""));
+  if (old === size) return path.length === 0 && from.equals(to);
+  let [fn, sn, rest] = [BigInt(old) - 1n, BigInt(size) - 1n, path];
+  if ((fn & BigInt(old)) === 0n) rest = [from, ...path];
+  while (fn & 1n) [fn, sn] = [fn >> 1n, sn >> 1n];
+  if (!rest.length) return false;
+  let [fr, sr] = [rest[0], rest[0]];
+  for (const p of rest.slice(1)) {
+    if (sn === 0n) return false;
+    if (fn & 1n || fn === sn) {
+      [fr, sr] = [node(p, fr), node(p, sr)];
+      while (!(fn & 1n) && fn !== 0n) [fn, sn] = [fn >> 1n, sn >> 1n];
+    } else {
+      sr = node(sr, p);
+    }
+    [fn, sn] = [fn >> 1n, sn >> 1n];
+  }
+  return sn === 0n && fr.equals(from) && sr.equals(to);
+}
+
 export function checkProof(proof, trusted) {
+  if (proof.type === "consistency/1") return checkConsistency(proof, trusted);
   const { tree, index, size, checkpoint } = proof;
   need(proof.type === "proof/1", "proof_type", tree, "not a proof/1");
   members(proof, MEMBERS, "proof_type", tree);
