@@ -9,7 +9,7 @@ from alembic import op
 from migrations.guards import append_only, grant
 
 revision = "2026_11_25_service_keys"
-down_revision = "2026_11_22_first_tables"
+down_revision = "2026_11_25_chain_assets"
 
 TABLE = """
 CREATE TABLE service_key (
