@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from settlement.chain import ChainError
-from settlement.commands import checking, deposits, evidence, governing, keys, people, service, settling, usage
+from settlement.commands import checking, deposits, evidence, governing, keys, offers, people, service, settling, usage
 from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
 from settlement.core.errors import SettlementError
 
@@ -33,6 +33,7 @@ for _name, _group in (
     ("db", service.db_app),
     ("keys", keys.app),
     ("usage", usage.app),
+    ("offers", offers.app),
     ("window", settling.window_app),
     ("chain", settling.chain_app),
     ("deposits", deposits.app),

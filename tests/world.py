@@ -22,6 +22,8 @@ from governance.ratebook.document import build
 from settlement.core import canonical
 from settlement.core.ids import Sources, public_id, uuid7, uuid_text
 from settlement.core.journal import Entry, Posting
+from settlement.core.offers import SIGNATURE_TYPE as OFFER_SIGNATURE
+from settlement.core.offers import TYPE as OFFER
 from settlement.core.policy import Policy
 from settlement.core.signatures import SigningKey, sign_detached
 from settlement.core.times import text as time_text
@@ -80,6 +82,7 @@ class Member:
     seq: int = 0
     last_digest: str | None = None
     sent: list[bytes] = field(default_factory=list)
+    offers: list[bytes] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -176,6 +179,31 @@ class World:
         provider.last_digest = canonical.digest(body)
         provider.sent.append(body)
         return body, sign_detached(provider.key, body)
+
+    def offer(
+        self,
+        member: Member,
+        effective_from: datetime,
+        /,
+        *,
+        usual: str = "1",
+        asks: Sequence[Mapping[str, str]] = (),
+        **more: Any,
+    ) -> tuple[bytes, str]:
+        """The next offer of a provider: its body and its signature."""
+        document = {
+            "type": OFFER,
+            "provider": member.id,
+            "version": len(member.offers) + 1,
+            "parent": canonical.digest(member.offers[-1]) if member.offers else None,
+            "effective_from": time_text(effective_from),
+            "usual": usual,
+            "asks": list(asks),
+            **more,
+        }
+        body = json.dumps(document).encode()
+        member.offers.append(body)
+        return body, sign_detached(member.key, body, OFFER_SIGNATURE)
 
     async def _member(self, kind: str, name: str, account: str | None = None) -> Member:
         key = SigningKey(self.sources.entropy(32))

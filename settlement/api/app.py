@@ -16,6 +16,7 @@ from settlement.api import (
     funding,
     keys,
     meta,
+    offers,
     payouts,
     problems,
     proofs,
@@ -29,10 +30,11 @@ from settlement.api.dependencies import Settings, State
 from settlement.api.guard import Guard, Traffic
 from settlement.api.limits import Buckets
 from settlement.api.shapes import In, Out
+from settlement.core import offers as offer
 from settlement.core.usage import MAX_BODY
 from settlement.services.context import Context
 
-BODY_CAPS = {"/v1/usage-reports": MAX_BODY}
+BODY_CAPS = {"/v1/usage-reports": MAX_BODY, "/v1/providers/me/offers": offer.MAX_BODY}
 """Routes that take more than the guard's general cap, in bytes."""
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -42,6 +44,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     checkpoints.router,
     accounts.router,
     providers.router,
+    offers.router,
     keys.router,
     api_keys.router,
     funding.router,

@@ -137,6 +137,8 @@ CODES: dict[str, Code] = {
     "liability_unknown": _code(404, "Unknown liability", "This account is not in that checkpoint."),
     # Governing.
     "rate_table_malformed": _code(422, "Rate table not valid", "The detail names the JSON pointer."),
+    "offer_malformed": _code(422, "Offer not valid", "`errors` has the place; offers.md has the form."),
+    "ask_out_of_band": _code(422, "Ask outside of the band", "The detail names the ask and what the policy allows."),
     "policy_malformed": _code(422, "Policy not valid", "The detail says what is wrong."),
     "version_not_next": _code(409, "Wrong version", "A new version is the last one plus one."),
     "parent_mismatch": _code(409, "Wrong parent", "The parent is the digest of the last version."),

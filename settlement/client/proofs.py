@@ -12,9 +12,11 @@ from typing import Any
 
 from settlement.client.keychain import document_keys, jwk_key
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
+from settlement.client.offers import charge_of, read_offer
 from settlement.client.rules import parse_table
 from settlement.core import canonical, liabilities, merkle, rating, signatures
 from settlement.core.errors import Malformed, Unauthenticated
+from settlement.core.offers import Offers
 from settlement.core.signatures import PublicKey
 
 TREES = ("records", "positions", "liabilities")
@@ -178,7 +180,7 @@ def _check(proof: Fields, result: ProofResult, trusted: Mapping[str, object] | N
     if result.tree == "records":
         own = checkpoint.object("records").whole("window")
         require(index >= size - own, "proof_window", "proof", "the record is of an earlier window than the checkpoint")
-        _check_charge(leaf, checkpoint, rate_table)
+        _check_charge(proof, leaf, checkpoint, rate_table)
     result.anchors = [anchor.plain() for anchor in proof.objects("anchors")]
 
 
@@ -206,10 +208,11 @@ def _check_liability(proof: Fields, leaf: Fields, checkpoint: Fields, index: int
     require(holds, "proof_path", "proof", "the path does not lead from the leaf to the signed root and total")
 
 
-def _check_charge(leaf: Fields, checkpoint: Fields, rate_table: bytes | None) -> None:
+def _check_charge(proof: Fields, leaf: Fields, checkpoint: Fields, rate_table: bytes | None) -> None:
     stated = {each.whole("version"): each.digest("digest") for each in checkpoint.objects("rates")}
     version = leaf.whole("rates")
     require(version in stated, "proof_rates", "leaf", f"the checkpoint knows no rate table {version}")
+    offers = _offers(proof, leaf)
     if rate_table is None:
         return
     equal(canonical.digest(rate_table), stated[version], "proof_rates", "rate table", "its digest")
@@ -217,6 +220,18 @@ def _check_charge(leaf: Fields, checkpoint: Fields, rate_table: bytes | None) ->
     table = parse_table(rate_table, "rate table")
     in_force = table.effective_from <= record.time("at")
     require(in_force, "proof_rates", "leaf", "the rate table was not in force yet")
-    charge = rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"], record.time("at"))
+    charge = charge_of(table, offers, record.plain(), record.time("at"))
     found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
     equal(leaf.amount("charge_pico"), found, "proof_charge", "leaf", "the charge")
+
+
+def _offers(proof: Fields, leaf: Fields) -> Offers:
+    """What the provider asked, when the proof brings the offer that was in force at the record's time."""
+    if "offer" not in proof:
+        return Offers()
+    line = proof.object("offer")
+    equal(line.text("provider"), leaf.text("provider"), "offer_malformed", "offer", "its provider")
+    offer = read_offer(line, jwk_key(line.object("jwk"), "offer"))
+    in_force = offer.effective_from <= leaf.object("record").time("at")
+    require(in_force, "offer_retroactive", "offer", "the offer was not in force yet")
+    return Offers([offer])

@@ -13,10 +13,12 @@ from typing import Any
 
 from settlement.client.books import CU, EntryLine, legs
 from settlement.client.lines import Fields, Wrong, equal, require
+from settlement.client.offers import charge_of
 from settlement.client.rules import Rules
 from settlement.core import canonical, checkpoints, merkle, rating, signatures, strictjson, times
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.ids import micros
+from settlement.core.rates import RateTable
 from settlement.core.rating import Refusal
 from settlement.core.signatures import PublicKey
 from settlement.core.units import split_pico
@@ -251,7 +253,7 @@ class Reports:
         at = _time(record, where)
         table = self._rules.table_at(at)
         if code in RATING_CODES:
-            return table is None or isinstance(_rate(table, record, at), Refusal)
+            return table is None or isinstance(self._rate(table, record, provider, at), Refusal)
         milliseconds = int.from_bytes(id_bytes(record["id"], where)[:6], "big")
         known = self.registered.get(record["consumer"])
         found = {
@@ -277,7 +279,7 @@ class Reports:
         table = self._rules.table_at(at)
         if table is None:
             raise Wrong("record_rates", where, "no rate table was in force at that time")
-        charge = _rate(table, record, at)
+        charge = self._rate(table, record, provider, at)
         if isinstance(charge, Refusal):
             raise Wrong("record_not_chargeable", where, f"it was charged, yet rating says {charge.code}")
         raw_id = record_id(record["id"], at, where)
@@ -286,6 +288,11 @@ class Reports:
         require(key not in day, "record_repeated", where, f"record {record['id']} of {provider} was charged before")
         day.add(key)
         return Charged(number, record, raw_id, table.version, charge.pico)
+
+    def _rate(
+        self, table: RateTable, record: Mapping[str, Any], provider: str, at: datetime
+    ) -> rating.Charge | Refusal:
+        return charge_of(table, self._rules.asked_by(provider), record, at)
 
     def _owe(self, provider: str, charged: list[Charged], usage: WindowUsage) -> dict[str, int]:
         """What each consumer pays for this report in whole microCU; the rest is carried."""
@@ -353,10 +360,6 @@ def id_bytes(text: str, where: str) -> bytes:
     good = plain and digits[12] == "7" and digits[16] in "89ab" and set(digits) <= set("0123456789abcdef")
     require(good, "record_id", where, "its id is not a UUIDv7 in lower case")
     return bytes.fromhex(digits)
-
-
-def _rate(table: Any, record: Mapping[str, Any], at: datetime) -> rating.Charge | Refusal:
-    return rating.rate(table, record["model"], record["tier"], record["outcome"], record["meters"], at)
 
 
 def _document(body: bytes, name: str) -> dict[str, Any]:

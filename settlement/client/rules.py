@@ -11,9 +11,11 @@ from functools import lru_cache
 
 from settlement.client.keychain import KeyChain, jwk_key
 from settlement.client.lines import Fields, Wrong, equal, require
-from settlement.core import canonical, rates
+from settlement.client.offers import read_offer
+from settlement.core import canonical, offers, rates
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.ids import micros
+from settlement.core.offers import Offer, Offers
 from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
 from settlement.core.signatures import PublicKey, verify_document
@@ -52,6 +54,7 @@ class Rules:
         self.party_keys: dict[str, PartyKey] = {}
         self.tables: list[RateTable] = []
         self.policies: list[tuple[Policy, str]] = []
+        self.offers: dict[str, list[Offer]] = {}
         self.decimals: dict[tuple[str, str], int] = {}
         self.fee_assets: dict[str, str] = {}
         self.networks: dict[str, tuple[str, str]] = {}
@@ -117,6 +120,35 @@ class Rules:
         check_signatures(line, document, self.service_keys, "rate_table_signature")
         self.tables.append(table)
         self._starts.append(micros(table.effective_from))
+
+    def add_offer(self, line: Fields) -> None:
+        """The next offer of a provider: its signature, version, parent, notice, and the policy's band of asks."""
+        name = f"offer {line.text('provider')} {line.whole('version')}"
+        kid, received_at = line.text("kid"), line.time("received_at")
+        key = self.party_keys.get(kid)
+        if key is None or not key.valid_at(received_at):
+            raise Wrong("offer_key", name, f"key {kid} was not registered and valid at {received_at.isoformat()}")
+        equal(line.digest("digest"), canonical.digest(line.base64("body")), "offer_digest", name, "its digest")
+        offer = read_offer(line, key.key)
+        equal(key.party, offer.provider, "offer_signature", name, "the signer")
+        equal(line.time("effective_from"), offer.effective_from, "offer_malformed", name, "its effective_from")
+        earlier = self.offers.setdefault(offer.provider, [])
+        last = earlier[-1] if earlier else None
+        equal(offer.version, len(earlier) + 1, "offer_version", name, "its version")
+        equal(offer.parent, last.digest if last else None, "offer_parent", name, "the digest of its parent")
+        policy = self.policy_at(received_at)
+        if policy is None:
+            raise Wrong("offer_band", name, "no policy was in force when it came")
+        noticed = offer.effective_from >= received_at + policy[0].pricing.offer_notice
+        later = last is None or offer.effective_from > last.effective_from
+        require(noticed and later, "offer_retroactive", name, "it is in force too soon")
+        wrong = offers.outside(offer, policy[0].pricing)
+        require(wrong is None, "offer_band", name, wrong or "")
+        earlier.append(offer)
+
+    def asked_by(self, provider: str) -> Offers:
+        """All offers of a provider."""
+        return Offers(self.offers.get(provider, ()))
 
     def table_at(self, at: datetime) -> RateTable | None:
         """The rate table in force at a time."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from settlement.client.keychain import document_keys
+from settlement.client.keychain import document_keys, jwk_key
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
+from settlement.client.offers import charge_of, read_offer
 from settlement.client.proofs import check_checkpoint, check_proof
 from settlement.client.rules import check_signatures, parse_table
 from settlement.core import canonical, rating
+from settlement.core.offers import Offer, Offers
 from settlement.core.policy import to_micro
 from settlement.core.rates import RateTable
 from settlement.core.units import PICO_PER_MICRO, split_pico
@@ -64,11 +66,13 @@ class _Statement:
         self.result = result
         self.trusted = trusted
         self.tables: dict[int, RateTable] = {}
+        self.offers: dict[str, list[Offer]] = {}
 
     def check(self) -> None:
         """Every figure, in the order in which they build on each other."""
         equal(self.fields.text("type"), "statement/1", "statement_type", "statement", "its type")
         self._read_tables()
+        self._read_offers()
         charges = [self._rated(entry, number) for number, entry in enumerate(self.fields.objects("records"))]
         self._check_order(charges)
         posted = self._check_pairs(charges)
@@ -101,6 +105,12 @@ class _Statement:
         for member in ("window", "opened_at", "closed_at", "first_seq", "last_seq"):
             equal(self.fields[member], checkpoint[member], f"statement_{member}", "statement", f"its {member}")
 
+    def _read_offers(self) -> None:
+        """The offers of the providers of its records, each signed by the provider's key that comes with it."""
+        for line in self.fields.objects("offers"):
+            offer = read_offer(line, jwk_key(line.object("jwk"), "offer"))
+            self.offers.setdefault(offer.provider, []).append(offer)
+
     def _rated(self, entry: Fields, number: int) -> _Charge:
         name = f"record {number}"
         record, version = entry.object("record"), entry.whole("rates")
@@ -109,8 +119,8 @@ class _Statement:
         newest = max(in_force, key=lambda table: table.effective_from, default=None)
         if newest is None or newest.version != version:
             raise Wrong("record_rates", name, f"rate table {version} was not the one in force at that time")
-        meters = record.object("meters").plain()
-        charge = rating.rate(newest, record.text("model"), record.text("tier"), record.text("outcome"), meters, at)
+        asked = Offers(self.offers.get(entry.text("provider"), ()))
+        charge = charge_of(newest, asked, record.plain(), at)
         found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
         equal(entry.amount("charge_pico"), found, "record_charge", name, "its charge")
         pico = entry.amount("charge_pico")

@@ -39,13 +39,13 @@ def submit(
 
     body = read(file, "usage report")
     headers = {"content-type": "application/json", "x-jws-signature": sign_detached(read_key(key), body)}
-    base = (url or _own_url()).rstrip("/")
+    base = (url or own_url()).rstrip("/")
     try:
         response = httpx2.post(f"{base}/v1/usage-reports", content=body, headers=headers, timeout=TIMEOUT_SECONDS)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         detail = f"{base} gives no answer ({type(error).__name__}); send the same file again later"
         raise Unavailable("service_unreachable", detail) from None
-    document = _document(response)
+    document = document_of(response)
     lines = [
         f"report     {document.get('report')}, {document.get('id')}, in window {document.get('window')}",
         f"accepted   {document.get('accepted')} records, {document.get('total')} CU",
@@ -56,7 +56,8 @@ def submit(
     answer(document, lines, as_json=as_json)
 
 
-def _own_url() -> str:
+def own_url() -> str:
+    """Where this machine's own service listens, by its settings."""
     from settlement.config import Settings
 
     chosen = Settings.from_environment(os.environ)
@@ -64,7 +65,7 @@ def _own_url() -> str:
     return f"http://[{host}]:{chosen.port}" if ":" in host else f"http://{host}:{chosen.port}"
 
 
-def _document(response: httpx2.Response) -> dict[str, Any]:
+def document_of(response: httpx2.Response) -> dict[str, Any]:
     """The JSON object of a good answer. Raises Refused with the service's own code, Unavailable."""
     from settlement.core.errors import Problem, Refused, Unavailable
 

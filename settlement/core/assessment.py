@@ -18,6 +18,7 @@ from msgspec import UNSET
 
 from settlement.core import columns, multipliers, rating
 from settlement.core.ids import micros
+from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
 from settlement.core.tiers import DAY, Hours
 from settlement.core.units import MAX_AMOUNT
@@ -36,6 +37,9 @@ RATING_REFUSALS = {
     "subset_above_whole": "the parts of this meter are more than the whole",
     "charge_too_large": "the charge is more than the books can hold",
 }
+
+NO_OFFERS = Offers()
+"""Par is asked for everything."""
 
 Integers = npt.NDArray[np.int64]
 Small = npt.NDArray[np.int32]
@@ -85,8 +89,11 @@ class Assessed:
     refusals: dict[int, RecordRefusal]
 
 
-def assess(report: UsageReport, book: RateBook, now: datetime) -> Assessed:
-    """Check and rate every record of `report` as of `now`. Raises Malformed for ids and times that are none."""
+def assess(report: UsageReport, book: RateBook, now: datetime, asked: Offers = NO_OFFERS) -> Assessed:
+    """Check and rate every record of `report` as of `now`, by the tables and by what its provider asked for.
+
+    Raises Malformed for ids and times that are none.
+    """
     ids, id_milliseconds = columns.uuid7_column(report.ids)
     at = columns.time_column(report.at)
     refusals: dict[int, RecordRefusal] = {}
@@ -97,7 +104,7 @@ def assess(report: UsageReport, book: RateBook, now: datetime) -> Assessed:
     refuse(refusals, tables < 0, "rates_not_in_force", "no rate table was in force at that time")
     versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
     _refuse_quoted(refusals, report, versions)
-    pico = _rate(refusals, report, at, tables, book)
+    pico = _rate(refusals, report, at, tables, book, asked)
     consumers, consumer_codes = _coded(report.consumers)
     models, model_codes = _coded(report.models)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals)
@@ -154,7 +161,12 @@ def _coded(values: Sequence[Value]) -> tuple[tuple[Value, ...], Small]:
 
 
 def _rate(
-    refusals: dict[int, RecordRefusal], report: UsageReport, at: Integers, tables: Integers, book: RateBook
+    refusals: dict[int, RecordRefusal],
+    report: UsageReport,
+    at: Integers,
+    tables: Integers,
+    book: RateBook,
+    asked: Offers,
 ) -> Integers:
     """Exact picoCU of every record.
 
@@ -176,7 +188,9 @@ def _rate(
         else:
             given = report.units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
             found = _rate_alike(refusals, lines, compiled, meters, given)
-            pico[lines] = _at_its_hour(found, at[lines], compiled.hours) if compiled.hours else found
+            if compiled.hours:
+                found = _at_its_hour(found, at[lines], compiled.hours)
+            pico[lines] = _as_asked(found, at[lines], asked, compiled) if asked.all else found
     if rating.FREE_OUTCOME in report.outcomes:
         pico[[outcome == rating.FREE_OUTCOME for outcome in report.outcomes]] = 0
     _refuse_alike(refusals, np.flatnonzero(pico < 0), rating.Refusal("charge_too_large"))
@@ -249,6 +263,15 @@ def _at_its_hour(charges: Integers, at: Integers, hours: Sequence[Hours]) -> Int
         for since, until in part.spans():
             values[(since <= minutes) & (minutes < until)] = part.multiplier
     return multiplied(charges, values)
+
+
+def _as_asked(charges: Integers, at: Integers, asked: Offers, compiled: rating.CompiledModel) -> Integers:
+    """The charges after what the offer in force at each record's time asks for this model and tier."""
+    asks = [multipliers.ONE, *(offer.ask(compiled.model, compiled.tier) for offer in asked.all)]
+    if asks.count(multipliers.ONE) == len(asks):
+        return charges
+    starts = np.array([micros(start) for start in asked.starts], np.int64)
+    return multiplied(charges, np.array(asks, np.int64)[np.searchsorted(starts, at, side="right")])
 
 
 def multiplied(charges: Integers, values: Integers) -> Integers:

@@ -17,9 +17,10 @@ from fractions import Fraction
 from settlement.core import canonical, sections, times
 from settlement.core.errors import Malformed
 from settlement.core.governing import GovernanceRules
+from settlement.core.pricing import PricingRules
 from settlement.core.units import MICRO_PER_CU
 
-SECTIONS: Mapping[str, type] = {"governance": GovernanceRules}
+SECTIONS: Mapping[str, type] = {"governance": GovernanceRules, "pricing": PricingRules}
 """Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
 
 
@@ -38,6 +39,7 @@ class Policy:
     parent: str | None = None
     """Digest of the policy before; None for version 1 only."""
     governance: GovernanceRules = field(default_factory=GovernanceRules)
+    pricing: PricingRules = field(default_factory=PricingRules)
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 

@@ -27,8 +27,9 @@ from settlement.core.errors import Conflict, Forbidden, SettlementError, Unauthe
 from settlement.core.journal import CU, Entry, Head, Posting
 from settlement.core.units import cu_text
 from settlement.core.usage import UsageReport
-from settlement.services import directory, ratebook
+from settlement.services import directory, offers, ratebook
 from settlement.services.context import Context
+from settlement.services.offers import KnownOffers
 from settlement.services.ratebook import KnownRates
 from settlement.storage import journal, service_keys
 from settlement.storage import usage as storage
@@ -43,6 +44,7 @@ class Incoming:
 
     report: UsageReport
     book: KnownRates
+    asked: KnownOffers
     assessed: Assessed
     digest: bytes
     body: bytes
@@ -117,12 +119,23 @@ async def _admitted(
     earlier = await _earlier(connection, incoming, provider, place)
     if earlier is not None:
         return earlier
-    if incoming.book.newest != arrival.newest_rates:
-        book = await ratebook.current(context, connection, arrival.newest_rates)
-        assessed = assessment.assess(incoming.report, book.rates, incoming.received_at)
-        incoming = replace(incoming, book=book, assessed=assessed)
+    incoming = await _by_newest_prices(context, connection, incoming, arrival)
     parties = await directory.party_numbers(context, connection, incoming.assessed.consumers)
     return _Fresh(incoming, provider, place, chargeable(incoming.assessed, parties))
+
+
+async def _by_newest_prices(context: Context, connection: Connection, incoming: Incoming, arrival: Arrival) -> Incoming:
+    """The report as it was assessed, or assessed again when rates or the provider's offers have become more since."""
+    newest_offer = arrival.newest_offers[incoming.kid]
+    if (incoming.book.newest, incoming.asked.newest) == (arrival.newest_rates, newest_offer):
+        return incoming
+    book, asked = incoming.book, incoming.asked
+    if book.newest != arrival.newest_rates:
+        book = await ratebook.current(context, connection, arrival.newest_rates)
+    if asked.newest != newest_offer:
+        asked = await offers.current(context, connection, incoming.report.provider)
+    assessed = assessment.assess(incoming.report, book.rates, incoming.received_at, asked.offers)
+    return replace(incoming, book=book, asked=asked, assessed=assessed)
 
 
 async def _earlier(

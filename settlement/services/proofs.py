@@ -16,7 +16,7 @@ from settlement.core.canonical import encode
 from settlement.core.errors import Broken, Malformed, NotFound
 from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import Sum
-from settlement.services import service_keys
+from settlement.services import offers, service_keys
 from settlement.services.context import Context
 from settlement.storage import checkpoints, positions, trees, usage_leaves
 from settlement.storage.checkpoints import Stored
@@ -54,7 +54,9 @@ async def record_proof(context: Context, provider_id: str, record_id: str) -> Do
         root = bytes.fromhex(json.loads(stored.document)["records"]["root"])
         _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, stored.tree_size, path, root), "records", index)
         where = {"leaf": leaf.decode(), "index": index, "size": stored.tree_size, "path": [node.hex() for node in path]}
-        return await _document(connection, stored, "records", where)
+        offer = await offers.in_force(connection, provider_id, times.parse(json.loads(leaf)["record"]["at"]))
+        asked = {} if offer is None else {"offer": offer}
+        return await _document(connection, stored, "records", {**where, **asked})
 
 
 async def position_proof(context: Context, window_no: int, party: str) -> Document:

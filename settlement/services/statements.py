@@ -12,7 +12,7 @@ from settlement.core import canonical, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
-from settlement.services import proofs, service_keys
+from settlement.services import offers, proofs, service_keys
 from settlement.services.context import Context
 from settlement.storage import checkpoints, parties, windows
 from settlement.storage import statements as storage
@@ -58,6 +58,7 @@ async def statement(context: Context, party: str, window_no: int) -> Document:
             "position": None if found is None else _position(found),
             "payouts": [_payout(row) for row in await storage.payouts(connection, window_no, owner.no)],
             "rate_tables": await _tables(connection, {record["rates"] for record in records}),
+            "offers": await offers.documents(connection, {record["provider"] for record in records}, window.closed_at),
             "checkpoint": None
             if stored is None
             else {

@@ -37,6 +37,9 @@ _QUERIES = {
     "policy": "SELECT version, digest, effective_from, document, signatures FROM policy ORDER BY version",
     "rate_table": """
         SELECT version, digest, effective_from, published_at, document, signatures FROM rate_table ORDER BY version""",
+    "offer": """
+        SELECT p.id AS provider, o.version, o.digest, o.effective_from, o.received_at, o.kid, o.signature, o.body
+        FROM offer o JOIN party p ON p.no = o.provider_no ORDER BY o.provider_no, o.version""",
     "account": "SELECT id, kind AS account_kind, asset, settled::text, held::text FROM account ORDER BY no",
     "funding_intent": """
         SELECT i.id, p.id AS party, i.chain, i.asset, i.amount::text, i.reference::text, i.created_at

@@ -61,7 +61,8 @@ _WINDOW = "SELECT no FROM \"window\" WHERE state = 'open'"
 
 _SIGNERS = """
 SELECT k.kid, k.party_no, k.public, k.valid_from, k.revoked_at,
-       p.no, p.id, p.kind, p.name, p.status, p.account_id, p.created_at, (SELECT max(version) FROM rate_table)
+       p.no, p.id, p.kind, p.name, p.status, p.account_id, p.created_at, (SELECT max(version) FROM rate_table),
+       (SELECT max(version) FROM offer WHERE provider_no = p.no)
 FROM party_key k JOIN party p ON p.no = k.party_no WHERE k.kid = ANY(%(kids)s::text[])
 """
 
@@ -148,6 +149,7 @@ class Arrival:
 
     window_no: int
     newest_rates: int
+    newest_offers: Mapping[str, int]
     signers: Mapping[str, tuple[Key, Party]]
     chains: Mapping[int, tuple[int, bytes | None]]
     numbers: Sequence[int]
@@ -251,6 +253,7 @@ async def arrive(connection: Connection, asked: Sequence[tuple[str, str, int]]) 
     return Arrival(
         window_no=opened[0],
         newest_rates=found[0][12] or 0 if found else 0,
+        newest_offers={row[0]: row[13] or 0 for row in found},
         signers={row[0]: (Key(*row[:5]), Party(*row[5:12])) for row in found},
         chains={row[0]: (row[1], row[2]) for row in await chains.fetchall()},
         numbers=[row[0] for row in await numbers.fetchall()],

@@ -42,6 +42,7 @@ UNSEEN = {
     ("funding_intent", "created_at"),
     ("funding_intent", "id"),
     ("header", "made_at"),
+    ("offer", "received_at"),
     ("party", "created_at"),
     ("party", "name"),
     ("party", "status"),
@@ -281,7 +282,8 @@ def pay_less(lines: Lines) -> None:
 
 
 def revoke_early(lines: Lines) -> None:
-    at = of_kind(lines, "party_key", lambda line: line["party"].startswith("prv_"))
+    offering = {line["provider"] for line in lines if line["kind"] == "offer"}
+    at = of_kind(lines, "party_key", lambda line: line["party"].startswith("prv_") and line["party"] not in offering)
     lines[at]["revoked_at"] = lines[at]["valid_from"]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from adapters.simulated import USD
 from settlement.client.verifier import Report, verify_export
 from settlement.core.errors import Conflict
 from settlement.core.signatures import sign_detached
-from settlement.services import audit, chains, funding, metering, payouts, windows
+from settlement.services import audit, chains, funding, metering, offers, payouts, windows
 from settlement.services.context import Context
 from tests.world import Member, World
 
@@ -43,6 +44,16 @@ async def fund(world: World, consumer: Member, usd: int) -> None:
     await funding.read_deposits(world.context, CHAIN)
 
 
+async def offer(world: World, provider: Member) -> None:
+    """An offer of 0.9 times par that is in force from now on, and a next one that is not yet."""
+    now = world.sources.clock()
+    body, signature = world.offer(provider, now + timedelta(minutes=10), asks=[{"model": "gpt-5", "multiplier": "0.9"}])
+    await offers.publish(world.context, body, signature)
+    world.sources.settable.advance(minutes=11)
+    body, signature = world.offer(provider, now + timedelta(days=30), usual="2.5")
+    await offers.publish(world.context, body, signature)
+
+
 async def send(world: World, provider: Member, records: Sequence[dict[str, Any]]) -> None:
     body, signature = world.report(provider, list(records))
     await metering.submit(world.context, body=body, signature=signature)
@@ -70,6 +81,7 @@ async def build(world: World, *, rounds: int = 2) -> Town:
     await funding.read_deposits(world.context, CHAIN)
     suspense = [deposit.id for deposit in await funding.suspense(world.context)]
     town = Town(world, own, buyer, linked, plain, stranger.address, suspense)
+    await offer(world, plain)
     for turn in range(rounds):
         await trade(town, turn)
         await settle(world)

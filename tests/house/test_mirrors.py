@@ -20,6 +20,7 @@ ELSEWHERE = {
     "settlement/api/checkpoints.py": ("tests/api/test_windows.py", "a checkpoint needs a window that was closed"),
     "settlement/api/published.py": ("tests/api/test_rates.py", "bytes, digest, signature and 304, on real documents"),
     "settlement/client/money.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
+    "settlement/client/offers.py": ("tests/client/test_documents.py", "part of every statement, proof and export"),
     "settlement/client/proofs.py": ("tests/client/test_documents.py", "every change of a real proof breaks it"),
     "settlement/client/reports.py": (
         "tests/client/test_verifier.py",

@@ -1,6 +1,6 @@
 // A proof/1, checked offline in the order of docs/reference/proof.md.
-import { climb, documentSigned, leafHash, members, need, node, parseCanonical, publicKey, readHandover, sha256,
-  sumLeaf, sumNode } from "./formats.mjs";
+import { climb, detachedSigner, documentSigned, leafHash, members, micros, need, node, parseCanonical, publicKey,
+  readHandover, sha256, sumLeaf, sumNode, unbase64 } from "./formats.mjs";
 
 const MEMBERS = ["type", "tree", "leaf", "index", "size", "path", "checkpoint", "anchors", "service_key",
   "handovers"];
@@ -71,7 +71,8 @@ export function checkProof(proof, trusted) {
   if (proof.type === "consistency/1") return checkConsistency(proof, trusted);
   const { tree, index, size, checkpoint } = proof;
   need(proof.type === "proof/1", "proof_type", tree, "not a proof/1");
-  members(proof, MEMBERS, "proof_type", tree);
+  const asked = tree === "records" && Object.hasOwn(proof, "offer");
+  members(proof, asked ? [...MEMBERS, "offer"] : MEMBERS, "proof_type", tree);
   need(Object.hasOwn(LEAVES, tree), "proof_tree", tree, "no such tree");
   const { kid, key } = publicKey(proof.service_key);
   const kids = chain(proof.handovers, kid);
@@ -101,6 +102,20 @@ export function checkProof(proof, trusted) {
     need(index >= size - document.records.window, "proof_window", index, "the record is an earlier window's");
     need(document.rates.some(({ version }) => version === leaf.rates), "proof_rates", index,
       "a rate table that is not listed");
+    if (asked) checkOffer(proof.offer, leaf);
   }
   return { kid, tree, window: document.window, index, size, path: proof.path.length };
+}
+
+// The offer that was in force at the record's time, signed by the key that comes with it.
+function checkOffer({ provider, version, body, signature, jwk }, leaf) {
+  const bytes = unbase64(body, "offer_malformed", provider);
+  const { kid, key } = publicKey(jwk);
+  const [head, , tail] = signature.split(".");
+  const signer = detachedSigner(head, tail ?? "", bytes, (found) => (found === kid ? key : undefined), "offer+jws");
+  need(signer === kid, "offer_signature", provider, "not this key's signature of the body");
+  const offer = JSON.parse(bytes);
+  need(offer.type === "offer/1" && offer.version === version && offer.provider === provider && provider === leaf.provider, "offer_malformed",
+    provider, "not the provider's offer");
+  need(micros(offer.effective_from) <= micros(leaf.record.at), "offer_retroactive", provider, "it was not in force yet");
 }

@@ -71,8 +71,15 @@ export function inForce(versions, at) {
   return versions.filter((version) => version.from <= at).at(-1) ?? null;
 }
 
-// Steps 1 to 12 of "Checks on each record", without step 4: {code} or {pico, version}.
-export function assess(record, receivedAt, tables) {
+// What an offer (offers.md) asks for a record, in ten-thousandths: by model and tier, by model, or as usual.
+export function ask(offer, table, record) {
+  const model = has(table.models, record.model) ? record.model : table.aliases[record.model];
+  const asks = offer.asks.filter((each) => each.model === model && (each.tier ?? record.tier) === record.tier);
+  return multiplier((asks.find((each) => each.tier !== undefined) ?? asks[0])?.multiplier ?? offer.usual);
+}
+
+// Steps 1 to 12 of "Checks on each record", without step 4: {code} or {pico, version}. `offers` are its provider's.
+export function assess(record, receivedAt, tables, offers) {
   const at = micros(record.at);
   if (at > receivedAt + 5n * MINUTE) return refuse("time_in_future");
   if (at < receivedAt - 35n * DAY) return refuse("time_too_old");
@@ -83,5 +90,7 @@ export function assess(record, receivedAt, tables) {
   const table = inForce(tables, at);
   if (table === null) return refuse("rates_not_in_force");
   if (has(record, "rates") && record.rates !== String(table.version)) return refuse("rates_mismatch");
-  return { ...charge(table.document, record), version: table.version };
+  const offer = inForce(offers, at);
+  const further = offer === null ? [] : [ask(offer.document, table.document, record)];
+  return { ...charge(table.document, record, further), version: table.version };
 }

@@ -63,7 +63,7 @@ export class Usage {
 
   // The sum of charges by consumer; adds each charged record's leaf to the tree.
   records(line, records, window) {
-    const { tree, tables, parties } = this.world;
+    const { tree, tables, parties, offers } = this.world;
     const refused = new Map(line.refusals.map((refusal) => [refusal.line, refusal.code]));
     need(refused.size === line.refusals.length, "report_lines", line.id, "a line is refused twice");
     need(line.accepted === records.length - refused.size, "report_lines", line.id,
@@ -72,7 +72,7 @@ export class Usage {
     const [sums, seen] = [new Map(), new Set()];
     records.forEach((record, number) => {
       const subject = `${line.id}/records/${number}`;
-      const found = assess(record, receivedAt, tables);
+      const found = assess(record, receivedAt, tables, offers.get(line.provider) ?? []);
       const again = seen.has(record.id) || this.wasPaid(line.provider, record.id);
       seen.add(record.id);
       if (refused.has(number)) {

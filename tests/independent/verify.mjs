@@ -6,11 +6,12 @@
 // It prints one line of JSON: {"ok":true,"counts":{...}}, or {"ok":false,"code","subject","detail"} with exit code 2.
 import { createReadStream, readFileSync } from "node:fs";
 import {
-  Broken, Tree, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction, publicKey,
-    readHandover, same, sha256,
+  Broken, Tree, detachedSigner, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction,
+    publicKey, readHandover, same, sha256, unbase64,
 } from "./formats.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
+import { inForce, multiplier } from "./rating.mjs";
 import { Usage } from "./usage.mjs";
 import { Windows } from "./windows.mjs";
 
@@ -22,7 +23,8 @@ class Export {
     Object.assign(this, { trusted, counts: {}, header: null, pending: null, head: { seq: 0, hash: "00".repeat(32) } });
     Object.assign(this, { balances: new Map(), assets: new Map(), accounts: new Map(), subjects: new Set() });
     Object.assign(this, { serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map() });
-    Object.assign(this, { chain: [], policies: [], tables: [], failures: [], tree: Tree.ofHashes() });
+    Object.assign(this, { chain: [], policies: [], tables: [], offers: new Map(), failures: [] });
+    Object.assign(this, { tree: Tree.ofHashes() });
     this.windows = new Windows(this);
     this.usage = new Usage(this);
     this.money = new Money(this);
@@ -31,6 +33,7 @@ class Export {
       service_key: (line) => this.serviceKey(line), party_key: (line) => this.partyKey(line),
       chain: (line) => this.chains.set(line.chain, line), halt: () => {}, party: (line) => this.party(line),
       policy: (line) => this.policy(line), rate_table: (line) => this.table(line),
+      offer: (line) => this.offer(line),
       account: (line) => this.account(line), funding_intent: (line) => this.money.intent(line),
       report_conflict: (line) => this.usage.conflict(line), window: (line) => this.windows.open(line),
       record_salt: (line) => this.windows.salt(line), obligation: (line) => this.windows.obligation(line),
@@ -141,6 +144,35 @@ class Export {
     const published = micros(line.published_at);
     need(!before || published <= found.from, "rate_table_retroactive", line.version, "it was published after it began");
     this.tables.push({ ...found, published });
+  }
+
+  offer(line) {
+    const subject = `${line.provider} ${line.version}`;
+    const body = unbase64(line.body, "offer_digest", subject);
+    need(digest(body) === line.digest, "offer_digest", subject, "digest is not that of the body");
+    const [head, , signature] = line.signature.split(".");
+    const signer = detachedSigner(head, signature ?? "", body, (kid) => this.keys.get(kid)?.key, "offer+jws");
+    const [key, received, from] = [this.keys.get(signer), micros(line.received_at), micros(line.effective_from)];
+    need(signer === line.kid && key.party === line.provider, "offer_signature", subject, "not the provider's signature");
+    need(key.from <= received && (key.until === null || received < key.until), "offer_key", subject,
+      "the key was not valid then");
+    const document = JSON.parse(body);
+    const told = [document.type, document.provider, document.version, document.effective_from];
+    need(same(told, ["offer/1", line.provider, line.version, line.effective_from]), "offer_malformed", subject,
+      "the line is not the body's");
+    const earlier = this.offers.get(line.provider) ?? [];
+    const before = earlier.at(-1);
+    need(line.version === earlier.length + 1, "offer_version", subject, "versions");
+    need(document.parent === (before?.digest ?? null), "offer_parent", subject, "parent is not the version before");
+    const policy = inForce(this.policies, received);
+    const rules = policy?.document.pricing ?? { lowest_ask: "1/4", highest_ask: "4", offer_notice_seconds: 600 };
+    need(from >= received + BigInt(rules.offer_notice_seconds) * 1_000_000n && (!before || from > before.from),
+      "offer_retroactive", subject, "it is in force too soon");
+    const [[ln, ld], [hn, hd]] = [parseFraction(rules.lowest_ask), parseFraction(rules.highest_ask)];
+    const asks = [document.usual, ...document.asks.map((each) => each.multiplier)].map(multiplier);
+    need(policy && asks.every((ask) => ask * ld >= ln * 10000n && ask * hd <= hn * 10000n), "offer_band", subject,
+      "an ask is outside of the policy's band");
+    this.offers.set(line.provider, [...earlier, { digest: line.digest, from, document }]);
   }
 
   // rounding.md, 2: microCU for the asset's smallest unit, or null when the policy gives it no value.

@@ -22,6 +22,7 @@ from settlement.storage.tables.chains import (
     signing_account,
 )
 from settlement.storage.tables.governance import model, policy, rate_table
+from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
 from settlement.storage.tables.windows import checkpoint, position, record_salt, tree_tile, window
@@ -47,6 +48,7 @@ __all__ = [
     "metadata",
     "model",
     "obligation",
+    "offer",
     "party",
     "party_key",
     "payout",
