@@ -124,15 +124,18 @@ def gained(meta: Mapping[str, Any], account: str) -> dict[Key, Decimal]:
 
 
 def _objects(meta: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]:
-    """Type, fields after, and fields before (only those that changed; None for an object that is new)."""
+    """Type, fields after, and fields before: only those that changed; None for an object that is new.
+
+    An object that was touched without a change of its fields has none before, and is left out.
+    """
     nodes = meta.get("AffectedNodes")
     for node in nodes if isinstance(nodes, list) else []:
         for how, body in node.items() if isinstance(node, dict) else ():
             if isinstance(body, dict):
-                now = body.get("NewFields" if how == "CreatedNode" else "FinalFields")
-                before = None if how == "CreatedNode" else body.get("PreviousFields")
-                if isinstance(now, dict):
-                    yield str(body.get("LedgerEntryType")), now, before if before is None else dict(before)
+                new = how == "CreatedNode"
+                now, before = body.get("NewFields" if new else "FinalFields"), body.get("PreviousFields")
+                if isinstance(now, dict) and (new or isinstance(before, dict)):
+                    yield str(body.get("LedgerEntryType")), now, None if new else before
 
 
 def _change(
@@ -156,8 +159,9 @@ def _change(
 
 def _difference(before: Mapping[str, Any] | None, name: str, now: Mapping[str, Any]) -> Decimal:
     after = _number(now.get(name))
-    if before is None:
-        return after
+    if before is None or not before:
+        # New, or nothing was there before: an amount that was zero is left out, and so is its name.
+        return after if before is None or name == "MPTAmount" else Decimal(0)
     return after - _number(before[name]) if name in before else Decimal(0)
 
 

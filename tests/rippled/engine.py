@@ -394,8 +394,8 @@ def nodes(before: State, after: State) -> list[dict[str, Any]]:
 
 def _held_node(address: str, key: Key, held: Holding, was: Holding | None) -> dict[str, Any]:
     if not key[0]:
-        fields: dict[str, Any] = {"Account": address, "MPTokenIssuanceID": key[1], "MPTAmount": str(held.balance)}
-        previous: dict[str, Any] = {} if was is None else {"MPTAmount": str(was.balance)}
+        fields: dict[str, Any] = {"Account": address, "MPTokenIssuanceID": key[1], **_mpt_amount(held)}
+        previous: dict[str, Any] = {} if was is None else _mpt_amount(was)
         kind = "MPToken"
     else:
         # The lower account id is the low side, from which the balance is seen; comparing the texts is as good here.
@@ -411,6 +411,11 @@ def _held_node(address: str, key: Key, held: Holding, was: Holding | None) -> di
     if was is None:
         return {"CreatedNode": {"LedgerEntryType": kind, "NewFields": fields}}
     return {"ModifiedNode": {"LedgerEntryType": kind, "FinalFields": fields, "PreviousFields": previous}}
+
+
+def _mpt_amount(held: Holding) -> dict[str, str]:
+    """An amount of zero is left out, as the network does."""
+    return {"MPTAmount": str(held.balance)} if held.balance else {}
 
 
 def _fields(meta: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

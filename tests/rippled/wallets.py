@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from xrpl.core.binarycodec import decode, encode, encode_for_signing
+from xrpl.core.binarycodec import decode, encode, encode_for_multisigning, encode_for_signing
 from xrpl.core.keypairs import derive_classic_address
 
 from tests.rippled.engine import Engine
@@ -26,6 +26,11 @@ class Wallet:
         whole = {**fields, "SigningPubKey": self.public}
         signature = self._key.sign(bytes.fromhex(encode_for_signing(whole)))
         return encode({**whole, "TxnSignature": signature.hex().upper()})
+
+    def multisign(self, fields: dict[str, Any]) -> dict[str, str]:
+        """This key's share of a multi-signed transaction, as a member of its Signers."""
+        signature = self._key.sign(bytes.fromhex(encode_for_multisigning(fields, self.address)))
+        return {"Account": self.address, "SigningPubKey": self.public, "TxnSignature": signature.hex().upper()}
 
     def send(self, engine: Engine, **fields: Any) -> str:
         """Sign and submit a transaction with the account's next free sequence; returns its hash."""
