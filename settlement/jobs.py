@@ -4,6 +4,7 @@
     windows         close the window that is due, take closed ones further       every 2 s
     chain           send payouts and anchors, find out what became of them       every 2 s, for each chain
     reconciliation  compare the chain's holdings with the books                  every 60 s, for each chain
+    holds           end those whose time has run out                             every 2 s
     forgetting      delete replies and used signatures that are 30 days old      every day
 
 The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
@@ -22,13 +23,14 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from settlement.chain import ChainError
 from settlement.core.errors import Broken, Unavailable
-from settlement.services import chains, funding, halts, idempotency, payouts, solvency, verification, windows
+from settlement.services import chains, funding, halts, holds, idempotency, payouts, solvency, verification, windows
 from settlement.services.context import Context
 
 DEPOSITS_SECONDS = 4
 WINDOWS_SECONDS = 2
 CHAIN_SECONDS = 2
 RECONCILIATION_SECONDS = 60
+HOLDS_SECONDS = 2
 FORGETTING_SECONDS = 86_400
 
 _log = structlog.stdlib.get_logger("settlement.jobs")
@@ -47,6 +49,7 @@ def all_jobs(context: Context, span: timedelta) -> list[Job]:
     """The jobs of an installation whose windows stay open for `span`."""
     found = [
         Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span)),
+        Job("holds", HOLDS_SECONDS, lambda: expire_holds(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
     ]
     for name in context.chains:
@@ -89,6 +92,12 @@ async def settle_windows(context: Context, span: timedelta) -> None:
         _log.info("window closed", window=closed.id)
     for step in await windows.advance(context, plan=plan_payouts):
         _log.info("window advanced", window=f"win_{step.window}", step=step.name)
+
+
+async def expire_holds(context: Context) -> None:
+    """End every hold whose time has run out, a batch a transaction."""
+    while count := await holds.expire(context):
+        _log.info("holds expired", count=count)
 
 
 async def forget(context: Context) -> None:

@@ -24,11 +24,14 @@ ApiKeyOwner = Annotated[Principal, Depends(_needs_api_keys)]
 
 
 class CreateApiKey(In):
-    """With an API key that has the scope `api-keys`; or signed, and then with `purpose` and `at`."""
+    """With an API key that has the scope `api-keys`; or signed, and then with `purpose` and `at`.
+
+    A consumer's spending key has the scope `spend` and no other.
+    """
 
     model_config = ConfigDict(json_schema_extra={"example": {"scopes": ["read"]}})
 
-    scopes: list[Literal["api-keys", "funding", "read"]] = Field(min_length=1, max_length=8)
+    scopes: list[Literal["api-keys", "funding", "holds", "read", "spend"]] = Field(min_length=1, max_length=8)
     purpose: Literal["add-api-key"] | None = None
     at: Time | None = None
 

@@ -14,6 +14,7 @@ from settlement.api import (
     api_keys,
     checkpoints,
     funding,
+    holds,
     keys,
     meta,
     offers,
@@ -48,6 +49,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     keys.router,
     api_keys.router,
     funding.router,
+    holds.router,
     payouts.router,
     proofs.router,
     statements.router,
@@ -82,7 +84,7 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
     traffic = Traffic()
     app.state.settlement = State(context, settings, Buckets(settings.requests_per_minute), traffic)
     problems.install(app)
-    app.router.routes.insert(0, usage_reports.thin)
+    app.router.routes[:0] = (usage_reports.thin, *holds.thin)
     for router in (*ROUTERS, *routers):
         app.include_router(router)
     app.add_middleware(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)

@@ -19,7 +19,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from settlement.core.errors import Problem, SettlementError, Unavailable
+from settlement.core.errors import Insufficient, Problem, SettlementError, Unavailable
+from settlement.core.units import cu_text
 
 MEDIA_TYPE = "application/problem+json"
 MOST_PROBLEMS = 20
@@ -120,6 +121,26 @@ CODES: dict[str, Code] = {
     "party_not_consumer": _code(409, "Not a consumer", "Only consumers' accounts are funded."),
     "insufficient_balance": _code(402, "Balance too low", "The detail names the missing amount; fund the account."),
     # Usage reports.
+    "budget_exceeded": _code(402, "Budget too low", "`missing` says by how much the spending key's budget is short."),
+    # Holds.
+    "consumer_key_missing": _code(401, "Consumer key missing", "Send the consumer's spending key in X-Consumer-Key."),
+    "consumer_key_unknown": _code(401, "Consumer key unknown", "The key in X-Consumer-Key is unknown or revoked."),
+    "consumer_key_scope": _code(403, "No spending key", "The key in X-Consumer-Key must have the scope spend alone."),
+    "consumer_suspended": _code(403, "Consumer suspended", "The account may not be charged now."),
+    "model_not_allowed": _code(403, "Model not allowed", "The spending key's budget doesn't allow this model."),
+    "provider_not_allowed": _code(403, "Provider not allowed", "The spending key's budget doesn't allow it."),
+    "unknown_hold": _code(404, "Unknown hold", "This participant has no such hold."),
+    "hold_conflict": _code(409, "Other hold on file", "Every call has a request id of its own."),
+    "hold_ended": _code(409, "Hold ended", "It was captured, released, or has expired."),
+    "hold_is_lease": _code(409, "Hold is a lease", "A lease is not extended; place another one."),
+    "grant_out_of_order": _code(409, "Grant out of order", "The detail names the number that is next."),
+    "unknown_model": _code(422, "Unknown model", "The rate table in force has no such model or alias."),
+    "unknown_tier": _code(422, "Unknown tier", "The model has no such tier."),
+    "unknown_meter": _code(422, "Unknown meter", "The rate table in force has no such meter, or it is granted later."),
+    "unpriced_meter": _code(422, "Meter without rate", "The model has no rate for this meter."),
+    "subset_above_whole": _code(422, "Parts above whole", "The parts of a meter are more than it."),
+    "charge_too_large": _code(422, "Charge too large", "The charge is more than the books can hold."),
+    "request_too_large": _code(422, "Request too large", "Split the request; the detail names the most."),
     "report_conflict": _code(409, "Other report on file", "This report id is on file with other bytes."),
     "sequence_taken": _code(409, "Number taken", "Another report has this sequence number."),
     "sequence_gap": _code(409, "Gap in the sequence", "The detail names the number that is next."),
@@ -200,6 +221,7 @@ class ProblemDocument(BaseModel):
     code: str = Field(description="stable; listed in docs/reference/errors.md")
     request_id: str = Field(description="also in the header X-Request-Id")
     errors: list[ProblemItem] = []
+    missing: str | None = Field(default=None, description="with 402: how much is missing, in CU, where it is known")
 
 
 def document(
@@ -234,6 +256,8 @@ def response(error: SettlementError, request_id: str) -> Response:
         log.error("broken", code=error.code, detail=error.detail, request_id=request_id)
         code, detail = "internal_error", CODES["internal_error"].meaning
     body = document(error.status, code, detail, request_id, error.problems)
+    if isinstance(error, Insufficient) and error.missing is not None:
+        body["missing"] = cu_text(error.missing)
     return JSONResponse(body, error.status, headers, media_type=MEDIA_TYPE)
 
 

@@ -79,9 +79,13 @@ class Conflict(Refused):
 
 
 class Insufficient(Refused):
-    """Not enough available balance; `detail` names the missing amount."""
+    """Not enough available balance; `detail` names the missing amount, and `missing` has it in microCU where known."""
 
     status = 402
+
+    def __init__(self, code: str, detail: str, missing: int | None = None) -> None:
+        super().__init__(code, detail)
+        self.missing = missing
 
 
 class Unavailable(SettlementError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from settlement.core import signatures
@@ -22,8 +22,11 @@ from settlement.storage import parties
 from settlement.storage.database import Connection
 from settlement.storage.parties import Key, Party
 
-SCOPES = {"consumer": ("api-keys", "funding", "read"), "provider": ("api-keys", "read")}
+SCOPES = {"consumer": ("api-keys", "funding", "read"), "provider": ("api-keys", "holds", "read")}
 """What a first API key may do, by the kind of its owner; later ones get a part of it."""
+
+SPENDING = ("spend",)
+"""The one scope of a spending key, which consumers give to providers: it can reserve money and nothing else."""
 
 _TOKEN = re.compile(r"cu_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9a-f]{64})", re.ASCII)
 
@@ -37,16 +40,32 @@ class Principal:
     scopes: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An API key as it was sent, without its secret: which row it names, and the digest to compare."""
+
+    key_id: str
+    secret_hash: bytes = field(repr=False)
+
+    def proves(self, secret_hash: bytes) -> bool:
+        """Whether it is the key of a row."""
+        return hmac.compare_digest(secret_hash, self.secret_hash)
+
+
+def credential(token: str) -> Credential | None:
+    """The credential that a token is; None when it has not the form of one."""
+    match = _TOKEN.fullmatch(token)
+    return match and Credential(f"key_{match.group(1)}", sha256(match.group(2).encode()).digest())
+
+
 async def by_api_key(context: Context, token: str) -> Principal:
     """The owner of an API key. Raises Unauthenticated ``key_unknown``: malformed, unknown, revoked, wrong secret."""
-    match = _TOKEN.fullmatch(token)
-    if match is not None:
-        key_id = f"key_{match.group(1)}"
+    given = credential(token)
+    if given is not None:
         async with context.database.begin() as connection:
-            found = await parties.find_api_key(connection, key_id)
-        given = sha256(match.group(2).encode()).digest()
-        if found is not None and hmac.compare_digest(found[0], given):
-            return Principal(found[2], key_id, frozenset(found[1]))
+            found = await parties.find_api_key(connection, given.key_id)
+        if found is not None and given.proves(found[0]):
+            return Principal(found[2], given.key_id, frozenset(found[1]))
     raise Unauthenticated("key_unknown", "this is not a valid API key")
 
 

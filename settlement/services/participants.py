@@ -17,7 +17,7 @@ from settlement.chain import Asset, Unpayable
 from settlement.core import signatures
 from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Problem, Unauthenticated
 from settlement.core.keys import parse_public_jwk
-from settlement.services.authentication import SCOPES, Principal, by_signature, issue_api_key
+from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
 from settlement.services.context import Context
 from settlement.storage import governance, idempotency, parties
 from settlement.storage.database import Connection
@@ -229,7 +229,7 @@ async def payout_addresses(context: Context, party: Party) -> tuple[PayoutAddres
 
 async def create_api_key(context: Context, principal: Principal, scopes: Sequence[str]) -> str:
     """One more API key for the owner of an API key, with some of its scopes. Raises Forbidden ``scope_not_granted``."""
-    _check_scopes(scopes, principal.scopes)
+    _check_scopes(scopes, principal.scopes, principal.party)
     async with context.database.begin() as connection:
         return await issue_api_key(connection, context.sources, principal.party.no, scopes)
 
@@ -240,7 +240,7 @@ async def recover_api_key(context: Context, request: SignedRequest, scopes: Sequ
 
     async def use_case(connection: Connection) -> str:
         party = await _signed_by(context, connection, request, "add-api-key", now)
-        _check_scopes(scopes, SCOPES[party.kind])
+        _check_scopes(scopes, SCOPES[party.kind], party)
         return await issue_api_key(connection, context.sources, party.no, scopes)
 
     return await context.database.run(use_case)
@@ -367,11 +367,15 @@ def _check_fresh(request: SignedRequest, now: datetime) -> None:
         raise Unauthenticated("signature_expired", "`at` must be within 300 seconds of our clock; sign a new request")
 
 
-def _check_scopes(scopes: Sequence[str], granted: Collection[str]) -> None:
+def _check_scopes(scopes: Sequence[str], granted: Collection[str], owner: Party) -> None:
+    """Keys give a part of their scopes; and whoever may make keys for a consumer may make spending keys."""
+    if tuple(scopes) == SPENDING and owner.kind == "consumer":
+        return
     missing = sorted(set(scopes) - set(granted))
     if missing:
+        more = "" if "spend" not in missing else "; a spending key has the scope spend alone"
         raise Forbidden(
-            "scope_not_granted", f"{', '.join(missing)} can't be given; there are {', '.join(sorted(granted))}"
+            "scope_not_granted", f"{', '.join(missing)} can't be given; there are {', '.join(sorted(granted))}{more}"
         )
 
 

@@ -22,6 +22,7 @@ from settlement.storage.tables.chains import (
     signing_account,
 )
 from settlement.storage.tables.governance import model, policy, rate_table
+from settlement.storage.tables.holds import budget, budget_use, hold, hold_capture
 from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
@@ -35,6 +36,8 @@ __all__ = [
     "api_key",
     "attempt",
     "attempt_event",
+    "budget",
+    "budget_use",
     "chain_asset",
     "chain_order",
     "chain_state",
@@ -42,6 +45,8 @@ __all__ = [
     "deposit",
     "funding_intent",
     "halt",
+    "hold",
+    "hold_capture",
     "idempotency_key",
     "journal_entry",
     "journal_head",

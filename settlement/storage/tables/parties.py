@@ -59,6 +59,8 @@ api_key = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     Column("created_at", WHEN, nullable=False),
     Column("revoked_at", WHEN),
+    Column("name", Text, nullable=False, server_default=text("''")),
+    Column("budget_no", Integer, comment="bounds what a spending key may reserve"),
     Index("ix_api_key_party_no", "party_no"),
 )
 

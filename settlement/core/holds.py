@@ -1,0 +1,293 @@
+"""Holds: money reserved in slices before usage, and what a usage record takes of it (docs/reference/holds.md).
+
+Pure: a `Hold` is a value, every step gives the next one. What may be reserved comes in as `room`, in microCU, so that a
+balance and any number of budgets are one and the same to the rules here.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from settlement.core import multipliers
+from settlement.core.rating import CompiledModel, Refusal
+from settlement.core.tiers import CONTEXT_METER
+from settlement.core.units import MAX_AMOUNT, PICO_PER_MICRO
+
+FIRST_SLICE = 256
+"""Output tokens of an adaptive slice at first (ECONOMICS 7.5): 1.28 times the charge is locked, in 1.37 grants."""
+SMALLEST_SLICE = 10
+LARGEST_SLICE = 4_096
+STEADY_GRANTS = 4
+"""So many adaptive slices are alike; then they double, so that a very long answer does not ask hundreds of times."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a provider's clock may be from ours."""
+MOST_TOKENS = 10**7
+"""The most units of all meters together, and the most output, that one request may ask for."""
+OUTPUT_METER = "output_tokens"
+
+State = Literal["open", "captured", "released", "expired"]
+FinalAction = Literal["stop", "redirect", "absorb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one request costs before its output is known: picoCU at par are ``base + per_token x output tokens``, at
+    least `minimum`; then comes one multiplier, in ten-thousandths."""
+
+    model: str
+    base: int
+    per_token: int
+    has_output: bool
+    minimum: int = 0
+    multiplier: int = multipliers.ONE
+
+    def amount(self, output_tokens: int, requests: int = 1) -> int:
+        """microCU to reserve for so much output: rounded up, and never nothing."""
+        par = max(self.base + self.per_token * output_tokens, self.minimum)
+        return max(1, requests * -(-multipliers.apply(par, self.multiplier) // PICO_PER_MICRO))
+
+    def most_output(self, micro: int, requests: int = 1) -> int | None:
+        """The most output tokens for which `amount` is at most `micro`; below zero when the base is not covered, None
+        when output costs nothing and the base is covered."""
+        if micro < 1 or self.amount(0, requests) > micro:
+            return -1
+        if not self.per_token or not self.multiplier:
+            return None
+        pico = micro // requests * PICO_PER_MICRO
+        par = ((pico + 1) * multipliers.ONE - 1) // self.multiplier  # the most that the multiplier makes `pico` of
+        return (par - self.base) // self.per_token
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a provider wants reserved: see the request document. `absorb` is microCU."""
+
+    max_output_tokens: int | None = None
+    output_tokens: int | None = None
+    requests: int = 1
+    expires_in: int = 300
+    final_action: FinalAction = "stop"
+    absorb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What is granted: output tokens in all, what is reserved for them in all, and whether it is the last."""
+
+    output_tokens: int
+    slice: int
+    amount: int
+    at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold. `captured + released` is what was taken and given back, all of `amount` once it has ended.
+
+    `late` was taken from the balance after it had expired. A hold with several `requests` is a lease. `absorb` are
+    output tokens that the provider goes on for unpaid when the balance ends.
+    """
+
+    requests: int
+    amount: int
+    output_tokens: int
+    slice: int
+    at_end: bool
+    expires_in: int
+    created_at: datetime
+    expires_at: datetime
+    max_output_tokens: int | None = None
+    final_action: FinalAction = "stop"
+    absorb: int = 0
+    grants: int = 1
+    uses: int = 0
+    captured: int = 0
+    released: int = 0
+    late: int = 0
+    state: State = "open"
+    ended_at: datetime | None = None
+
+    @property
+    def reserved(self) -> int:
+        """What it keeps from being spent otherwise."""
+        return self.amount - self.captured - self.released
+
+    @property
+    def left(self) -> int:
+        """The most that the next record can be charged."""
+        return self.amount - self.captured - self.late
+
+    @property
+    def report_at(self) -> int:
+        """Output tokens used at which the next slice should be asked for: 80 % of the newest one."""
+        return self.output_tokens - self.slice // 5
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What one record does to its hold: its charge, and the microCU that count as taken, `freed` of what was held."""
+
+    hold: Hold
+    pico: int
+    taken: int
+    freed: int
+    late: bool
+
+
+def dearest(compiled: CompiledModel) -> int:
+    """The highest multiplier of any time of day: a hold must do whenever its record is dated."""
+    return max([multipliers.ONE, *(hours.multiplier for hours in compiled.hours)])
+
+
+def terms(compiled: CompiledModel, meters: Mapping[str, int], multiplier: int = multipliers.ONE) -> Terms | Refusal:
+    """The terms of a request whose `meters` (all but output) are known, or the reason why it cannot be charged."""
+    places = {meter: place for place, meter in enumerate(compiled.meters)}
+    for meter in meters:
+        if meter not in places or meter == OUTPUT_METER:
+            return Refusal("unknown_meter", meter)
+    units = [meters.get(meter, 0) for meter in compiled.meters]
+    for place in compiled.unpriced:
+        if units[place]:
+            return Refusal("unpriced_meter", compiled.meters[place])
+    for whole, parts in compiled.subsets:
+        if sum(units[part] for part in parts) > units[whole]:
+            return Refusal("subset_above_whole", compiled.meters[whole])
+    context = meters.get(CONTEXT_METER, 0) if compiled.context_meter is not None else 0
+    band = compiled.bands[0]
+    for further in compiled.bands[1:]:
+        if context > further.above_input_tokens:
+            band = further
+    base = band.per_request + sum(map(operator.mul, units, band.coefficients))
+    base += sum(max(context - above, 0) * more for above, more in compiled.excess)
+    if base > MAX_AMOUNT:
+        return Refusal("charge_too_large")
+    output = places.get(OUTPUT_METER)
+    if output is None or output in compiled.unpriced:
+        return Terms(compiled.model, base, 0, has_output=False, minimum=compiled.minimum, multiplier=multiplier)
+    per_token = band.coefficients[output]
+    return Terms(compiled.model, base, per_token, has_output=True, minimum=compiled.minimum, multiplier=multiplier)
+
+
+def wanted(terms: Terms, ask: Ask) -> int:
+    """The first slice, in output tokens, if money is no question."""
+    if not terms.has_output:
+        return 0
+    size = FIRST_SLICE if ask.output_tokens is None else ask.output_tokens
+    return size if ask.max_output_tokens is None else min(size, ask.max_output_tokens)
+
+
+def first_grant(terms: Terms, ask: Ask, room: int) -> Grant | None:
+    """The first slice, or None when `room` does not cover it. An adaptive one shrinks to what is covered."""
+    size = wanted(terms, ask)
+    amount = terms.amount(size, ask.requests)
+    if amount <= room:
+        return Grant(size, size, amount, at_end=False)
+    covered = terms.most_output(room, ask.requests)
+    if ask.output_tokens is not None or covered is None or covered < min(size, SMALLEST_SLICE):
+        return None
+    return Grant(covered, covered, terms.amount(covered, ask.requests), at_end=True)
+
+
+def slice_after(grants: int) -> int:
+    """The adaptive slice that follows so many grants."""
+    return (
+        min(FIRST_SLICE << max(0, grants - STEADY_GRANTS + 1), LARGEST_SLICE)
+        if grants >= STEADY_GRANTS
+        else FIRST_SLICE
+    )
+
+
+def opened(ask: Ask, terms: Terms, grant: Grant, now: datetime) -> Hold:
+    """A new hold."""
+    return Hold(
+        requests=ask.requests,
+        amount=grant.amount,
+        output_tokens=grant.output_tokens,
+        slice=grant.slice,
+        at_end=grant.at_end,
+        expires_in=ask.expires_in,
+        created_at=now,
+        expires_at=now + timedelta(seconds=ask.expires_in),
+        max_output_tokens=ask.max_output_tokens,
+        final_action=ask.final_action,
+        absorb=absorbed_output(terms, ask.absorb),
+    )
+
+
+def next_grant(hold: Hold, terms: Terms, size: int | None, room: int) -> Grant:
+    """The next slice of `size` output tokens (None: adaptive) as far as `room`, beyond the hold, covers it."""
+    size = slice_after(hold.grants) if size is None else size
+    target = hold.output_tokens + size if terms.has_output else 0
+    if hold.max_output_tokens is not None:
+        target = max(hold.output_tokens, min(target, hold.max_output_tokens))
+    amount = max(hold.amount, terms.amount(target))
+    if amount - hold.amount <= room:
+        return Grant(target, target - hold.output_tokens, amount, at_end=False)
+    covered = terms.most_output(hold.amount + room)
+    if covered is None or covered < hold.output_tokens:
+        return Grant(hold.output_tokens, 0, hold.amount, at_end=True)
+    amount = max(hold.amount, terms.amount(covered))
+    return Grant(covered, covered - hold.output_tokens, amount, at_end=True)
+
+
+def extended(hold: Hold, grant: Grant, now: datetime) -> Hold:
+    """The hold with one more grant, and a new expiry."""
+    return replace(
+        renewed(hold, now),
+        grants=hold.grants + 1,
+        output_tokens=grant.output_tokens,
+        slice=grant.slice,
+        amount=grant.amount,
+        at_end=grant.at_end,
+    )
+
+
+def renewed(hold: Hold, now: datetime) -> Hold:
+    """The hold with a new expiry, never an earlier one."""
+    return replace(hold, expires_at=max(hold.expires_at, now + timedelta(seconds=hold.expires_in)))
+
+
+def given_back(hold: Hold, state: Literal["released", "expired"], now: datetime) -> Hold:
+    """The hold's end without a record: what was not captured is given back."""
+    return replace(hold, state=state, released=hold.amount - hold.captured, ended_at=now)
+
+
+def refusal(hold: Hold, at: datetime) -> tuple[str, str] | None:
+    """Why a record of a time cannot capture the hold, as (code, detail); None when it can.
+
+    A hold that expired can be captured late, but not a lease: what its records took in time is counted there.
+    """
+    if hold.uses >= hold.requests or hold.state in ("captured", "released"):
+        return "hold_ended", "it was released, or as many records as it is for have named it"
+    if hold.state == "expired" and hold.requests > 1:
+        return "hold_ended", "the lease expired"
+    if not hold.created_at - CLOCK_SKEW <= at <= hold.expires_at + CLOCK_SKEW:
+        return "hold_mismatch", "`at` is not within the time of the hold"
+    return None
+
+
+def capture(hold: Hold, exact_pico: int, now: datetime) -> Capture:
+    """What a record with that exact charge takes. Never more than the hold; its last record ends it."""
+    pico = min(exact_pico, hold.left * PICO_PER_MICRO)
+    taken = -(-pico // PICO_PER_MICRO)
+    if hold.state == "expired":
+        return Capture(replace(hold, uses=hold.uses + 1, late=hold.late + taken), pico, taken, 0, late=True)
+    after = replace(hold, uses=hold.uses + 1, captured=hold.captured + taken)
+    if after.uses == after.requests:
+        after = replace(after, state="captured", released=after.amount - after.captured, ended_at=now)
+    return Capture(after, pico, taken, hold.reserved - after.reserved, late=False)
+
+
+def absorbed_output(terms: Terms, limit: int) -> int:
+    """How many output tokens the provider's own `limit` in microCU is worth."""
+    dear = terms.per_token * terms.multiplier
+    return min(limit * PICO_PER_MICRO * multipliers.ONE // dear, MOST_TOKENS) if dear else 0
+
+
+def periods(at: datetime) -> tuple[str, str]:
+    """The UTC day and month of a time, as budgets count them."""
+    return at.strftime("%Y-%m-%d"), at.strftime("%Y-%m")

@@ -1,0 +1,436 @@
+"""Holds: the SQL of a hot path (decision 14). Any number of requests share two round trips and one commit.
+
+Everything that a step depends on is locked first, in the one order (holds by id, budgets by number and period, accounts
+by number), the core decides, and one guarded update for each table writes what it decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from settlement.core.budgets import Budget, Period, Use
+from settlement.core.errors import Broken
+from settlement.core.holds import Hold
+from settlement.storage.database import Connection, Restart, array, driver
+
+_KEYS = """
+SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status
+FROM api_key k JOIN party p ON p.no = k.party_no WHERE k.id = ANY(%(keys)s::text[]) AND k.revoked_at IS NULL
+"""
+
+_NEWEST = "SELECT coalesce(max(version), 0) FROM rate_table"
+
+_HOLD = """
+SELECT h.id, h.request, h.fingerprint, h.provider_no, h.consumer_no, c.id, h.key_id, h.budget_no, h.model, h.tier,
+       h.rates_version, h.meters, h.requests, h.amount, h.output_tokens, h.slice, h.at_end, h.expires_in, h.created_at,
+       h.expires_at, h.max_output_tokens, h.final_action, h.absorb, h.grants, h.uses, h.captured, h.released, h.late,
+       h.state, h.ended_at
+FROM hold h JOIN party c ON c.no = h.consumer_no
+"""
+
+_KNOWN = """
+{hold} WHERE (h.request, h.provider_no) IN (
+    SELECT w.request, k.party_no FROM unnest(%(requests)s::uuid[], %(keys)s::text[]) AS w(request, key)
+    JOIN api_key k ON k.id = w.key)
+"""
+
+_FIND = "{hold} WHERE h.id = ANY(%(ids)s::text[])"
+_LOCK = "{hold} WHERE h.id = ANY(%(ids)s::text[]) ORDER BY h.id FOR UPDATE OF h"
+
+_BUDGETS = """
+SELECT b.no, b.id, b.path, b.name, b.per_request, b.per_day, b.per_month, b.models, b.providers, b.alert_at
+FROM budget b WHERE b.no IN (SELECT unnest(leaf.path || leaf.no) FROM budget leaf WHERE leaf.no IN ({leaves}))
+"""
+
+_KEY_LEAVES = "SELECT budget_no FROM api_key WHERE id = ANY(%(keys)s::text[])"
+_HOLD_LEAVES = "SELECT budget_no FROM hold WHERE id = ANY(%(ids)s::text[])"
+
+_OPEN_PERIODS = """
+INSERT INTO budget_use (budget_no, period)
+SELECT DISTINCT n.no, p.period FROM budget leaf CROSS JOIN LATERAL unnest(leaf.path || leaf.no) AS n(no)
+CROSS JOIN unnest(%(periods)s::text[]) AS p(period) WHERE leaf.no IN ({leaves}) ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+
+_KEY_USES = """
+SELECT u.budget_no, u.period, u.used, u.alerted FROM budget_use u
+WHERE u.period = ANY(%(periods)s::text[]) AND u.budget_no IN (
+    SELECT unnest(leaf.path || leaf.no) FROM budget leaf WHERE leaf.no IN ({leaves}))
+ORDER BY u.budget_no, u.period FOR UPDATE
+"""
+
+_HOLD_USES = """
+SELECT u.budget_no, u.period, u.used, u.alerted FROM budget_use u JOIN (
+    SELECT DISTINCT n.no, p.period FROM hold h JOIN budget leaf ON leaf.no = h.budget_no
+    CROSS JOIN LATERAL unnest(leaf.path || leaf.no) AS n(no)
+    CROSS JOIN LATERAL (VALUES (to_char(h.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')),
+                               (to_char(h.created_at AT TIME ZONE 'UTC', 'YYYY-MM'))) AS p(period)
+    WHERE h.id = ANY(%(ids)s::text[])
+) w ON w.no = u.budget_no AND w.period = u.period
+ORDER BY u.budget_no, u.period FOR UPDATE OF u
+"""
+
+_ACCOUNTS = """
+SELECT a.party_no, a.no, a.settled - a.held FROM account a WHERE a.party_no IN ({parties}) ORDER BY a.no FOR UPDATE
+"""
+_KEY_PARTIES = "SELECT party_no FROM api_key WHERE id = ANY(%(keys)s::text[])"
+_HOLD_PARTIES = "SELECT consumer_no FROM hold WHERE id = ANY(%(ids)s::text[])"
+
+_RESERVE = """
+UPDATE account a SET held = a.held + d.amount
+FROM unnest(%(numbers)s::int[], %(amounts)s::bigint[]) AS d(no, amount)
+WHERE a.no = d.no AND a.settled - a.held >= d.amount
+"""
+
+_SPEND = """
+UPDATE budget_use u SET used = u.used + d.amount, alerted = greatest(u.alerted, d.alerted)
+FROM unnest(%(numbers)s::int[], %(periods)s::text[], %(amounts)s::bigint[], %(alerted)s::int[])
+    AS d(no, period, amount, alerted)
+WHERE u.budget_no = d.no AND u.period = d.period
+"""
+
+_INSERT = """
+INSERT INTO hold (id, request, fingerprint, provider_no, consumer_no, key_id, budget_no, model, tier, rates_version,
+                  meters, max_output_tokens, requests, amount, grants, output_tokens, slice, at_end, final_action,
+                  absorb, expires_in, state, created_at, expires_at)
+SELECT h.id, h.request, decode(h.fingerprint, 'hex'), h.provider_no, h.consumer_no, h.key_id, h.budget_no, h.model,
+       h.tier, h.rates_version, h.meters, h.max_output_tokens, h.requests, h.amount, 1, h.output_tokens, h.slice,
+       h.at_end, h.final_action, h.absorb, h.expires_in, 'open', h.created_at, h.expires_at
+FROM json_to_recordset(%(rows)s::json) AS h(
+    id text, request uuid, fingerprint text, provider_no int, consumer_no int, key_id text, budget_no int, model text,
+    tier text, rates_version int, meters jsonb, max_output_tokens int, requests int, amount bigint, output_tokens int,
+    slice int, at_end bool, final_action text, absorb bigint, expires_in int, created_at timestamptz,
+    expires_at timestamptz)
+ON CONFLICT (request, provider_no) DO NOTHING
+"""
+
+_CHANGE = """
+UPDATE hold h SET meters = coalesce(d.meters, h.meters), uses = d.uses, amount = d.amount, captured = d.captured,
+    released = d.released, late = d.late, grants = d.grants, output_tokens = d.output_tokens, slice = d.slice,
+    at_end = d.at_end, state = d.state, expires_at = d.expires_at, ended_at = d.ended_at
+FROM json_to_recordset(%(rows)s::json) AS d(
+    id text, meters jsonb, uses int, amount bigint, captured bigint, released bigint, late bigint, grants int,
+    output_tokens int, slice int, at_end bool, state text, expires_at timestamptz, ended_at timestamptz)
+WHERE h.id = d.id
+"""
+
+_DUE = """
+SELECT h.id FROM hold h WHERE h.state = 'open' AND h.expires_at <= %(now)s
+ORDER BY h.expires_at LIMIT %(limit)s
+"""
+
+_CAPTURES = """
+INSERT INTO hold_capture (record_id, provider_no, hold_id, taken, late)
+SELECT * FROM unnest(%(records)s::uuid[], %(providers)s::int[], %(holds)s::text[], %(taken)s::bigint[],
+                     %(late)s::bool[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """An API key that is not revoked, and whose it is."""
+
+    secret_hash: bytes
+    scopes: Sequence[str]
+    budget_no: int | None
+    party_no: int
+    party: str
+    kind: str
+    status: str
+
+
+@dataclass(slots=True)
+class Room:
+    """A consumer's locked account: `available` goes down as is reserved."""
+
+    account_no: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHold:
+    """A hold with whose it is and what it is for."""
+
+    id: str
+    request: UUID
+    fingerprint: bytes
+    provider_no: int
+    consumer_no: int
+    consumer: str
+    key_id: str
+    budget_no: int | None
+    model: str
+    tier: str
+    rates_version: int
+    meters: Mapping[str, int]
+    hold: Hold
+
+
+@dataclass(slots=True)
+class Locked:
+    """What a step may change, locked: accounts by party number, budgets, and their uses by (number, period)."""
+
+    rooms: dict[int, Room]
+    budgets: dict[int, Budget]
+    uses: dict[Period, Use]
+
+    def chain(self, leaf: int | None) -> list[Budget]:
+        """The budgets that bound a hold of that leaf, the leaf first."""
+        if leaf is None:
+            return []
+        found = self.budgets[leaf]
+        return [found, *(self.budgets[no] for no in reversed(found.path))]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What requests for holds meet."""
+
+    newest_rates: int
+    keys: Mapping[str, KeyRow]
+    known: dict[tuple[UUID, int], StoredHold]
+    locked: Locked
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Holds that are about to change, locked, and who asks for it."""
+
+    newest_rates: int
+    keys: Mapping[str, KeyRow]
+    holds: dict[str, StoredHold]
+    locked: Locked
+
+
+async def arrive(connection: Connection, asked: Sequence[tuple[UUID, str, str]], periods: Sequence[str]) -> Arrival:
+    """Read the keys and earlier holds of requests, and lock accounts and budgets of the consumers' keys.
+
+    `asked` are (request, id of the provider's key, id of the consumer's key); nobody's secret is compared here. One
+    round trip; the statements run one after the other, so each sees what was committed before its own start.
+    """
+    connected = await driver(connection)
+    newest, keys, known, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
+    consumers = sorted({consumer for *_, consumer in asked})
+    async with connected.pipeline():
+        await newest.execute(_NEWEST)
+        await keys.execute(_KEYS, {"keys": sorted({key for _, *each in asked for key in each})})
+        wanted = {"requests": [request.hex for request, *_ in asked], "keys": [provider for _, provider, _ in asked]}
+        await known.execute(_KNOWN.format(hold=_HOLD), wanted)
+        values = {"keys": consumers, "periods": list(periods)}
+        await budgets.execute(_BUDGETS.format(leaves=_KEY_LEAVES), values)
+        await connected.execute(_OPEN_PERIODS.format(leaves=_KEY_LEAVES), values)
+        await uses.execute(_KEY_USES.format(leaves=_KEY_LEAVES), values)
+        await accounts.execute(_ACCOUNTS.format(parties=_KEY_PARTIES), values)
+    (version,) = await newest.fetchone() or (0,)
+    return Arrival(
+        newest_rates=version,
+        keys={row[0]: KeyRow(*row[1:]) for row in await keys.fetchall()},
+        known={(row[1], row[3]): _stored(row) for row in await known.fetchall()},
+        locked=await _locked(accounts, budgets, uses),
+    )
+
+
+async def lock(connection: Connection, ids: Sequence[str], keys: Sequence[str] = ()) -> Standing:
+    """Lock holds by id, and the budgets and accounts that they reserve on. Unknown ids are left out."""
+    connected = await driver(connection)
+    newest, asking, holds, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
+    values = {"ids": sorted(set(ids))}
+    async with connected.pipeline():
+        await newest.execute(_NEWEST)
+        await asking.execute(_KEYS, {"keys": sorted(set(keys))})
+        await holds.execute(_LOCK.format(hold=_HOLD), values)
+        await budgets.execute(_BUDGETS.format(leaves=_HOLD_LEAVES), values)
+        await uses.execute(_HOLD_USES, values)
+        await accounts.execute(_ACCOUNTS.format(parties=_HOLD_PARTIES), values)
+    (version,) = await newest.fetchone() or (0,)
+    return Standing(
+        newest_rates=version,
+        keys={row[0]: KeyRow(*row[1:]) for row in await asking.fetchall()},
+        holds={row[0]: _stored(row) for row in await holds.fetchall()},
+        locked=await _locked(accounts, budgets, uses),
+    )
+
+
+async def lock_for_capture(connection: Connection, ids: Sequence[str]) -> tuple[dict[str, StoredHold], Locked]:
+    """Lock holds and their budgets, but no accounts: the report that captures them locks those with all others."""
+    connected = await driver(connection)
+    holds, budgets, uses = (connected.cursor(binary=True) for _ in range(3))
+    values = {"ids": sorted(set(ids))}
+    async with connected.pipeline():
+        await holds.execute(_LOCK.format(hold=_HOLD), values)
+        await budgets.execute(_BUDGETS.format(leaves=_HOLD_LEAVES), values)
+        await uses.execute(_HOLD_USES, values)
+    return {row[0]: _stored(row) for row in await holds.fetchall()}, await _locked(None, budgets, uses)
+
+
+async def find(connection: Connection, hold_id: str) -> StoredHold | None:
+    """The hold as it stands."""
+    return (await find_all(connection, [hold_id])).get(hold_id)
+
+
+async def find_all(connection: Connection, ids: Sequence[str]) -> dict[str, StoredHold]:
+    """Holds by id as they stand. Unknown ids are left out."""
+    connected = await driver(connection)
+    async with connected.cursor(binary=True) as cursor:
+        await cursor.execute(_FIND.format(hold=_HOLD), {"ids": list(ids)})
+        return {row[0]: _stored(row) for row in await cursor.fetchall()}
+
+
+async def due(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Open holds whose time has run out, the oldest first. They are not locked yet."""
+    connected = await driver(connection)
+    async with connected.cursor(binary=True) as cursor:
+        await cursor.execute(_DUE, {"now": now, "limit": limit})
+        return [row[0] for row in await cursor.fetchall()]
+
+
+async def store_new(connection: Connection, holds: Sequence[StoredHold], changes: Changes) -> None:
+    """Write new holds and what they reserve. Raises Restart when one of the requests was taken in meanwhile."""
+    if not holds:
+        return
+    connected = await driver(connection)
+    inserted, reserved = connected.cursor(), connected.cursor()
+    async with connected.pipeline():
+        await _send(connected, reserved, changes)
+        await inserted.execute(_INSERT, {"rows": msgspec.json.encode([_new_row(each) for each in holds]).decode()})
+    if inserted.rowcount != len(holds):
+        raise Restart("database_busy", "the same request was taken in at the same time; send it again")
+    _check(reserved, changes)
+
+
+async def store_changes(
+    connection: Connection, holds: Sequence[tuple[str, Hold, Mapping[str, int] | None]], changes: Changes
+) -> None:
+    """Write holds that were locked as they are now, with new meters where given, and what they reserve or free."""
+    if not holds:
+        return
+    connected = await driver(connection)
+    reserved = connected.cursor()
+    rows = [_changed_row(*each) for each in holds]
+    async with connected.pipeline():
+        await _send(connected, reserved, changes)
+        await connected.cursor().execute(_CHANGE, {"rows": msgspec.json.encode(rows).decode()})
+    _check(reserved, changes)
+
+
+async def add_captures(connection: Connection, captures: Sequence[tuple[bytes, int, str, int, bool]]) -> None:
+    """Write which records took what: (record id, provider's number, hold, microCU, late)."""
+    connected = await driver(connection)
+    values = {
+        "records": [record.hex() for record, *_ in captures],
+        "providers": array(each[1] for each in captures),
+        "holds": [each[2] for each in captures],
+        "taken": array(each[3] for each in captures),
+        "late": [each[4] for each in captures],
+    }
+    await connected.cursor().execute(_CAPTURES, values)
+
+
+class Changes:
+    """What a transaction adds to what accounts hold and budgets use; below zero for what is given back."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, int] = {}
+        self.budgets: dict[Period, int] = {}
+        self.alerted: dict[Period, int] = {}
+
+    def reserve(self, account_no: int, amount: int) -> None:
+        """Hold so much more on an account."""
+        self.accounts[account_no] = self.accounts.get(account_no, 0) + amount
+
+    def use(self, budget_no: int, period: str, amount: int) -> None:
+        """Count so much more in a budget's period."""
+        key = (budget_no, period)
+        self.budgets[key] = self.budgets.get(key, 0) + amount
+
+
+async def _send(connected: psycopg.AsyncConnection[Any], reserved: psycopg.AsyncCursor[Any], changes: Changes) -> None:
+    accounts = {no: amount for no, amount in changes.accounts.items() if amount}
+    if accounts:
+        await reserved.execute(_RESERVE, {"numbers": array(accounts), "amounts": array(accounts.values())})
+    uses = sorted(key for key in changes.budgets if changes.budgets[key] or key in changes.alerted)
+    if uses:
+        values = {
+            "numbers": array(no for no, _ in uses),
+            "periods": [period for _, period in uses],
+            "amounts": array(changes.budgets[key] for key in uses),
+            "alerted": array(changes.alerted.get(key, 0) for key in uses),
+        }
+        await connected.cursor().execute(_SPEND, values)
+
+
+def _check(reserved: psycopg.AsyncCursor[Any], changes: Changes) -> None:
+    """The guard: an account that did not cover what was decided under its lock means that the books are wrong."""
+    expected = sum(1 for amount in changes.accounts.values() if amount)
+    if expected and reserved.rowcount != expected:
+        raise Broken("hold_not_covered", "an account does not cover what was reserved on it under its lock")
+
+
+async def _locked(
+    accounts: psycopg.AsyncCursor[Any] | None, budgets: psycopg.AsyncCursor[Any], uses: psycopg.AsyncCursor[Any]
+) -> Locked:
+    rooms = {} if accounts is None else {row[0]: Room(row[1], row[2]) for row in await accounts.fetchall()}
+    return Locked(
+        rooms=rooms,
+        budgets={row[0]: Budget(*row) for row in await budgets.fetchall()},
+        uses={(row[0], row[1]): Use(row[2], row[3]) for row in await uses.fetchall()},
+    )
+
+
+def _stored(row: Sequence[Any]) -> StoredHold:
+    names, hold = row[:12], Hold(*row[12:])
+    return StoredHold(*names, hold)  # type: ignore[call-arg]  # mypy cannot count the columns of a row
+
+
+def _new_row(stored: StoredHold) -> dict[str, Any]:
+    hold = stored.hold
+    return {
+        "id": stored.id,
+        "request": stored.request.hex,
+        "fingerprint": stored.fingerprint.hex(),
+        "provider_no": stored.provider_no,
+        "consumer_no": stored.consumer_no,
+        "key_id": stored.key_id,
+        "budget_no": stored.budget_no,
+        "model": stored.model,
+        "tier": stored.tier,
+        "rates_version": stored.rates_version,
+        "meters": stored.meters,
+        "max_output_tokens": hold.max_output_tokens,
+        "requests": hold.requests,
+        "amount": hold.amount,
+        "output_tokens": hold.output_tokens,
+        "slice": hold.slice,
+        "at_end": hold.at_end,
+        "final_action": hold.final_action,
+        "absorb": hold.absorb,
+        "expires_in": hold.expires_in,
+        "created_at": hold.created_at,
+        "expires_at": hold.expires_at,
+    }
+
+
+def _changed_row(hold_id: str, hold: Hold, meters: Mapping[str, int] | None) -> dict[str, Any]:
+    return {
+        "id": hold_id,
+        "meters": meters,
+        "uses": hold.uses,
+        "amount": hold.amount,
+        "captured": hold.captured,
+        "released": hold.released,
+        "late": hold.late,
+        "grants": hold.grants,
+        "output_tokens": hold.output_tokens,
+        "slice": hold.slice,
+        "at_end": hold.at_end,
+        "state": hold.state,
+        "expires_at": hold.expires_at,
+        "ended_at": hold.ended_at,
+    }

@@ -1,0 +1,359 @@
+"""Holds through the real use cases on a real database, one process and two."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select, text
+
+from settlement.core.errors import (
+    Conflict,
+    Forbidden,
+    Insufficient,
+    Malformed,
+    NotFound,
+    SettlementError,
+    Unauthenticated,
+)
+from settlement.core.holds import Ask
+from settlement.core.ids import uuid7
+from settlement.core.units import cu_text
+from settlement.services import authentication, holds
+from settlement.services.authentication import Credential, Principal, credential, issue_api_key
+from settlement.services.context import Context
+from settlement.services.holds import Answer, Extending, Placing, Releasing
+from settlement.storage import accounts
+from settlement.storage.database import Database
+from settlement.storage.tables import api_key, hold, party
+from tests.world import Member, World
+
+pytestmark = [pytest.mark.anyio, pytest.mark.database]
+
+INPUT = {"input_tokens": 1155}
+BASE, PER_TOKEN = 1155 * 277_777_778, 2_222_222_222
+"""picoCU of the input and of one output token of gpt-5, by the first rate table."""
+
+
+def amount(output: int) -> int:
+    return -(-(BASE + PER_TOKEN * output) // 10**6)
+
+
+@dataclass
+class Till:
+    """A provider with its key, and a consumer with a spending key."""
+
+    world: World
+    provider: Member
+    consumer: Member
+    provider_key: Credential
+    consumer_key: Credential
+    contexts: list[Context] = field(default_factory=list)
+
+    def placing(self, **ask: Any) -> Placing:
+        request = UUID(bytes=uuid7(self.world.sources.clock(), self.world.sources.entropy))
+        model = ask.pop("model", "gpt-5")
+        meters = ask.pop("meters", INPUT)
+        return Placing(
+            self.provider_key,
+            self.consumer_key,
+            request,
+            sha256(request.bytes).digest(),
+            model,
+            ask.pop("tier", "standard"),
+            meters,
+            Ask(**ask),
+        )
+
+    async def place(self, **ask: Any) -> Answer:
+        return await holds.place(self.world.context, self.placing(**ask))
+
+    async def extend(self, placed: Answer, grant: int, **more: Any) -> Answer:
+        asked = Extending(self.provider_key, placed.stored.id, grant, **more)
+        return await holds.extend(self.world.context, asked)
+
+    async def release(self, placed: Answer) -> Answer:
+        return await holds.release(self.world.context, Releasing(self.provider_key, placed.stored.id))
+
+    async def balance(self) -> tuple[int, int, int]:
+        """Settled, held, available."""
+        async with self.world.context.database.read() as connection:
+            found = await accounts.get(connection, self.consumer.id)
+        return found.settled, found.held, found.available
+
+    async def count(self, state: str) -> int:
+        async with self.world.context.database.read() as connection:
+            query = text("SELECT count(*) FROM hold WHERE state = :state")
+            return int((await connection.execute(query, {"state": state})).scalar_one())
+
+
+async def key_of(world: World, member: Member, *scopes: str) -> Credential:
+    async with world.context.database.begin() as connection:
+        token = await issue_api_key(connection, world.sources, member.party.no, scopes)
+    found = credential(token)
+    assert found is not None
+    return found
+
+
+async def open_till(world: World, *, micro: int) -> Till:
+    provider, consumer = await world.provider(), await world.consumer(micro=micro)
+    return Till(
+        world, provider, consumer, await key_of(world, provider, "holds"), await key_of(world, consumer, "spend")
+    )
+
+
+async def attempt(asking: Any) -> Any:
+    try:
+        return await asking
+    except SettlementError as error:
+        return error
+
+
+async def test_a_hold_reserves_input_and_the_first_slice(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    answer = await till.place()
+    found = holds.document(answer.stored)
+    assert not answer.replayed
+    assert found["amount"] == "0.889723"
+    assert (found["output_tokens"], found["report_at"], found["grant"]) == (256, 205, 1)
+    assert (found["consumer"], found["rates"], found["final"]) == (till.consumer.id, "1", None)
+    assert await till.balance() == (5_000_000, 889_723, 5_000_000 - 889_723)
+
+
+async def test_the_same_request_is_the_same_hold_and_another_body_a_conflict(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    placing = till.placing()
+    first, again = [await holds.place(world.context, placing) for _ in range(2)]
+    assert again.replayed
+    assert again.stored == first.stored
+    with pytest.raises(Conflict, match="hold_conflict"):
+        await holds.place(world.context, replace(placing, fingerprint=bytes(32)))
+    together = await asyncio.gather(*(holds.place(world.context, till_placing) for till_placing in [placing] * 5))
+    assert {each.stored.id for each in together} == {first.stored.id}
+    assert (await till.balance())[1] == 889_723
+
+
+async def test_two_hundred_at_once_on_a_balance_for_a_hundred_gives_exactly_a_hundred(world: World) -> None:
+    """Half of them through a second process's connections."""
+    till = await open_till(world, micro=100 * amount(256))
+    other = Database(world.context.database.engine.url.render_as_string(hide_password=False))
+    contexts = [world.context, replace(world.context, database=other)]
+    asked = [holds.place(contexts[n % 2], till.placing(output_tokens=256)) for n in range(200)]
+    outcomes = await asyncio.gather(*map(attempt, asked))
+    await other.close()
+    given = [each for each in outcomes if isinstance(each, Answer)]
+    refused = [each for each in outcomes if isinstance(each, Insufficient)]
+    assert (len(given), len(refused)) == (100, 100)
+    assert {each.code for each in refused} == {"insufficient_balance"}
+    assert await till.balance() == (100 * amount(256), 100 * amount(256), 0)
+
+
+async def test_a_refusal_says_how_much_is_missing(world: World) -> None:
+    till = await open_till(world, micro=amount(0) + 100)
+    with pytest.raises(Insufficient) as caught:
+        await till.place(output_tokens=256)
+    assert caught.value.missing == amount(256) - amount(0) - 100
+    with pytest.raises(Insufficient):
+        await till.place()  # not even ten tokens
+    assert (await till.balance())[1] == 0
+
+
+async def test_an_adaptive_first_slice_shrinks_to_what_is_there(world: World) -> None:
+    till = await open_till(world, micro=amount(40))
+    found = holds.document((await till.place()).stored)
+    assert (found["output_tokens"], found["amount"]) == (40, cu_text(amount(40)))
+    assert found["final"] == {"action": "stop"}
+
+
+async def test_slices_are_extended_once_for_each_number_until_the_balance_ends(world: World) -> None:
+    till = await open_till(world, micro=amount(600))
+    placed = await till.place(final_action="absorb", absorb=1_000_000)
+    second = await till.extend(placed, 2)
+    assert (second.stored.hold.output_tokens, second.stored.hold.amount) == (512, amount(512))
+    again = await till.extend(placed, 2)
+    assert again.stored.hold.output_tokens == 512
+    with pytest.raises(Conflict, match="grant_out_of_order"):
+        await till.extend(placed, 4)
+    third = await till.extend(placed, 3)
+    assert third.stored.hold.output_tokens == 600
+    assert holds.document(third.stored)["final"] == {"action": "absorb", "output_tokens": 10**12 // PER_TOKEN}
+    assert await till.balance() == (amount(600), amount(600), 0)
+    fourth = await till.extend(placed, 4)
+    assert fourth.stored.hold.output_tokens == 600
+    await world.credit(till.consumer.id, 10_000_000)
+    fifth = await till.extend(placed, 5)
+    assert fifth.stored.hold.output_tokens == 1112
+    assert holds.document(fifth.stored)["final"] is None
+
+
+async def test_nothing_beyond_the_most_output_is_granted(world: World) -> None:
+    till = await open_till(world, micro=50_000_000)
+    placed = await till.place(max_output_tokens=300)
+    assert placed.stored.hold.output_tokens == 256
+    assert (await till.extend(placed, 2)).stored.hold.output_tokens == 300
+    assert (await till.extend(placed, 3)).stored.hold.amount == amount(300)
+
+
+async def test_meters_of_a_hold_grow_with_an_extension(world: World) -> None:
+    till = await open_till(world, micro=50_000_000)
+    placed = await till.place()
+    grown = await till.extend(placed, 2, meters={"input_tokens": 5_000})
+    expected = -(-(5_000 * 277_777_778 + 512 * PER_TOKEN) // 10**6)
+    assert grown.stored.hold.amount == expected
+    with pytest.raises(Malformed, match="only grow"):
+        await till.extend(placed, 3, meters={"input_tokens": 4_999})
+    assert (await till.extend(placed, 3)).stored.hold.amount == expected + -(-256 * PER_TOKEN // 10**6)
+
+
+async def test_a_heartbeat_spares_a_silent_stream_and_expiry_frees_a_dead_one(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    alive, dead = await till.place(expires_in=60), await till.place(expires_in=60)
+    world.sources.settable.advance(seconds=59)
+    await till.extend(alive, 1)
+    world.sources.settable.advance(seconds=1)
+    assert await holds.expire(world.context) == 1
+    assert await till.count("open") == 1
+    assert (await till.balance())[1] == amount(256)
+    with pytest.raises(Conflict, match="hold_ended"):
+        await till.extend(dead, 2)
+    assert (await till.release(dead)).stored.hold.state == "expired"
+    assert await holds.expire(world.context) == 0
+
+
+async def test_a_release_gives_everything_back_and_may_be_repeated(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    placed = await till.place()
+    for _ in range(2):
+        assert (await till.release(placed)).stored.hold.state == "released"
+    assert await till.balance() == (5_000_000, 0, 5_000_000)
+
+
+async def test_release_extension_and_expiry_at_once_end_a_hold_once(world: World) -> None:
+    till = await open_till(world, micro=50_000_000)
+    for _ in range(5):
+        placed = await till.place(expires_in=10)
+        world.sources.settable.advance(seconds=10)
+        await asyncio.gather(
+            *(attempt(till.release(placed)) for _ in range(3)),
+            *(attempt(till.extend(placed, 2)) for _ in range(3)),
+            *(attempt(holds.expire(world.context)) for _ in range(2)),
+        )
+        await attempt(till.release(placed))
+        assert (await till.balance())[1] == 0
+    assert await till.count("open") == 0
+
+
+async def test_a_lease_reserves_for_all_its_requests_and_is_not_extended(world: World) -> None:
+    till = await open_till(world, micro=100_000_000)
+    lease = await till.place(requests=100)
+    assert lease.stored.hold.amount == 100 * amount(256)
+    with pytest.raises(Conflict, match="hold_is_lease"):
+        await till.extend(lease, 2)
+    assert (await till.extend(lease, 1)).replayed
+
+
+async def test_keys_are_read_in_the_transaction(world: World) -> None:
+    """A revoked key reserves nothing, and neither does one that may do more than spend."""
+    till = await open_till(world, micro=5_000_000)
+    async with world.context.database.begin() as connection:
+        await connection.execute(
+            text("UPDATE api_key SET revoked_at = now() WHERE id = :id"), {"id": till.consumer_key.key_id}
+        )
+    with pytest.raises(Unauthenticated, match="consumer_key_unknown"):
+        await till.place()
+    till.consumer_key = await key_of(world, till.consumer, "read", "spend")
+    with pytest.raises(Forbidden, match="consumer_key_scope"):
+        await till.place()
+    till.consumer_key = await key_of(world, till.provider, "spend")
+    with pytest.raises(Forbidden, match="consumer_key_scope"):
+        await till.place()
+    till.consumer_key = await key_of(world, till.consumer, "spend")
+    for wrong, code in (
+        (await key_of(world, till.provider, "read"), "scope_missing"),
+        (till.consumer_key, "providers_only"),
+    ):
+        till.provider_key = wrong
+        with pytest.raises(Forbidden, match=code):
+            await till.place()
+    till.provider_key = Credential(till.consumer_key.key_id, bytes(32))
+    with pytest.raises(Unauthenticated, match="key_unknown"):
+        await till.place()
+    assert (await till.balance())[1] == 0
+
+
+async def test_suspended_consumers_and_providers_reserve_nothing(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    for member, code in ((till.consumer, "consumer_suspended"), (till.provider, "provider_suspended")):
+        async with world.context.database.begin() as connection:
+            await connection.execute(party.update().where(party.c.no == member.party.no).values(status="suspended"))
+        with pytest.raises(Forbidden, match=code):
+            await till.place()
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("unknown_model", {"model": "no-such"}),
+        ("unknown_tier", {"tier": "no-such"}),
+        ("unknown_meter", {"meters": {"no_such": 1}}),
+        ("unknown_meter", {"meters": {"output_tokens": 1}}),
+        ("subset_above_whole", {"meters": {"input_tokens": 1, "cache_read_tokens": 2}}),
+        ("request_too_large", {"meters": {"input_tokens": 10**7 + 1}}),
+    ],
+)
+async def test_what_the_table_does_not_price_is_not_reserved(world: World, code: str, change: dict[str, Any]) -> None:
+    till = await open_till(world, micro=5_000_000)
+    with pytest.raises(Malformed, match=code):
+        await till.place(**change)
+
+
+async def test_holds_of_others_are_unknown(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    placed = await till.place()
+    other = await world.provider("other")
+    till.provider_key = await key_of(world, other, "holds")
+    with pytest.raises(NotFound, match="unknown_hold"):
+        await till.release(placed)
+    for member, sees in ((till.provider, True), (till.consumer, True), (other, False)):
+        principal = Principal(member.party, "key", frozenset({"read"}))
+        if sees:
+            assert (await holds.get(world.context, principal, placed.stored.id)).id == placed.stored.id
+        else:
+            with pytest.raises(NotFound, match="unknown_hold"):
+                await holds.get(world.context, principal, placed.stored.id)
+
+
+async def test_one_bad_request_does_not_spoil_those_that_share_its_transaction(world: World) -> None:
+    till = await open_till(world, micro=5_000_000)
+    outcomes = await asyncio.gather(
+        *(attempt(till.place(**change)) for change in ({}, {"model": "no-such"}, {}, {"output_tokens": 4_096}))
+    )
+    assert [type(each) for each in outcomes] == [Answer, Malformed, Answer, Insufficient]
+
+
+async def test_secrets_are_in_no_repr(world: World) -> None:
+    till = await open_till(world, micro=1)
+    assert till.consumer_key.secret_hash.hex() not in repr(till.placing())
+    assert authentication.credential("cu_nonsense") is None
+    async with world.context.database.read() as connection:
+        kept = (await connection.execute(select(api_key.c.secret_hash))).scalars().all()
+    assert till.consumer_key.secret_hash in kept
+
+
+async def test_what_is_held_is_the_sum_of_open_holds(world: World) -> None:
+    till = await open_till(world, micro=50_000_000)
+    placed = [await till.place() for _ in range(4)]
+    await till.extend(placed[0], 2)
+    await till.release(placed[1])
+    async with world.context.database.read() as connection:
+        query = select(hold.c.amount - hold.c.captured - hold.c.released).where(hold.c.state == "open")
+        reserved = sum((await connection.execute(query)).scalars())
+    settled, held, available = await till.balance()
+    assert held == reserved == 3 * amount(256) + amount(512) - amount(256)
+    assert settled - held == available
+    assert timedelta(seconds=300) == placed[0].stored.hold.expires_at - placed[0].stored.hold.created_at
