@@ -75,7 +75,7 @@ def test_the_jcs_vectors_in_our_subset() -> None:
 @pytest.mark.parametrize(
     "value",
     [0.0, 1.5, float("nan"), MAX_INTEGER + 1, -MAX_INTEGER - 1, {"é": 1}, {1: 2}, {None: 1}, "\ud800", {"a": "\udfff"},
-     b"x", {1, 2}, object(), [[1.0]], {"a": {"b": 2**64}}],
+     b"x", {1, 2}, ..., [[1.0]], {"a": {"b": 2**64}}],
     ids=ascii,
 )  # fmt: skip
 def test_refuses(value: object) -> None:
