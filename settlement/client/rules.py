@@ -58,6 +58,7 @@ class Rules:
         self.decimals: dict[tuple[str, str], int] = {}
         self.fee_assets: dict[str, str] = {}
         self.networks: dict[str, tuple[str, str]] = {}
+        self.published: list[datetime] = []
         self._starts: list[int] = []
 
     @property
@@ -119,6 +120,7 @@ class Rules:
             require(ahead, "rate_table_retroactive", name, "it was published after the time it is in force from")
         check_signatures(line, document, self.service_keys, "rate_table_signature")
         self.tables.append(table)
+        self.published.append(line.time("published_at"))
         self._starts.append(micros(table.effective_from))
 
     def add_offer(self, line: Fields) -> None:

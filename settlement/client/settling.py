@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from settlement.client.books import CU, Books, EntryLine, account_kind, legs
+from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.reports import WindowUsage
 from settlement.client.rules import Rules, check_signatures
@@ -65,8 +66,9 @@ class Earned:
 class Windows:
     """All windows in order. `due` are payouts that positions promise and no payout line has taken up."""
 
-    def __init__(self, rules: Rules, books: Books, tree: merkle.Frontier) -> None:
+    def __init__(self, rules: Rules, books: Books, tree: merkle.Frontier, log: GovernanceLog) -> None:
         self._rules = rules
+        self._log = log
         self._books = books
         self._tree = tree
         self.current: WindowState | None = None
@@ -307,6 +309,7 @@ class Windows:
             liabilities_size=size,
             rates=[(table.version, table.digest) for table in tables[: max(known, in_force)]],
             policy=rules[1],
+            governance=self._log.stated(stated.object("governance"), name),
             totals=Totals(
                 usage.reports,
                 usage.records,

@@ -13,6 +13,7 @@ from typing import Any
 
 from settlement.client.anchors import Anchor
 from settlement.client.books import Books, EntryLine, account_asset, account_kind
+from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.money import Money
 from settlement.client.proofs import (
@@ -100,7 +101,8 @@ class ExportVerifier:
         self._books = Books()
         self._parties: dict[str, str] = {}
         tree = merkle.Frontier()
-        self._windows = Windows(self._rules, self._books, tree)
+        self._log = GovernanceLog(self._rules)
+        self._windows = Windows(self._rules, self._books, tree, self._log)
         self._reports = Reports(self._rules, self._parties, tree)
         self._money = Money(self._rules, self._books, self._windows, self._parties)
         self._accounts: dict[str, _Account] = {}
@@ -252,6 +254,7 @@ class ExportVerifier:
         equal(self._books.head.seq, head.whole("seq"), "export_incomplete", "journal", "its last number")
         equal(self._books.head.hash.hex(), head.text("hash"), "export_incomplete", "journal", "its last hash")
         self._rules.keychain.finish()
+        self._log.finish()
         self._windows.finish()
         self._money.finish()
         self._check_accounts()
@@ -274,21 +277,23 @@ _HANDLERS: dict[str, tuple[int, _Read]] = {
     "policy": (6, lambda v, line: v._rules.add_policy(line)),
     "rate_table": (7, lambda v, line: v._rules.add_rate_table(line)),
     "offer": (8, lambda v, line: v._rules.add_offer(line)),
-    "account": (9, ExportVerifier._read_account),
-    "funding_intent": (10, lambda v, line: v._money.add_intent(line)),
-    "report_conflict": (11, ExportVerifier._read_conflict),
-    "window": (12, lambda v, line: v._windows.open(line)),
-    "record_salt": (12, lambda v, line: v._windows.add_salt(line)),
-    "usage_report": (12, ExportVerifier._read_report),
-    "deposit": (12, lambda v, line: v._money.add_deposit(line)),
-    "payout": (12, lambda v, line: v._money.add_payout(line)),
-    "journal_entry": (12, ExportVerifier._read_entry),
-    "obligation": (12, lambda v, line: v._windows.check_obligation(line)),
-    "position": (12, lambda v, line: v._windows.check_position(line)),
-    "checkpoint": (12, lambda v, line: v._windows.check_checkpoint(line)),
-    "chain_order": (13, lambda v, line: v._money.add_order(line)),
-    "attempt": (13, lambda v, line: v._money.add_attempt(line)),
-    "attempt_event": (13, lambda v, line: v._money.add_event(line)),
+    "governance_document": (9, lambda v, line: v._log.add_document(line)),
+    "governance_entry": (10, lambda v, line: v._log.add_entry(line)),
+    "account": (11, ExportVerifier._read_account),
+    "funding_intent": (12, lambda v, line: v._money.add_intent(line)),
+    "report_conflict": (13, ExportVerifier._read_conflict),
+    "window": (14, lambda v, line: v._windows.open(line)),
+    "record_salt": (14, lambda v, line: v._windows.add_salt(line)),
+    "usage_report": (14, ExportVerifier._read_report),
+    "deposit": (14, lambda v, line: v._money.add_deposit(line)),
+    "payout": (14, lambda v, line: v._money.add_payout(line)),
+    "journal_entry": (14, ExportVerifier._read_entry),
+    "obligation": (14, lambda v, line: v._windows.check_obligation(line)),
+    "position": (14, lambda v, line: v._windows.check_position(line)),
+    "checkpoint": (14, lambda v, line: v._windows.check_checkpoint(line)),
+    "chain_order": (15, lambda v, line: v._money.add_order(line)),
+    "attempt": (15, lambda v, line: v._money.add_attempt(line)),
+    "attempt_event": (15, lambda v, line: v._money.add_event(line)),
 }
 """Each kind of line: its place in the order of an export, and what reads it."""
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from hashlib import sha256
 
 from settlement.core import canonical, times
+from settlement.core.governing import LogHead
 from settlement.core.journal import Head
 from settlement.core.liabilities import Sum
 
@@ -121,6 +122,7 @@ class Checkpoint:
     liabilities_size: int
     rates: Sequence[tuple[int, str]]
     policy: str
+    governance: LogHead
     totals: Totals
     payouts: Sequence[PayoutTotal]
 
@@ -145,6 +147,7 @@ class Checkpoint:
                 },
                 "rates": [{"version": version, "digest": digest} for version, digest in self.rates],
                 "policy": self.policy,
+                "governance": {"size": self.governance.size, "head": self.governance.hash.hex()},
                 "totals": {
                     "reports": self.totals.reports,
                     "records": self.totals.records,

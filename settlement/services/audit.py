@@ -2,8 +2,8 @@
 
 What a line refers to comes before it, so that one pass checks everything (docs/reference/audit-export.md):
 
-    header, service_key, chain, halt, party, party_key, policy, rate_table, offer, account, funding_intent,
-    report_conflict,
+    header, service_key, chain, halt, party, party_key, policy, rate_table, offer, governance_document,
+    governance_entry, account, funding_intent, report_conflict,
     then for each window: window, record_salt,
         for each journal entry: its usage_report, deposit or payout, then journal_entry,
             and, once the entry that a checkpoint states was read, that window's position lines and its checkpoint,
@@ -31,6 +31,8 @@ BEFORE_WINDOWS = (
     "policy",
     "rate_table",
     "offer",
+    "governance_document",
+    "governance_entry",
     "account",
     "funding_intent",
     "report_conflict",

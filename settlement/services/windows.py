@@ -32,6 +32,7 @@ from settlement.services.context import Context
 from settlement.storage import (
     checkpoints,
     governance,
+    governance_log,
     journal,
     obligations,
     positions,
@@ -282,6 +283,7 @@ async def _checkpoint(context: Context, connection: Connection, window_no: int) 
         liabilities_size=len(owed),
         rates=[(table.version, _text(table.digest)) for table in await governance.rate_tables(connection)],
         policy=await _policy_digest(connection, window.closed_at),
+        governance=await governance_log.head(connection),
         totals=Totals(
             sums.reports,
             sums.records,

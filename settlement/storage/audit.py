@@ -40,6 +40,8 @@ _QUERIES = {
     "offer": """
         SELECT p.id AS provider, o.version, o.digest, o.effective_from, o.received_at, o.kid, o.signature, o.body
         FROM offer o JOIN party p ON p.no = o.provider_no ORDER BY o.provider_no, o.version""",
+    "governance_document": "SELECT digest, document FROM governance_document ORDER BY digest",
+    "governance_entry": "SELECT no, payload, previous, hash FROM governance_entry ORDER BY no",
     "account": "SELECT id, kind AS account_kind, asset, settled::text, held::text FROM account ORDER BY no",
     "funding_intent": """
         SELECT i.id, p.id AS party, i.chain, i.asset, i.amount::text, i.reference::text, i.created_at
@@ -101,7 +103,7 @@ _DOCUMENTS = frozenset({"document", "payload"})
 
 async def stream(connection: Connection, kind: str, **values: int) -> AsyncIterator[Line]:
     """The lines of one kind in their order; `window` picks one for kinds that come window by window."""
-    batch = _BODIES if kind in ("usage_report", "report_conflict", "checkpoint") else _BATCH
+    batch = _BODIES if kind in ("usage_report", "report_conflict", "checkpoint", "governance_document") else _BATCH
     query = text(_QUERIES[kind]).execution_options(yield_per=batch)
     async with connection.stream(query, values) as rows:
         async for row in rows.mappings():

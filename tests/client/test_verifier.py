@@ -49,7 +49,6 @@ UNSEEN = {
     ("party_key", "valid_from"),
     ("payout", "created_at"),
     ("payout", "detail"),
-    ("rate_table", "published_at"),
     ("report_conflict", "received_at"),
     ("usage_report", "refusals", "detail"),
     ("usage_report", "refusals", "pointer"),

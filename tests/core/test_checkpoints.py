@@ -24,6 +24,7 @@ from settlement.core.checkpoints import (
     record_leaf,
     record_salt,
 )
+from settlement.core.governing import LogHead
 from settlement.core.journal import Head
 from settlement.core.liabilities import Sum
 
@@ -49,6 +50,7 @@ def example(**changes: Any) -> Checkpoint:
         liabilities_size=2,
         rates=[(1, "sha256:" + "66" * 32)],
         policy="sha256:" + "77" * 32,
+        governance=LogHead(5, bytes([0x99]) * 32),
         totals=Totals(4, 300, 5_000_000_999_999, 5_000_000, 4_000_000),
         payouts=[PayoutTotal("simulated", "USD:sim1issuer", 1, 18_000)],
     )
@@ -80,6 +82,7 @@ def test_the_digest_covers_every_field(field: str) -> None:
         "liabilities": Sum(9_000_001, bytes([0x55]) * 32),
         "rates": [],
         "policy": "sha256:" + "78" * 32,
+        "governance": LogHead(5, bytes([0x9A]) * 32),
         "totals": Totals(4, 300, 5_000_000_999_998, 5_000_000, 4_000_000),
         "payouts": [PayoutTotal("simulated", "USD:sim1issuer", 1, 18_001)],
     }

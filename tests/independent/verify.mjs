@@ -9,6 +9,7 @@ import {
   Broken, Tree, detachedSigner, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction,
     publicKey, readHandover, same, sha256, unbase64,
 } from "./formats.mjs";
+import { Governance } from "./governance.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
 import { inForce, multiplier } from "./rating.mjs";
@@ -25,6 +26,7 @@ class Export {
     Object.assign(this, { serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map() });
     Object.assign(this, { chain: [], policies: [], tables: [], offers: new Map(), failures: [] });
     Object.assign(this, { tree: Tree.ofHashes() });
+    this.governance = new Governance(this);
     this.windows = new Windows(this);
     this.usage = new Usage(this);
     this.money = new Money(this);
@@ -33,7 +35,8 @@ class Export {
       service_key: (line) => this.serviceKey(line), party_key: (line) => this.partyKey(line),
       chain: (line) => this.chains.set(line.chain, line), halt: () => {}, party: (line) => this.party(line),
       policy: (line) => this.policy(line), rate_table: (line) => this.table(line),
-      offer: (line) => this.offer(line),
+      offer: (line) => this.offer(line), governance_document: (line) => this.governance.document(line),
+      governance_entry: (line) => this.governance.entry(line),
       account: (line) => this.account(line), funding_intent: (line) => this.money.intent(line),
       report_conflict: (line) => this.usage.conflict(line), window: (line) => this.windows.open(line),
       record_salt: (line) => this.windows.salt(line), obligation: (line) => this.windows.obligation(line),
@@ -261,6 +264,7 @@ class Export {
         `the header counts ${counts[kind]}`);
     }
     for (const { kid, booked } of this.chain.slice(1)) need(booked, "service_key_entry", kid, "never booked");
+    this.governance.finish();
     this.windows.finish();
     this.money.finish();
     for (const [id, line] of this.accounts) {

@@ -6,7 +6,7 @@ import { inForce } from "./rating.mjs";
 
 const ORDER = ["open", "closed", "netted", "checkpointed", "planned"];
 const DOCUMENT = `type window opened_at closed_at first_seq last_seq previous journal records positions liabilities
-  rates policy totals payouts`.split(/\s+/);
+  rates policy governance totals payouts`.split(/\s+/);
 const OWED = /^(acc_|prv_|transit\/)/;
 const hex = (bytes) => bytes.toString("hex");
 const least = (one, other) => (one < other ? one : other);
@@ -159,7 +159,8 @@ export class Windows {
       positions: this.positionTree(window), liabilities: this.liabilities(line),
       rates: this.world.tables.slice(0, rates.length).map((table) => ({ version: table.version,
         digest: table.digest })),
-      policy: inForce(this.world.policies, micros(window.closed_at))?.digest, totals: this.totals(window),
+      policy: inForce(this.world.policies, micros(window.closed_at))?.digest,
+      governance: this.world.governance.at_size(document.governance), totals: this.totals(window),
       payouts: this.payouts(window),
     };
     for (const name of DOCUMENT) {

@@ -21,7 +21,16 @@ from settlement.storage.tables.chains import (
     payout,
     signing_account,
 )
-from settlement.storage.tables.governance import model, policy, rate_table
+from settlement.storage.tables.governance import (
+    emergency_pause,
+    governance_comment,
+    governance_document,
+    governance_entry,
+    governed,
+    model,
+    policy,
+    rate_table,
+)
 from settlement.storage.tables.holds import budget, budget_use, hold, hold_capture
 from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
@@ -43,7 +52,12 @@ __all__ = [
     "chain_state",
     "checkpoint",
     "deposit",
+    "emergency_pause",
     "funding_intent",
+    "governance_comment",
+    "governance_document",
+    "governance_entry",
+    "governed",
     "halt",
     "hold",
     "hold_capture",

@@ -161,4 +161,3 @@ async def test_an_installation_is_founded_once(world: World) -> None:
     another = Policy(1, world.sources.clock(), usd_per_asset={"USD": Fraction(2)})
     assert not await service.found(world.context, another, second(world, version=1, parent=None))
     assert await state(world) == before
-    assert service.governors(world.context) == service.Governors((world.context.key.public,), 1)
