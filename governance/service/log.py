@@ -41,7 +41,7 @@ async def read(context: Context, connection: Connection) -> Register:
         return known
     register = known.copy() if head.size > known.head.size else Register()
     while stored := await storage.after(connection, register.head.size, limit=_BATCH):
-        entries = [read_entry(each.payload) for each in stored]
+        entries = [_entry(each) for each in stored]
         bodies = await storage.documents(connection, [digest for entry in entries for digest in named(entry)])
         for each, entry in zip(stored, entries, strict=True):
             try:
@@ -53,6 +53,13 @@ async def read(context: Context, connection: Connection) -> Register:
     if register.head.size > known.head.size:
         _known[context.database] = register
     return register
+
+
+def _entry(stored: storage.StoredEntry) -> Entry:
+    try:
+        return read_entry(stored.payload)
+    except Refused as error:
+        raise Broken("governance_log_broken", f"entry {stored.no} of the governance log: {error}") from error
 
 
 async def act(context: Context, make: Decide, bodies: Sequence[bytes] = ()) -> Register:

@@ -97,13 +97,13 @@ async def comment(context: Context, party: Party, proposal_id: str, text: str) -
 async def enact_due(context: Context) -> list[Entry]:
     """Enact what was adopted and whose time-lock is over, and close what has lapsed. Anybody may ask, at any time."""
     done: list[Entry] = []
-    register = await log.current(context)
-    if not register.due(context.sources.clock()):
-        return done
 
     def make(register: Register, now: datetime) -> list[Entry]:
-        done[:] = register.due(now)
-        return done
+        found = register.due(now)
+        done.extend(found)
+        return found
 
-    await log.act(context, make)
+    register = await log.current(context)
+    while register.due(context.sources.clock()):
+        register = await log.act(context, make)
     return done

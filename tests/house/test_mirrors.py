@@ -13,6 +13,14 @@ MIRRORED = (
 )
 ELSEWHERE = {
     "settlement/core/errors.py": ("tests/api/test_problems.py", "every error is seen as the answer that it becomes"),
+    "governance/documents.py": ("tests/governance/test_proposals.py", "the reader of every governed document"),
+    "governance/register.py": ("tests/governance/test_refusals.py", "what it refuses, asked through the use cases"),
+    "governance/service/effects.py": (
+        "tests/governance/service/test_log.py",
+        "what an entry changes elsewhere",
+    ),
+    "settlement/storage/governance_log.py": ("tests/governance/service/test_log.py", "the log in the database"),
+    "settlement/client/governing.py": ("tests/governance/service/test_log.py", "beside the log that it verifies"),
     "settlement/storage/binaries.py": ("tests/storage/test_embedded.py", "its only user, with real programs"),
     "settlement/services/context.py": ("tests/conftest.py", "a record of four things that every service test uses"),
     "settlement/services/intake.py": ("tests/services/test_metering.py", "`metering.submit` is the only way in"),
