@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 from governance import council
@@ -32,6 +33,9 @@ Choice = Literal["approve", "veto", "withdraw"]
 CHOICES: tuple[Choice, ...] = ("approve", "veto", "withdraw")
 
 CODE = "proposal_malformed"
+
+parse_rates = lru_cache(maxsize=8)(rates.parse)
+"""`rates.parse`; a table is asked for when it is proposed, adopted and enacted, and has hundreds of kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ def read_governed(kind: Object, document: bytes) -> Governed:
 
 
 def _rates(document: bytes) -> Governed:
-    table = rates.parse(document)
+    table = parse_rates(document)
     return Governed("rates", "", table.version, table.parent, table.effective_from, document, table.digest)
 
 

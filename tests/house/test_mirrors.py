@@ -15,6 +15,7 @@ ELSEWHERE = {
     "settlement/core/errors.py": ("tests/api/test_problems.py", "every error is seen as the answer that it becomes"),
     "governance/documents.py": ("tests/governance/test_proposals.py", "the reader of every governed document"),
     "governance/register.py": ("tests/governance/test_refusals.py", "what it refuses, asked through the use cases"),
+    "governance/service/__init__.py": ("tests/governance/service/test_founding.py", "the names of the use cases"),
     "governance/service/effects.py": (
         "tests/governance/service/test_log.py",
         "what an entry changes elsewhere",
