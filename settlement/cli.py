@@ -11,7 +11,19 @@ from collections.abc import Sequence
 import typer
 
 from settlement.chain import ChainError
-from settlement.commands import checking, deposits, evidence, governing, keys, offers, people, service, settling, usage
+from settlement.commands import (
+    checking,
+    deposits,
+    evidence,
+    governing,
+    keys,
+    offers,
+    people,
+    ratebook,
+    service,
+    settling,
+    usage,
+)
 from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
 from settlement.core.errors import SettlementError
 
@@ -40,7 +52,7 @@ for _name, _group in (
     ("audit", evidence.audit_app),
     ("proof", evidence.proof_app),
     ("statement", evidence.statement_app),
-    ("rates", governing.rates_app),
+    ("rates", ratebook.rates_app),
     ("providers", people.providers_app),
     ("consumers", people.consumers_app),
     ("halts", governing.halts_app),

@@ -1,4 +1,4 @@
-"""Reading price catalogues: the genai-prices data of the installed package or of a file, and plain CSV files.
+"""Reading price catalogues: the genai-prices data of the installed package or of a file, price maps, and CSV files.
 
 Catalogues come from outside and change shape. What can be understood is kept with the exact decimal text it was
 written in, as a fraction of USD per million units; everything else is listed in ``skipped`` with the reason. A file
@@ -115,20 +115,26 @@ class Catalogue:
 
 
 def read_prices(path: Path | None = None, *, read_at: datetime | None = None) -> Catalogue:
-    """The catalogue in a ``.json``, ``.csv`` or gzipped file, or that of the installed genai-prices package."""
+    """The catalogue in a file, or that of the installed genai-prices package.
+
+    A file is genai-prices JSON, a LiteLLM price map or CSV; each may be gzipped.
+    """
     if path is None:
         return _installed(read_at)
     data = _bytes(path)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.name.removesuffix(".gz").rpartition(".")[0])[:100] or "file"
     is_json = data.lstrip()[:1] in (b"[", b"{")
-    source = Source("genai-prices" if is_json else name, None, _sha256(data), read_at)
     if not is_json:
-        return _from_csv(source, data)
+        return _from_csv(Source(name, None, _sha256(data), read_at), data)
     try:
         value = json.loads(data, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as reason:
         raise Malformed("prices_unreadable", f"{path.name} is not JSON: {reason}") from None
-    return from_providers(source, value)
+    from governance.ratebook.price_map import from_price_map, is_price_map
+
+    if is_price_map(value):
+        return from_price_map(Source("litellm", None, _sha256(data), read_at), value)
+    return from_providers(Source("genai-prices", None, _sha256(data), read_at), value)
 
 
 def from_providers(source: Source, value: object) -> Catalogue:
@@ -271,36 +277,42 @@ def _clock(text: str) -> time:
 
 def _price(value: object, scale: Fraction) -> Price | None:
     if not isinstance(value, dict):
-        base = _fraction(value)
+        base = amount(value)
         return None if base is None else Price(base * scale)
-    base = _fraction(value.get("base"))
+    base = amount(value.get("base"))
     tiers = value.get("tiers")
     if base is None or not isinstance(tiers, list):
         return None
     steps: list[tuple[int, Fraction]] = []
     for tier in tiers:
         start = tier.get("start") if isinstance(tier, dict) else None
-        price = _fraction(tier.get("price")) if isinstance(tier, dict) else None
+        price = amount(tier.get("price")) if isinstance(tier, dict) else None
         if type(start) is not int or not 0 <= start < 2**53 or price is None:
             return None
         steps.append((start, price * scale))
     return Price(base * scale, tuple(sorted(steps, key=lambda step: step[0])))
 
 
-def _fraction(value: object) -> Fraction | None:
+def amount(value: object) -> Fraction | None:
+    """An amount of zero or more from its text, exactly; None for anything else, and for more digits than money has.
+
+    Absurdly long digits are no price, and would cost time to compute with.
+    """
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         return None
-    amount = value if isinstance(value, Decimal) else _amount(str(value))
-    if amount is None or not amount.is_finite() or amount < 0:
+    found = value if isinstance(value, Decimal) else _decimal(str(value))
+    if found is None or not found.is_finite() or found < 0:
         return None
-    exponent = amount.as_tuple().exponent
-    return (
-        Fraction(amount) if isinstance(exponent, int) and exponent >= -MAX_PLACES and amount.adjusted() <= 12 else None
-    )
+    exponent = found.as_tuple().exponent
+    return Fraction(found) if isinstance(exponent, int) and exponent >= -MAX_PLACES and found.adjusted() <= 12 else None
 
 
-def _amount(text: str) -> Decimal | None:
-    """Money from its text. Absurdly long digits are no price, and would cost time to compute with."""
+def is_name(text: str) -> bool:
+    """Whether a usage record can carry this as an id."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _decimal(text: str) -> Decimal | None:
     try:
         return Decimal(text) if len(text) <= 40 else None
     except InvalidOperation:
@@ -336,7 +348,7 @@ def _csv_row(
         skipped.append(Skip("", "", "row", "has too few columns"))
         return
     vendor, model, meter, text = (row[place[name]].strip() for name in ("vendor", "model", "meter", "price"))
-    price = _fraction(text)
+    price = amount(text)
     if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(model):
         skipped.append(
             Skip(vendor[:128], model[:128], "row", "has no vendor and model id that a usage record can carry")

@@ -1,9 +1,13 @@
-"""Building a ``rates/1`` document from price catalogues by the market method, with the derivation of every rate."""
+"""Building a ``rates/1`` document from price catalogues, with the derivation of every rate.
+
+By the market method a rate is the median posted price. By the blend the prices of open-weight models are moved towards
+their effort, by one factor for all meters of a model; by the compute-based method effort alone makes their rates.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -11,10 +15,12 @@ from typing import Any
 
 from governance.ratebook import market, vendors
 from governance.ratebook.catalogue import Catalogue, Listing, Price, Skip, Source
+from governance.ratebook.effort import Method, by_effort, one_name_each
+from governance.ratebook.holding import hold_back
 from governance.ratebook.known_ids import KNOWN_IDS
 from governance.ratebook.match import equal_ids, matches
 from governance.ratebook.meters import METERS
-from governance.ratebook.report import Disagreement, Report, usd_text
+from governance.ratebook.report import Contradiction, Disagreement, Report, usd_text
 from settlement.core import canonical, rates, times
 from settlement.core.errors import Malformed
 from settlement.core.tiers import MAX_RATE
@@ -23,6 +29,8 @@ from settlement.core.units import parse_decimal
 Tiers = Mapping[str, Mapping[str, Price]]
 _TEXT = ("input_tokens", "output_tokens")
 _TENFOLD = 10
+DISAGREEMENT_PERCENT = 5
+"""What two sources may differ by without being reported."""
 
 
 @dataclass(slots=True)
@@ -37,6 +45,7 @@ class _Host:
 class _Findings:
     skipped: list[Skip] = field(default_factory=list)
     notes: list[Skip] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)
 
     def skip(self, listing: Listing, what: str, reason: str) -> None:
         self.skipped.append(Skip(listing.vendor, listing.model, what, reason))
@@ -54,12 +63,17 @@ def build(
     as_of: datetime,
     usd_per_cu: str = "0.0045",
     known_ids: Iterable[str] = KNOWN_IDS,
+    method: Method = "market",
+    previous: bytes | None = None,
+    accepted: Collection[str] = (),
 ) -> tuple[bytes, Report]:
     """The canonical bytes of a rate table, unsigned, and the report on how it came about.
 
     ``as_of`` chooses among dated prices; ``effective_from`` is when the table begins to hold. Of several catalogues an
     earlier one goes before a later one that lists the same model of the same vendor. ``known_ids`` are ids that are
     known to be in use: each that the catalogue's own rules assign to a model of the table becomes an explicit alias.
+    A model of the table `previous` whose rate would move tenfold keeps what it had, until a person names it in
+    `accepted`: most such moves are slips of a catalogue.
 
     Raises Malformed ``rate_table_malformed`` when the outcome is no valid table (for one, when no model is left), and
     ``amount_malformed`` for a ``usd_per_cu`` that is not decimal text.
@@ -69,9 +83,14 @@ def build(
     if not base:
         raise Malformed("amount_malformed", "the value of a CU is above zero")
     findings = _Findings([skip for catalogue in catalogues for skip in catalogue.skipped])
-    listings = _once(catalogues, findings)
+    if method != "market":
+        catalogues = [one_name_each(each) for each in catalogues]
+    listings = _once(catalogues, as_of, findings)
     groups, everyone = _groups(listings, as_of, findings)
     models = {name: document for name, hosts in groups.items() if (document := _model(hosts, base, findings))}
+    if method != "market":
+        by_effort(models, base, method)
+    held = [] if previous is None else hold_back(models, previous, accepted)
     counts = Counter(host.listing.vendor for name in models for host in groups[name])
     aliases = _aliases(groups, models, findings)
     aliases |= _known_aliases(catalogues, listings, known_ids, {*models, *aliases}, models)
@@ -96,19 +115,38 @@ def build(
         skipped=tuple(findings.skipped),
         notes=tuple(findings.notes),
         disagreements=tuple(_disagreements(everyone)),
+        contradictions=tuple(findings.contradictions),
+        held=tuple(held),
     )
     return data, report
 
 
-def _once(catalogues: Sequence[Catalogue], findings: _Findings) -> list[Listing]:
-    """Every vendor's model once: within a catalogue as within several, the first one counts."""
+def _once(catalogues: Sequence[Catalogue], as_of: datetime, findings: _Findings) -> list[Listing]:
+    """Every vendor's model once: within a catalogue as within several, the first one counts.
+
+    One catalogue is no oracle: where another one differs by more than 5 %, both prices are reported.
+    """
     seen: dict[tuple[str, str], Listing] = {}
     for catalogue in catalogues:
         for listing in catalogue.listings:
             first = seen.setdefault((listing.vendor, listing.model), listing)
             if first is not listing:
                 findings.skip(listing, "model", f"is listed before, by {first.source.id}")
+                if first.source != listing.source:
+                    findings.contradictions += _contradictions(first, listing, as_of)
     return list(seen.values())
+
+
+def _contradictions(first: Listing, other: Listing, as_of: datetime) -> Iterator[Contradiction]:
+    """Main prices that two sources state otherwise."""
+    one, two = (market.tiers_of(each, as_of)[market.STANDARD] for each in (first, other))
+    for meter in _TEXT:
+        if meter in one and meter in two:
+            low, high = sorted((one[meter].base, two[meter].base))
+            if (high - low) * 100 > high * DISAGREEMENT_PERCENT:
+                prices = (usd_text(one[meter].base), usd_text(two[meter].base))
+                said = (first.source.id, prices[0], other.source.id, prices[1])
+                yield Contradiction(first.vendor, first.model, meter, *said)
 
 
 def _groups(

@@ -24,6 +24,30 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A main price of one vendor's model that two sources state more than 5 % apart, in USD per million units."""
+
+    vendor: str
+    model: str
+    meter: str
+    source: str
+    usd: str
+    other_source: str
+    other_usd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A rate that would move tenfold: the model keeps what it has until a person accepts it. Rates are microCU."""
+
+    model: str
+    tier: str
+    meter: str
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Counts, and everything that a signer should look at. ``models`` counts the priced models a vendor hosts."""
 
@@ -33,6 +57,8 @@ class Report:
     skipped: tuple[Skip, ...]
     notes: tuple[Skip, ...]
     disagreements: tuple[Disagreement, ...]
+    contradictions: tuple[Contradiction, ...] = ()
+    held: tuple[Held, ...] = ()
 
     def text(self) -> str:
         """The report as lines of text; reasons are counted, not listed one by one."""
@@ -47,6 +73,13 @@ class Report:
             f"  {item.model} {item.meter}: {item.low_vendor} {item.low_usd}, {item.high_vendor} {item.high_usd}"
             for item in self.disagreements
         ]
+        lines.append(f"sources that differ by more than 5 %: {len(self.contradictions)}")
+        lines += [
+            f"  {item.vendor} {item.model} {item.meter}: {item.source} {item.usd}, {item.other_source} {item.other_usd}"
+            for item in self.contradictions
+        ]
+        lines.append(f"tenfold moves held for a person: {len(self.held)}")
+        lines += [f"  {item.model} {item.tier} {item.meter}: {item.old} would be {item.new}" for item in self.held]
         return "\n".join(lines) + "\n"
 
 

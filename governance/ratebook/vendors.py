@@ -10,9 +10,9 @@ from __future__ import annotations
 HOSTS = frozenset(
     {
         "alibaba", "anthropic", "arcee", "avian", "aws", "azure", "baseten", "bedrock", "cerebras", "cloudflare",
-        "cohere", "databricks", "deepseek", "doubleword", "fireworks", "gemini", "google", "groq", "meta", "minimax",
-        "mistral", "modal", "moonshotai", "novita", "openai", "ovhcloud", "perplexity", "together", "vertexai",
-        "voyageai", "x-ai", "xai", "zai", "zhipuai",
+        "cohere", "databricks", "deepseek", "doubleword", "fireworks", "gemini", "google", "groq", "hyperbolic",
+        "meta", "minimax", "mistral", "modal", "moonshotai", "nebius", "novita", "nscale", "openai", "ovhcloud",
+        "perplexity", "sambanova", "together", "vertexai", "voyageai", "x-ai", "xai", "zai", "zhipuai",
     }
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ from settlement.api import (
     providers,
     rates,
     statements,
+    usage_records,
     usage_reports,
     windows,
 )
@@ -53,6 +54,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     payouts.router,
     proofs.router,
     statements.router,
+    usage_records.router,
     usage_reports.router,
 )
 

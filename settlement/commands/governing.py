@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import getpass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import FAILED, Json, Out, answer, read, table, with_installation, writing
+from settlement.commands.running import FAILED, Json, answer, read, table, with_installation
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
@@ -18,50 +17,6 @@ if TYPE_CHECKING:
 
 rates_app = typer.Typer(help="Rate tables: build, publish, show.")
 halts_app = typer.Typer(help="What stands in the way of payouts and anchors.")
-
-
-@rates_app.command("build")
-def build_rates(
-    prices: Annotated[
-        Path | None,
-        typer.Option("--prices", metavar="FILE", help="Prices, .json or .csv; default: the installed genai-prices."),
-    ] = None,
-    effective_from: Annotated[
-        str,
-        typer.Option("--effective-from", metavar="TIME", help="RFC 3339, whole seconds; default: next midnight UTC."),
-    ] = "",
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Build the next rate table from price data by the market method, unsigned, and report how it came about.
-
-    The document goes to standard output or to FILE, the report to standard error, or with --json --out to standard
-    output.
-    """
-    from governance.ratebook.catalogue import read_prices
-    from governance.ratebook.document import build
-    from settlement.core import times
-
-    since = times.parse(effective_from) if effective_from else None
-
-    async def use(installation: Installation) -> tuple[int, str, datetime]:
-        from settlement.storage import governance
-
-        async with installation.context.database.read() as connection:
-            last = (await governance.rate_tables(connection))[-1]
-        return last.version + 1, f"sha256:{last.digest.hex()}", installation.context.sources.clock()
-
-    version, parent, now = with_installation(use)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    catalogue = read_prices(prices, read_at=now)
-    document, report = build(catalogue, version=version, parent=parent, effective_from=since or midnight, as_of=now)
-    with writing(out) as write:
-        write(document)
-    if as_json and out is not None:
-        found = {"version": version, "parent": parent, "models": report.priced, "aliases": report.aliases}
-        answer({**found, "effective_from": times.text(since or midnight), "report": report.text()}, [], as_json=True)
-    else:
-        typer.echo(report.text(), err=True, nl=False)
 
 
 @rates_app.command("publish")

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from governance.ratebook.catalogue import MAX_PLACES, Skip
-from governance.ratebook.report import Disagreement, Report, usd_text
+from governance.ratebook.report import Contradiction, Disagreement, Held, Report, usd_text
 
 
 def test_prices_are_exact_decimals() -> None:
@@ -31,6 +31,8 @@ def test_everything_that_was_left_out_is_counted_by_its_reason() -> None:
         ),
         notes=(),
         disagreements=(Disagreement("m", "input_tokens", "a", "1", "b", "10.5"),),
+        contradictions=(Contradiction("v", "m", "input_tokens", "one", "1", "two", "1.06"),),
+        held=(Held("m", "standard", "input_tokens", 1, 10),),
     )
     assert report.text().splitlines() == [
         "3 models priced, 4 aliases",
@@ -42,4 +44,8 @@ def test_everything_that_was_left_out_is_counted_by_its_reason() -> None:
         "to note: 0",
         "tenfold disagreements: 1",
         "  m input_tokens: a 1, b 10.5",
+        "sources that differ by more than 5 %: 1",
+        "  v m input_tokens: one 1, two 1.06",
+        "tenfold moves held for a person: 1",
+        "  m standard input_tokens: 1 would be 10",
     ]

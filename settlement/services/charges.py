@@ -1,0 +1,57 @@
+"""One charged usage record, explained: every factor in words and numbers, and the same charge that is on file."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from uuid import UUID
+
+from settlement.core import explaining, offers, rates, rating, times
+from settlement.core.canonical import digest
+from settlement.core.errors import Broken, NotFound
+from settlement.services.context import Context
+from settlement.storage import offers as offer_storage
+from settlement.storage import pages, usage_leaves
+from settlement.storage.parties import Party
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+async def explain(context: Context, reader: Party, provider: str, record_id: str) -> dict[str, Any]:
+    """The charge of a record, to its consumer or its provider. Raises NotFound ``record_unknown`` to anybody else.
+
+    Raises Broken ``charge_mismatch`` when rates and offer don't make the charge on file: then the books are wrong, and
+    nothing is explained away.
+    """
+    unknown = NotFound("record_unknown", f"you have no charged usage record {record_id} of {provider}")
+    if not _UUID.fullmatch(record_id):
+        raise unknown
+    async with context.database.read() as connection:
+        found = await usage_leaves.find(connection, provider, UUID(record_id))
+        if found is None or reader.id not in (found.consumer, provider):
+            raise unknown
+        line = found.report.lines[0]
+        record = json.loads(found.report.body)["records"][line.line]
+        at = times.parse(record["at"])
+        published = await pages.rate_table_version(connection, line.rates)
+        stored = [each.offer for each in await offer_storage.of_providers(connection, [provider])]
+    table = rates.parse(published.document)
+    asked = offers.Offers([offers.parse(each.body) for each in stored])
+    model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
+    charge = rating.rate(
+        table, model, tier, record["outcome"], record["meters"], at, asked.multipliers(model, tier, at)
+    )
+    if isinstance(charge, rating.Refusal) or charge.pico != line.charge_pico:
+        raise Broken("charge_mismatch", f"record {record_id} of {provider} is on file with {line.charge_pico} picoCU")
+    offer = asked.at(at)
+    return {
+        "provider": provider,
+        "record": record,
+        "report": f"sha256:{found.report.digest.hex()}",
+        "line": line.line,
+        "window": f"win_{found.window_no}",
+        "rates": {"version": table.version, "digest": digest(published.document)},
+        "offer": None if offer is None else {"version": offer.version, "digest": offer.digest},
+        **explaining.explained(charge, at),
+    }
