@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from settlement.api.dependencies import ContextDep, ProviderReader, SignedDep, StrictRoute, context_of, signed_of
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_DIGEST, EXAMPLE_PROVIDER, EXAMPLE_TIME, Example
-from settlement.core.usage import MAX_RECORDS
+from settlement.core.usage import MAX_FLAGS, MAX_RECORDS
 from settlement.services import metering
 
 router = APIRouter(tags=["providers"], route_class=StrictRoute)
@@ -68,6 +68,7 @@ _RECORD_SCHEMA = {
             "additionalProperties": False,
             "properties": {"request": _DIGEST, "response": _DIGEST},
         },
+        "flags": {"type": "array", "minItems": 1, "maxItems": MAX_FLAGS, "uniqueItems": True, "items": _NAMED},
     },
 }
 _REPORT_SCHEMA = {

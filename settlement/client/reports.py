@@ -33,7 +33,7 @@ DAY = 86_400_000
 
 REPORT_MEMBERS = frozenset({"v", "provider", "report", "seq", "prev", "records"})
 RECORD_MEMBERS = frozenset({"id", "at", "consumer", "model", "operation", "tier", "outcome", "meters"})
-OPTIONAL_MEMBERS = frozenset({"hold", "upstream_id", "rates", "evidence"})
+OPTIONAL_MEMBERS = frozenset({"hold", "upstream_id", "rates", "evidence", "flags"})
 OTHER_CODES = frozenset(
     {
         "time_in_future",

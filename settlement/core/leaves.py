@@ -26,6 +26,7 @@ class _Record(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     at: str
     consumer: str
     evidence: _Evidence | UnsetType = UNSET
+    flags: list[str] | UnsetType = UNSET
     hold: str | UnsetType = UNSET
     id: str
     meters: dict[str, int]

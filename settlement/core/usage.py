@@ -27,8 +27,11 @@ MAX_BODY = 8 * 1024 * 1024
 
 MAX_UNITS = 10**12
 """The most units of one meter that one record can carry."""
+MAX_FLAGS = 16
+"""The most flags that one record can carry."""
 
 Units = Annotated[int, Meta(ge=0, le=MAX_UNITS)]
+Flags = Annotated[list[str], Meta(min_length=1, max_length=MAX_FLAGS)]
 Integers = npt.NDArray[np.int64]
 Outcome = Literal["completed", "truncated", "cancelled", "errored"]
 
@@ -64,6 +67,7 @@ class _Record(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     upstream_id: str | UnsetType = UNSET
     rates: str | UnsetType = UNSET
     evidence: Evidence | UnsetType = UNSET
+    flags: Flags | UnsetType = UNSET
 
 
 class _Report(Struct, forbid_unknown_fields=True, frozen=True):
@@ -101,6 +105,8 @@ class UsageReport:
     upstream_ids: list[str | UnsetType]
     rates: list[str | UnsetType]
     evidence: list[Evidence | UnsetType]
+    flags: list[list[str] | UnsetType]
+    """What is not as usual about a record's counts, in the meter's own words."""
 
 
 _DECODER = msgspec.json.Decoder(_Report)
@@ -144,6 +150,7 @@ def _columns(report: _Report) -> UsageReport:
         upstream_ids=[record.upstream_id for record in records],
         rates=[record.rates for record in records],
         evidence=[record.evidence for record in records],
+        flags=[record.flags for record in records],
     )
 
 
@@ -156,6 +163,8 @@ def _quotes(report: UsageReport) -> int:
     for evidence in report.evidence if report.evidence.count(UNSET) != records else ():
         if evidence is not UNSET:
             keys_and_texts += 1 + 2 * (evidence.request is not UNSET) + 2 * (evidence.response is not UNSET)
+    for flags in report.flags if report.flags.count(UNSET) != records else ():
+        keys_and_texts += 1 + len(flags) if flags is not UNSET else 0
     return 2 * keys_and_texts
 
 
@@ -179,6 +188,7 @@ def _check_names(report: UsageReport) -> None:
         problems.extend(_check_column(values, member))
     problems.extend(_check_meters(report.meters))
     problems.extend(_check_evidence(report.evidence))
+    problems.extend(_check_flags(report.flags))
     if problems:
         raise Malformed("document_malformed", "the report has values that usage/1 does not allow", tuple(problems[:20]))
 
@@ -215,6 +225,18 @@ def _check_evidence(column: Sequence[Evidence | UnsetType]) -> list[Problem]:
             value = getattr(evidence, member, UNSET)
             if value is not UNSET and not _DIGEST.fullmatch(value):
                 problems.append(Problem(f"/records/{line}/evidence/{member}", "digest_malformed", DIGEST_RULE))
+    return problems
+
+
+def _check_flags(column: Sequence[list[str] | UnsetType]) -> list[Problem]:
+    if column.count(UNSET) == len(column):
+        return []
+    problems: list[Problem] = []
+    for line, flags in enumerate(column):
+        if isinstance(flags, list) and not (len(set(flags)) == len(flags) and all(map(_NAME.fullmatch, flags))):
+            problems.append(
+                Problem(f"/records/{line}/flags", "name_malformed", f"flags are different names, each {NAME_RULE}")
+            )
     return problems
 
 

@@ -101,7 +101,7 @@ async def trade(town: Town, turn: int) -> None:
     await send(world, town.plain, mixed)
     world.sources.settable.advance(seconds=30)
     refused = [
-        world.record(town.buyer),
+        world.record(town.buyer, flags=["estimated", "output_above_speed"]),
         world.record("acc_" + "0" * 26),
         world.record(town.buyer, model="no-such-model"),
         world.record(town.own, outcome="errored"),

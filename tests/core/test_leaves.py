@@ -37,6 +37,7 @@ records = st.fixed_dictionaries(
         "upstream_id": names,
         "rates": names,
         "evidence": st.fixed_dictionaries({}, optional={"request": digests, "response": digests}),
+        "flags": st.lists(names, min_size=1, max_size=4, unique=True),
     },
 )
 KEYS = {name: sha256(name.encode()).digest() for name in ("acc_a", "acc_b", "acc_c")}

@@ -20,6 +20,7 @@ DIGEST = "sha256:" + "0a" * 32
 NAMES = st.text("ABCyz019._:/@+-", min_size=1, max_size=128)
 OPTIONAL = {"hold": NAMES, "upstream_id": NAMES, "rates": NAMES}
 EVIDENCE = st.fixed_dictionaries({}, optional={"request": st.just(DIGEST), "response": st.just(DIGEST)})
+FLAGS = st.lists(NAMES, min_size=1, max_size=16, unique=True)
 RECORDS = st.fixed_dictionaries(
     {
         "id": st.uuids(version=4).map(str),
@@ -31,7 +32,7 @@ RECORDS = st.fixed_dictionaries(
         "outcome": st.sampled_from(["completed", "truncated", "cancelled", "errored"]),
         "meters": st.dictionaries(NAMES, st.integers(0, MAX_UNITS), max_size=4),
     },
-    optional={**OPTIONAL, "evidence": EVIDENCE},
+    optional={**OPTIONAL, "evidence": EVIDENCE, "flags": FLAGS},
 )
 REPORTS = st.fixed_dictionaries(
     {
@@ -83,6 +84,7 @@ def test_whatever_is_written_is_read(value: dict[str, Any], indent: int | str | 
         assert (found.consumers[place], found.models[place]) == (written["consumer"], written["model"])
         assert (found.operations[place], found.tiers[place]) == (written["operation"], written["tier"])
         assert (found.outcomes[place], found.meters[place]) == (written["outcome"], written["meters"])
+        assert found.flags[place] == written.get("flags", UNSET)
         for column, name in ((found.holds, "hold"), (found.upstream_ids, "upstream_id"), (found.rates, "rates")):
             assert column[place] == written.get(name, UNSET)
 
@@ -128,6 +130,7 @@ def test_what_is_accepted_is_strict_json(value: dict[str, Any], data: st.DataObj
         (b'"input_tokens":1', b'"input_tokens":9,"input\\u005ftokens":1'),
         (b'"meters":{', b'"meters":{},"meters":{'),
         (b'"outcome":', b'"evidence":{},"evidence":{},"outcome":'),
+        (b'"outcome":', b'"flags":["a"],"flags":["b"],"outcome":'),
         (b'"outcome":', b'"hold":"h","hold":"h","outcome":'),
     ],
 )
@@ -184,6 +187,10 @@ def test_hostile_bodies(sent: bytes) -> None:
         (report(record(meters={"a b": 1})), "/records/0/meters"),
         (report(record(meters=[])), "/records/0/meters"),
         (report(record(evidence={"request": "x"})), "/records/0/evidence/request"),
+        (report(record(), record(flags=["estimated", "estimated"])), "/records/1/flags"),
+        (report(record(flags=["a b"])), "/records/0/flags"),
+        (report(record(flags=[])), "/records/0/flags"),
+        (report(record(flags=[f"f{each}" for each in range(17)])), "/records/0/flags"),
         (report(record(), record(evidence={"response": DIGEST + "0"})), "/records/1/evidence/response"),
     ],
 )

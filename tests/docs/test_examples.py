@@ -204,6 +204,8 @@ def _changes() -> Iterator[tuple[str, Callable[[dict[str, Any]], object]]]:
     yield "long name", put(*record, "operation", value="x" * 129)
     yield "bad digest", put("prev", value="sha256:ABC")
     yield "provider id", put("provider", value="prv_1")
+    yield "flags that repeat", put(*record, "flags", value=["estimated", "estimated"])
+    yield "no flags", put(*record, "flags", value=[])
     yield "outcome", put(*record, "outcome", value="done")
     yield "units below zero", put(*record, "meters", "input_tokens", value=-1)
     yield "too many units", put(*record, "meters", "input_tokens", value=10**12 + 1)
