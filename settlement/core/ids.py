@@ -34,6 +34,10 @@ class Sources:
         """A fresh public id such as ``acc_01j...``."""
         return public_id(prefix, uuid7(self.clock(), self.entropy))
 
+    def record_id(self, at: datetime) -> str:
+        """A fresh id for a usage record of that time: UUIDv7 text."""
+        return uuid_text(uuid7(at, self.entropy))
+
 
 def micros(at: datetime) -> int:
     """Microseconds since 1970-01-01T00:00:00Z of an aware time, exactly."""

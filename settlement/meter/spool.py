@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from settlement.core.errors import Unavailable
-from settlement.core.ids import Sources, uuid7, uuid_text
+from settlement.core.ids import Sources
 from settlement.meter import segments
 from settlement.meter.segments import MAX_SEGMENT, Line, Record
 
@@ -108,7 +108,7 @@ class Spool:
         self._writer.write(data)
 
     def _new_name(self) -> str:
-        return uuid_text(uuid7(self._sources.clock(), self._sources.entropy))
+        return self._sources.record_id(self._sources.clock())
 
 
 def _forget(future: asyncio.Future[None]) -> None:

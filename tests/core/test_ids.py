@@ -25,6 +25,12 @@ def test_uuid7_is_what_rfc_9562_says(at: datetime, random: bytes) -> None:
     assert uuid_text(value.bytes) == str(value)
 
 
+@given(MOMENTS, TEN)
+def test_a_records_id_has_its_time(at: datetime, random: bytes) -> None:
+    made = Sources(lambda: EPOCH, lambda size: random[:size]).record_id(at)
+    assert UUID(made).int >> 80 == (at - EPOCH) // timedelta(milliseconds=1)
+
+
 @given(MOMENTS, MOMENTS, TEN, TEN)
 def test_ids_order_as_their_times_do(one: datetime, other: datetime, a: bytes, b: bytes) -> None:
     first, second = uuid7(one, lambda _: a), uuid7(other, lambda _: b)
