@@ -39,7 +39,7 @@ from settlement.services import funding
 from settlement.services.context import Context
 from settlement.signers import open_signer
 from settlement.storage import governance as governed
-from settlement.storage import schema, service_keys
+from settlement.storage import invariants, schema, service_keys
 from settlement.storage.database import Database
 from settlement.storage.embedded import EmbeddedServer
 
@@ -71,7 +71,7 @@ async def open_installation(settings: Settings, sources: Sources | None = None) 
     """A migrated database, the service's key, and every configured chain, ready for use; founded if it is new.
 
     Raises SettlementError: what the embedded server raises, Unavailable ``database_unavailable``, Broken
-    ``assertions_off``, ``packages_apart``, ``database_unsafe``, ``signer_changed`` or ``chain_changed``, Malformed
+    ``assertions_off``, ``packages_apart``, ``database_unsafe``, ``guard_missing``, ``signer_changed`` or ``chain_changed``, Malformed
     ``chain_unknown`` or ``chain_misconfigured``.
     """
     check_interpreter()
@@ -86,6 +86,10 @@ async def open_installation(settings: Settings, sources: Sources | None = None) 
         for name in settings.chains:
             chains[name] = _open_adapter(name, settings, sources)
             closing.push_async_callback(chains[name].close)
+        async with database.read() as connection:
+            missing = await invariants.missing_guard(connection)
+        if missing is not None:
+            raise Broken("guard_missing", f"the database has lost a guard: {missing}; restore it before anything else")
         context = Context(database, sources, key, chains)
         await _found(context, settings)
         for name in settings.chains:

@@ -5,6 +5,8 @@
     chain           send payouts and anchors, find out what became of them       every 2 s, for each chain
     reconciliation  compare the chain's holdings with the books                  every 60 s, for each chain
     holds           end those whose time has run out                             every 2 s
+    solvency        publish what is owed and held after each window              every 60 s, once a window
+    audit           hold the books to every invariant, the deep ones too         every day
     forgetting      delete replies and used signatures that are 30 days old      every day
 
 The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
@@ -31,6 +33,7 @@ WINDOWS_SECONDS = 2
 CHAIN_SECONDS = 2
 RECONCILIATION_SECONDS = 60
 HOLDS_SECONDS = 2
+AUDIT_SECONDS = 86_400
 FORGETTING_SECONDS = 86_400
 
 _log = structlog.stdlib.get_logger("settlement.jobs")
@@ -50,6 +53,8 @@ def all_jobs(context: Context, span: timedelta) -> list[Job]:
     found = [
         Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span)),
         Job("holds", HOLDS_SECONDS, lambda: expire_holds(context)),
+        Job("solvency", RECONCILIATION_SECONDS, lambda: measure(context)),
+        Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
     ]
     for name in context.chains:
@@ -100,6 +105,13 @@ async def expire_holds(context: Context) -> None:
         _log.info("holds expired", count=count)
 
 
+async def measure(context: Context) -> None:
+    """Publish what is owed and what is held after the newest window, once, at a moment of rest."""
+    found = await solvency.measure(context)
+    if found is not None:
+        _log.info("solvency measured", window=f"win_{found.window}", covered=found.covered)
+
+
 async def forget(context: Context) -> None:
     """Delete what answered repeated requests for long enough."""
     count = await idempotency.forget_old(context)
@@ -114,12 +126,17 @@ async def plan_payouts(context: Context, window_no: int) -> int:
     """
     if await halts.open_halts(context):
         return 0  # the windows behind this one are still netted and get their checkpoints
-    report = await verification.verify(context, deep=False)
+    await check_books(context, "quick")
+    return await payouts.plan(context, window_no)
+
+
+async def check_books(context: Context, depth: verification.Depth) -> None:
+    """Check the books to a depth. Raises Broken for what does not hold; then a halt is on record."""
+    report = await verification.verify(context, depth)
     if report.failure is not None:
         code, detail = report.failure.name, f"{report.failure.subject}: {report.failure.statement}"
         await halts.raise_halt(context, code, detail)
         raise Broken(code, detail)
-    return await payouts.plan(context, window_no)
 
 
 async def work(context: Context, span: timedelta, stop: asyncio.Event) -> None:

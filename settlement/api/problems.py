@@ -154,6 +154,8 @@ CODES: dict[str, Code] = {
     "policy_not_in_force": _code(404, "No policy in force", "No policy was in force at that time."),
     "record_unknown": _code(404, "Unknown record", "This provider has reported no such record."),
     "record_not_checkpointed": _code(404, "Not in a checkpoint yet", "Its window has to be closed first; ask later."),
+    "solvency_unknown": _code(404, "Not measured", "Nothing was measured for that window; see the published ones."),
+    "windows_reversed": _code(422, "Windows reversed", "The later checkpoint is the second one."),
     "position_unknown": _code(404, "Unknown position", "This participant has no position in that window."),
     "liability_unknown": _code(404, "Unknown liability", "This account is not in that checkpoint."),
     # Governing.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict
 
 from settlement.api.dependencies import ContextDep, Reader, StrictRoute
-from settlement.api.shapes import EXAMPLE_PROVIDER, Cu, Example, Out, window_number
+from settlement.api.published import EXACT, FOREVER, exact
+from settlement.api.shapes import EXAMPLE_DIGEST, EXAMPLE_PROVIDER, EXAMPLE_TIME, Cu, Example, Out, window_number
+from settlement.core import times
 from settlement.core.units import cu_text
 from settlement.services import proofs, solvency
 
@@ -31,20 +34,60 @@ _PROVEN: dict[int | str, dict[str, Any]] = {
     }
 }
 
+_PUBLISHED = 24
+"""How many measurements are listed."""
+
+_MEASURED: Example = {
+    "window": "win_2",
+    "at": EXAMPLE_TIME,
+    "journal_seq": 41,
+    "owed": "1000",
+    "held": "1000.000001",
+    "covered": True,
+    "digest": EXAMPLE_DIGEST,
+}
+_MEASUREMENT: Example = {"type": "solvency/1", "window": 2, "owed": "1000000000", "held": "1000000001", "covered": True}
+
 Window = Annotated[str, Path(max_length=20, examples=["win_1"])]
 
 
+class MeasuredOut(Out):
+    """What was owed and held at the measurement of a window; `digest` is that of its signed document."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _MEASURED})
+
+    window: str
+    at: str
+    journal_seq: int
+    owed: Cu
+    held: Cu
+    covered: bool
+    digest: str
+
+
 class SolvencyOut(Out):
-    """What is owed and what is held by the books, in CU at today's value; `covered`: all could be paid now."""
+    """What is owed and what is held by the books, in CU at today's value; `covered`: all could be paid now.
+
+    `published` are the newest measurements of windows, newest first: what the chains themselves showed.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"owed": "1000", "held": "1000.000001", "covered": True, "short": None}}
+        json_schema_extra={
+            "example": {
+                "owed": "1000",
+                "held": "1000.000001",
+                "covered": True,
+                "short": None,
+                "published": [_MEASURED],
+            }
+        }
     )
 
     owed: Cu
     held: Cu
     covered: bool
     short: str | None
+    published: list[MeasuredOut]
 
 
 @router.get(
@@ -90,6 +133,37 @@ async def of_liability(context: ContextDep, reader: Reader, window: Window) -> d
 @router.get("/solvency", operation_id="getSolvency", summary="Whether what is owed is covered")
 async def coverage(context: ContextDep) -> SolvencyOut:
     """By the books, which the worker compares with the chains' own ledgers and halts on a difference."""
-    async with context.database.read() as connection:
-        found = await solvency.coverage(context, connection)
-    return SolvencyOut(owed=cu_text(found.owed), held=cu_text(found.held), covered=found.covered, short=found.short)
+    found, measured = await solvency.overview(context, _PUBLISHED)
+    return SolvencyOut(
+        owed=cu_text(found.owed),
+        held=cu_text(found.held),
+        covered=found.covered,
+        short=found.short,
+        published=[
+            MeasuredOut(
+                window=f"win_{each.window_no}",
+                at=times.text(each.at),
+                journal_seq=each.journal_seq,
+                owed=cu_text(each.owed),
+                held=cu_text(each.held),
+                covered=each.covered,
+                digest=f"sha256:{each.digest.hex()}",
+            )
+            for each in measured
+        ],
+    )
+
+
+@router.get(
+    "/solvency/{window}",
+    operation_id="getMeasuredSolvency",
+    summary="What was owed and held after a window",
+    response_class=JSONResponse,
+    responses={
+        **EXACT,
+        200: {**EXACT[200], "content": {"application/json": {"schema": {"type": "object"}, "example": _MEASUREMENT}}},
+    },
+)
+async def measured(context: ContextDep, request: Request, window: Window) -> Response:
+    """solvency/1: holdings read from the chains at stated ledgers against every balance. It never changes."""
+    return exact(request, await solvency.published(context, window_number(window)), FOREVER)

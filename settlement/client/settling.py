@@ -14,11 +14,9 @@ from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.reports import WindowUsage
 from settlement.client.rules import Rules, check_signatures
+from settlement.client.solvency import OWED_TO
 from settlement.core import canonical, liabilities, merkle, netting, policy
 from settlement.core.checkpoints import Checkpoint, PayoutTotal, Totals, Tree, position_leaf
-
-OWED_TO = ("consumer", "provider", "transit")
-"""Kinds of CU accounts whose balances are liabilities."""
 
 
 @dataclass(slots=True)

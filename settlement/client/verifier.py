@@ -27,6 +27,7 @@ from settlement.client.proofs import (
 from settlement.client.reports import Done, Reports
 from settlement.client.rules import Rules
 from settlement.client.settling import Windows
+from settlement.client.solvency import SolvencyCheck
 from settlement.client.statements import StatementResult, recompute_statement
 from settlement.core import merkle
 
@@ -105,6 +106,7 @@ class ExportVerifier:
         self._windows = Windows(self._rules, self._books, tree, self._log)
         self._reports = Reports(self._rules, self._parties, tree)
         self._money = Money(self._rules, self._books, self._windows, self._parties)
+        self._solvency = SolvencyCheck(self._rules, self._books, self._windows.checkpoints)
         self._accounts: dict[str, _Account] = {}
         self._halts: list[str] = []
         self._header: Fields | None = None
@@ -291,6 +293,7 @@ _HANDLERS: dict[str, tuple[int, _Read]] = {
     "obligation": (14, lambda v, line: v._windows.check_obligation(line)),
     "position": (14, lambda v, line: v._windows.check_position(line)),
     "checkpoint": (14, lambda v, line: v._windows.check_checkpoint(line)),
+    "solvency": (14, lambda v, line: v._solvency.check(line)),
     "chain_order": (15, lambda v, line: v._money.add_order(line)),
     "attempt": (15, lambda v, line: v._money.add_attempt(line)),
     "attempt_event": (15, lambda v, line: v._money.add_event(line)),

@@ -43,7 +43,7 @@ def verify(
         found = report.fault
         fault = None if found is None else (found.code, found.subject, f"{found.detail} (line {found.line})")
         held, fault = _look_up(report, fault, node)
-        _finish(report, fault, report.halts, None, held, as_json=as_json)
+        _finish(report, fault, report.halts, None, held, None, as_json=as_json)
     elif service_key:
         raise typer.BadParameter("goes with --export", param_hint="--service-key")
     else:
@@ -51,7 +51,7 @@ def verify(
         failure = inside.failure
         fault = None if failure is None else (failure.name, failure.subject, failure.statement)
         held, fault = _look_up(inside.export, fault, node)
-        _finish(inside.export, fault, inside.halts, inside.invariants, held, as_json=as_json)
+        _finish(inside.export, fault, inside.halts, inside.invariants, held, inside.checksums, as_json=as_json)
 
 
 def by_chain(nodes: Sequence[str], anchors: Sequence[Anchor]) -> dict[str, str]:
@@ -112,6 +112,7 @@ def _finish(
     halts: Sequence[str],
     invariants: int | None,
     anchors: int | None,
+    checksums: bool | None,
     *,
     as_json: bool,
 ) -> None:
@@ -125,6 +126,9 @@ def _finish(
     if invariants is not None:
         document["invariants"] = invariants
         lines.append(f"books       {invariants} invariants hold")
+    if checksums is not None:
+        document["checksums"] = checksums
+        lines += [] if checksums else ["checksums   off: this server would not notice a page that rots"]
     if report is not None:
         document |= {
             "records": report.records,

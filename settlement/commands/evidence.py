@@ -89,6 +89,31 @@ def get_proof(
                as_json=as_json)  # fmt: skip
 
 
+@proof_app.command("liability")
+def get_liability(
+    party: Annotated[str, typer.Option("--party", metavar="ID", help="The participant's id, acc_... or prv_...")],
+    window: Annotated[int, typer.Option("--window", metavar="N", help="The window's number.")],
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Write the proof that a balance is counted in what the service says it owed."""
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from settlement.services import proofs
+
+        return await proofs.liability_proof(installation.context, window, party)
+
+    import json
+
+    document = with_installation(use)
+    with writing(out) as write:
+        write(json.dumps(document, indent=2).encode() + b"\n")
+    if out is not None and str(out) != "-":
+        leaf = json.loads(document["leaf"])
+        found = {"file": str(out), "window": f"win_{window}", "amount": leaf["amount"]}
+        answer(found, [f"{cu(int(leaf['amount']))} of {party} are counted at win_{window}: {out}"], as_json=as_json)
+
+
 @proof_app.command("growth")
 def get_consistency(
     first: Annotated[int, typer.Argument(metavar="N", help="The window whose checkpoint is known.")],

@@ -6,7 +6,8 @@ What a line refers to comes before it, so that one pass checks everything (docs/
     governance_entry, account, funding_intent, report_conflict,
     then for each window: window, record_salt,
         for each journal entry: its usage_report, deposit or payout, then journal_entry,
-            and, once the entry that a checkpoint states was read, that window's position lines and its checkpoint,
+            and, once the entry that a checkpoint states was read, that window's position lines and its checkpoint;
+            solvency behind the entry that it states,
         obligation,
     positions of windows that are netted and not checkpointed, and for each chain_order: attempt, attempt_event.
 """
@@ -117,6 +118,7 @@ class _Windows:
         self._reports = _Ahead(audit.stream(connection, "usage_report"))
         self._deposits = _Ahead(audit.stream(connection, "deposit"))
         self._payouts = _Ahead(audit.stream(connection, "payout"))
+        self._solvency = _Ahead(audit.stream(connection, "solvency"))
         self._checkpoints: list[tuple[int, int]] = []
         self._seq = 0
 
@@ -126,7 +128,7 @@ class _Windows:
         self._checkpoints = await audit.checkpoint_places(connection)
         positioned = len(self._checkpoints)
         windows = [line async for line in audit.stream(connection, "window")]
-        for ahead in (self._entries, self._reports, self._deposits, self._payouts):
+        for ahead in (self._entries, self._reports, self._deposits, self._payouts, self._solvency):
             await ahead.take()
         for window in windows:
             yield window
@@ -166,12 +168,16 @@ class _Windows:
                 yield line
 
     async def _reached(self, window_no: int) -> AsyncIterator[Line]:
-        """Checkpoints of earlier windows whose entry was read, each behind its positions."""
+        """Checkpoints of earlier windows whose entry was read, each behind its positions; then what was measured."""
         while self._checkpoints and self._checkpoints[0][0] <= self._seq and self._checkpoints[0][1] < window_no:
             _, number = self._checkpoints.pop(0)
             for kind in ("position", "checkpoint"):
                 async for line in audit.stream(self._connection, kind, window=number):
                     yield line
+        waiting = self._checkpoints[0][1] if self._checkpoints else window_no
+        while (found := self._solvency.next) and found["journal_seq"] <= self._seq and found["window"] < waiting:
+            await self._solvency.take()
+            yield found
 
 
 async def _orders(connection: Connection) -> AsyncIterator[Line]:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from settlement.client.verifier import ExportVerifier, Report
 from settlement.core.errors import Broken
@@ -27,12 +28,14 @@ class VerificationReport:
     """What was found. `failure` is the first thing that doesn't hold; `halts` are open halts, which aren't failures.
 
     `invariants` is how many SQL invariants hold, `export` what the outside verifier found, None when it did not run.
+    `checksums`: whether the server would notice a page that rotted.
     """
 
     failure: Violation | None
     halts: tuple[str, ...]
     invariants: int
     export: Report | None
+    checksums: bool
 
     @property
     def good(self) -> bool:
@@ -40,8 +43,12 @@ class VerificationReport:
         return self.failure is None
 
 
-async def verify(context: Context, *, deep: bool = True) -> VerificationReport:
-    """Check the server's durability, the schema's guards, every SQL invariant and, when `deep`, the whole export.
+Depth = Literal["quick", "books", "export"]
+"""How far to look: the quick invariants (before each payout), all of them, or everything that was signed as well."""
+
+
+async def verify(context: Context, depth: Depth = "export") -> VerificationReport:
+    """Check the server's durability, the schema's guards, SQL invariants and, at depth ``export``, the whole export.
 
     Stops at the first failure and names it. Changes nothing; whoever calls it decides what to halt.
     """
@@ -54,13 +61,13 @@ async def verify(context: Context, *, deep: bool = True) -> VerificationReport:
             if missing is not None:
                 failure = Violation("guard_missing", missing, "the schema has every guard that it was built with")
         if failure is None:
-            failure = await invariants.first_violation(connection)
-    held = len(invariants.invariants()) if failure is None else 0
-    if failure is None and deep:
+            failure = await invariants.first_violation(connection, deep=depth != "quick")
+    held = sum(depth != "quick" or not each.deep for each in invariants.invariants()) if failure is None else 0
+    if failure is None and depth == "export":
         export = await verify_lines(audit.export(context))
         if export.fault is not None:
             failure = Violation(export.fault.code, export.fault.subject, export.fault.detail)
-    return VerificationReport(failure, stopped, held, export)
+    return VerificationReport(failure, stopped, held, export, await context.database.checksums())
 
 
 async def verify_lines(lines: AsyncGenerator[bytes, None]) -> Report:

@@ -69,6 +69,8 @@ _QUERIES = {
         FROM payout o JOIN party p ON p.no = o.party_no
         LEFT JOIN journal_entry e ON e.kind = 'payout_planned' AND e.subject = o.id
         ORDER BY e.seq NULLS LAST, o.id""",
+    "solvency": """
+        SELECT window_no AS "window", journal_seq, document, signatures FROM solvency ORDER BY window_no""",
     "journal_entry": "SELECT seq, payload, previous, hash FROM journal_entry ORDER BY seq",
     "obligation": """
         SELECT o.window_no AS "window", p.id AS provider, c.id AS consumer, o.records, o.carried_in, o.pico::text,

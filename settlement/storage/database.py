@@ -81,6 +81,11 @@ class Database:
             if version < 150000:
                 raise Broken("database_too_old", f"PostgreSQL 15 or newer is needed, this is {version}")
 
+    async def checksums(self) -> bool:
+        """Whether the server would notice a page that rotted on its disk."""
+        async with self.read() as connection:
+            return bool((await connection.execute(text("SHOW data_checksums"))).scalar_one() == "on")
+
     async def close(self) -> None:
         """Give all connections back."""
         await self.engine.dispose()

@@ -8,24 +8,43 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    column,
+    select,
+    table,
+    text,
+)
 
 from settlement.storage.database import Connection
 from settlement.storage.tables import APPEND_ONLY, metadata
 
-_HEAD = re.compile(r"^-- (I\d\d[a-z]?) (\w+): (.+)$", re.MULTILINE)
+_HEAD = re.compile(r"^-- (I\d\d[a-z]?) (\w+)( \(deep\))?: (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """One statement that always holds: its number in the reliability goals, a stable name, a sentence, its query."""
+    """One statement that always holds: its number (docs/reference/invariants.md), a stable name, a sentence, its query.
+
+    A `deep` one reads everything that was ever signed or journalled.
+    """
 
     number: str
     name: str
     statement: str
     query: str
+    deep: bool = False
+
+    @property
+    def view(self) -> str:
+        """The name of its view in the schema `audit`, whose one column is the subject of each violation."""
+        return f"{self.number.lower()}_{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +63,71 @@ def invariants() -> tuple[Invariant, ...]:
     heads = list(_HEAD.finditer(source))
     ends = [head.start() for head in heads[1:]] + [len(source)]
     return tuple(
-        Invariant(head[1], head[2], head[3], source[head.end() : end].strip().removesuffix(";"))
+        Invariant(head[1], head[2], head[4], source[head.end() : end].strip().removesuffix(";"), head[3] is not None)
         for head, end in zip(heads, ends, strict=True)
     )
 
 
-async def first_violation(connection: Connection) -> Violation | None:
-    """The first invariant that doesn't hold in this snapshot, None when all do."""
+async def first_violation(connection: Connection, *, deep: bool = True) -> Violation | None:
+    """The first invariant that doesn't hold in this snapshot, None when all do; without `deep`, of the quick ones."""
     for invariant in invariants():
-        row = (await connection.exec_driver_sql(invariant.query)).first()
+        if invariant.deep and not deep:
+            continue
+        view = table(invariant.view, column("subject"), schema="audit")
+        row = (await connection.execute(select(view).limit(1))).first()
         if row is not None:
             return Violation(invariant.name, str(row[0]), invariant.statement)
     return None
 
 
+def views_digest() -> str:
+    """What tells one set of views from another: the digest of all their queries."""
+    return sha256("\n".join(f"{each.view} {each.query}" for each in invariants()).encode()).hexdigest()
+
+
+def views() -> str:
+    """The SQL that makes the schema `audit` anew, with a view for each invariant that the service may read."""
+    made = [
+        f"CREATE VIEW audit.{each.view} (subject) AS {each.query};\n"
+        f"COMMENT ON VIEW audit.{each.view} IS {_quoted(each.statement)};"
+        for each in invariants()
+    ]
+    head = [
+        "DROP SCHEMA IF EXISTS audit CASCADE;",
+        "CREATE SCHEMA audit;",
+        f"COMMENT ON SCHEMA audit IS {_quoted(views_digest())};",
+    ]
+    rights = [
+        "GRANT USAGE ON SCHEMA audit TO settlement_service;",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA audit TO settlement_service;",
+    ]
+    return "\n".join([*head, *made, *rights])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 async def missing_guard(connection: Connection) -> str | None:
-    """The first constraint, index, trigger or withheld right that the schema must have and doesn't, in words."""
+    """The first constraint, index, trigger, view or withheld right that the schema must have and doesn't, in words."""
     present = await _present(connection)
-    for table in metadata.sorted_tables:
-        for constraint in table.constraints:
+    if (await connection.exec_driver_sql(VIEWS_ON_FILE)).scalar_one_or_none() != views_digest():
+        return "the views of schema audit"
+    for invariant in invariants():
+        if ("audit", invariant.view) not in present:
+            return f"view audit.{invariant.view}"
+    for each in metadata.sorted_tables:
+        for constraint in each.constraints:
             named = isinstance(
                 constraint, (CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint)
             )
             if isinstance(constraint, PrimaryKeyConstraint) and not constraint.columns:
                 continue  # usage_record has none: its unique index leads with the id (decision 13)
-            if named and constraint.name is not None and (table.name, str(constraint.name)) not in present:
-                return f"constraint {constraint.name} on {table.name}"
-        for index in table.indexes:
-            if (table.name, str(index.name)) not in present:
-                return f"index {index.name} on {table.name}"
+            if named and constraint.name is not None and (each.name, str(constraint.name)) not in present:
+                return f"constraint {constraint.name} on {each.name}"
+        for index in each.indexes:
+            if (each.name, str(index.name)) not in present:
+                return f"index {index.name} on {each.name}"
     for name in APPEND_ONLY:
         if (name, "append_only") not in present:
             return f"trigger append_only on {name}"
@@ -83,7 +138,13 @@ async def missing_guard(connection: Connection) -> str | None:
     return None
 
 
+VIEWS_ON_FILE = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'audit'"
+"""The digest of the views that the database has."""
+
 _PRESENT = """
+SELECT 'audit' AS relname, c.relname AS guard FROM pg_class c
+WHERE c.relnamespace = to_regnamespace('audit') AND c.relkind = 'v'
+UNION ALL
 SELECT c.relname, n.conname AS guard FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
 WHERE c.relnamespace = 'public'::regnamespace AND n.convalidated
 UNION ALL

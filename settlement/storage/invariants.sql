@@ -1,16 +1,18 @@
 -- Each query must return no rows. A row is the subject of a violation, as text; rows come in a stable order.
--- One query begins with "-- name: statement" and ends with a semicolon. The names follow RELIABILITY section 4.
+-- One query begins with "-- number name: statement" and ends with a semicolon. What is marked (deep) reads everything that was
+-- ever signed or journalled, which can only have changed by force: `settlement verify` and the daily audit run it, payouts
+-- don't wait for it. docs/reference/invariants.md says where every invariant is held. Each query is a view of schema `audit`.
 
 -- I01 entry_balances: every journal entry sums to zero in every asset
 SELECT 'journal entry ' || p.entry_seq FROM posting p JOIN account a ON a.no = p.account_no
 GROUP BY p.entry_seq, a.asset HAVING sum(p.amount) <> 0 ORDER BY p.entry_seq;
 
--- I01b entry_has_postings: every posting belongs to an entry, and to an account
+-- I01b entry_has_postings (deep): every posting belongs to an entry, and to an account
 SELECT 'journal entry ' || p.entry_seq FROM posting p
 LEFT JOIN journal_entry e ON e.seq = p.entry_seq LEFT JOIN account a ON a.no = p.account_no
 WHERE e.seq IS NULL OR a.no IS NULL ORDER BY p.entry_seq;
 
--- I01c postings_are_payload: the postings are those of the hashed payload
+-- I01c postings_are_payload (deep): the postings are those of the hashed payload
 WITH said AS (
     SELECT e.seq, l.leg - 1 AS leg, l.value ->> 0 AS account, l.value ->> 1 AS asset, (l.value ->> 2)::bigint AS amount
     FROM journal_entry e
@@ -40,32 +42,36 @@ WHERE held < 0 OR (settled < held AND kind NOT IN ('treasury', 'conversion', 'fe
 -- I06 entry_once: a subject has one entry of a kind
 SELECT kind || ' ' || subject FROM journal_entry GROUP BY kind, subject HAVING count(*) > 1 ORDER BY 1;
 
--- I06b report_has_entry: every usage report has its entry and every usage entry its report
+-- I06b report_has_entry (deep): every usage report has its entry and every usage entry its report
 SELECT coalesce(r.id, e.subject) FROM usage_report r
 FULL JOIN (SELECT seq, subject, window_no FROM journal_entry WHERE kind = 'usage') e
     ON e.subject = r.id AND e.seq = r.journal_seq AND e.window_no = r.window_no
 WHERE r.id IS NULL OR e.subject IS NULL ORDER BY 1;
 
--- I06c record_once: a provider's record is charged once
+-- I06c record_once (deep): a provider's record is charged once
 SELECT id::text FROM usage_record GROUP BY id, provider_no HAVING count(*) > 1 ORDER BY 1;
 
--- I06d records_are_accepted: a report has as many records as it accepted, in its window, of its provider
+-- I06d records_are_accepted (deep): a report has as many records as it accepted, in its window, of its provider
 SELECT r.id FROM usage_report r LEFT JOIN usage_record u
     ON u.report_no = r.no AND u.provider_no = r.provider_no AND u.window_no = r.window_no
 GROUP BY r.id, r.accepted HAVING count(u.id) <> r.accepted ORDER BY r.id;
 
--- I06e record_has_report: no record is without its report
+-- I06e record_has_report (deep): no record is without its report
 SELECT u.id::text FROM usage_record u LEFT JOIN usage_report r
     ON r.no = u.report_no AND r.provider_no = u.provider_no AND r.window_no = u.window_no
 WHERE r.no IS NULL ORDER BY 1;
 
--- I06f report_total: what a report posted is what its entry gives the provider
+-- I06f report_total (deep): what a report posted is what its entry gives the provider
 SELECT r.id FROM usage_report r
 JOIN account a ON a.party_no = r.provider_no
 LEFT JOIN posting p ON p.entry_seq = r.journal_seq AND p.account_no = a.no
 GROUP BY r.id, r.total HAVING r.total <> coalesce(sum(p.amount), 0) ORDER BY r.id;
 
--- I08 rate_in_force: a record is rated by the table in force at its time
+-- I07 reply_once: a repeated request has one stored reply
+SELECT principal || ' ' || route || ' ' || key FROM idempotency_key
+GROUP BY principal, route, key HAVING count(*) > 1 ORDER BY 1;
+
+-- I08 rate_in_force (deep): a record is rated by the table in force at its time
 SELECT u.id::text FROM usage_record u
 LEFT JOIN (
     SELECT version, effective_from, lead(effective_from) OVER (ORDER BY effective_from) AS until FROM rate_table
@@ -149,6 +155,10 @@ LEFT JOIN (
 LEFT JOIN attempt t ON t.order_id = o.id AND t.tx_id = o.tx_id
 WHERE o.fee <> coalesce(f.fee, 0) OR o.fee > coalesce(t.fee, 0) ORDER BY o.id;
 
+-- I13 covered: a window that was measured short is followed by a halt, or by one that was not
+SELECT 'window ' || window_no FROM (SELECT * FROM solvency ORDER BY window_no DESC LIMIT 1) s
+WHERE NOT covered AND NOT EXISTS (SELECT FROM halt WHERE code = 'assets_below_liabilities' AND cleared_at IS NULL);
+
 -- I14 deposit_once: a payment is on record once
 SELECT chain || ' ' || tx || ' ' || tx_index FROM deposit GROUP BY chain, tx, tx_index HAVING count(*) > 1 ORDER BY 1;
 
@@ -177,7 +187,7 @@ HAVING d.id IS NULL OR e.seq IS NULL
     OR coalesce(sum(p.amount) FILTER (WHERE a.kind = 'consumer'), 0) <> CASE WHEN e.kind = 'deposit' THEN d.credited ELSE 0 END
 ORDER BY 1;
 
--- I15 journal_chain: the journal is gapless from 1 and every entry hashes its predecessor
+-- I15 journal_chain (deep): the journal is gapless from 1 and every entry hashes its predecessor
 SELECT 'journal entry ' || seq FROM (
     SELECT seq, previous, hash, payload, row_number() OVER w AS place, lag(hash) OVER w AS before
     FROM journal_entry WINDOW w AS (ORDER BY seq)
@@ -190,7 +200,7 @@ SELECT 'journal head ' || h.seq FROM journal_head h
 WHERE h.seq <> (SELECT count(*) FROM journal_entry)
    OR h.hash <> coalesce((SELECT hash FROM journal_entry ORDER BY seq DESC LIMIT 1), decode(repeat('00', 32), 'hex'));
 
--- I15c journal_columns: an entry's columns are those of its hashed payload
+-- I15c journal_columns (deep): an entry's columns are those of its hashed payload
 SELECT 'journal entry ' || seq FROM (SELECT *, convert_from(payload, 'UTF8')::jsonb AS said FROM journal_entry) e
 WHERE said ->> 'kind' <> kind OR said ->> 'subject' <> subject OR (said ->> 'window')::int <> window_no
    OR (said ->> 'at')::timestamptz <> at ORDER BY seq;
@@ -211,7 +221,19 @@ GROUP BY w.no, w.anchored_at
 HAVING (w.anchored_at IS NOT NULL) <> coalesce(bool_or(o.state = 'settled'), false)
     OR bool_or(o.id IS NOT NULL AND o.digest IS DISTINCT FROM c.digest) ORDER BY w.no;
 
--- I18 obligations_are_records: what a pair owes is the sum of its records
+-- I17 liabilities_total (deep): what a checkpoint says was owed is the sum of the postings up to its entry
+SELECT 'checkpoint ' || window_no FROM (
+    SELECT window_no, said, sum(moved) OVER (ORDER BY seq, window_no NULLS FIRST) AS owed FROM (
+        SELECT p.entry_seq AS seq, NULL::int AS window_no, NULL::numeric AS said, sum(p.amount) AS moved
+        FROM posting p JOIN account a ON a.no = p.account_no
+        WHERE a.kind IN ('consumer', 'provider', 'transit') GROUP BY p.entry_seq
+        UNION ALL
+        SELECT (d -> 'journal' ->> 'seq')::bigint, window_no, (d -> 'liabilities' ->> 'total')::numeric, 0
+        FROM (SELECT window_no, convert_from(document, 'UTF8')::jsonb AS d FROM checkpoint) c
+    ) l
+) t WHERE window_no IS NOT NULL AND said <> owed ORDER BY window_no;
+
+-- I18 obligations_are_records (deep): what a pair owes is the sum of its records
 SELECT 'window ' || coalesce(o.window_no, r.window_no) || ' provider ' || coalesce(o.provider_no, r.provider_no)
     || ' consumer ' || coalesce(o.consumer_no, r.consumer_no)
 FROM obligation o FULL JOIN (
@@ -220,7 +242,7 @@ FROM obligation o FULL JOIN (
 ) r USING (window_no, provider_no, consumer_no)
 WHERE o.records IS DISTINCT FROM r.records OR o.pico IS DISTINCT FROM r.pico ORDER BY 1;
 
--- I18b carry_chain: what a pair carries into a window is what it carried out of the one before, always below 1 microCU
+-- I18b carry_chain (deep): what a pair carries into a window is what it carried out of the one before, always below 1 microCU
 SELECT 'provider ' || provider_no || ' consumer ' || consumer_no FROM (
     SELECT o.provider_no, o.consumer_no, o.carried_in, o.carried_in + o.pico - o.posted::numeric * 1000000 AS carried_out,
            lag(o.carried_in + o.pico - o.posted::numeric * 1000000) OVER w AS before
@@ -263,6 +285,10 @@ LEFT JOIN (
 ) j ON j.subject = 'win_' || w.no
 WHERE coalesce(s.netted, 0) <> coalesce(j.moved, 0) ORDER BY w.no;
 
+-- I18f netting_moment: a window has its netting entry as soon as it is netted, and not before
+SELECT 'window ' || w.no FROM "window" w LEFT JOIN journal_entry e ON e.kind = 'netting' AND e.subject = 'win_' || w.no
+WHERE (w.state IN ('netted', 'checkpointed', 'planned')) <> (e.seq IS NOT NULL) ORDER BY w.no;
+
 -- I19 windows_contiguous: windows follow each other in number, time and journal, and one is open
 SELECT 'window ' || no FROM (
     SELECT w.*, row_number() OVER o AS place, lag(last_seq) OVER o AS before, lag(closed_at) OVER o AS closed,
@@ -273,7 +299,7 @@ WHERE no <> place OR first_seq <> coalesce(before, 0) + 1 OR opened_at IS DISTIN
    OR last_seq < first_seq - 1 OR (later IS NULL) <> (state = 'open') OR (state = 'open') <> (last_seq IS NULL)
 ORDER BY no;
 
--- I19b entry_in_window: every entry is in the window that was open
+-- I19b entry_in_window (deep): every entry is in the window that was open
 SELECT 'journal entry ' || e.seq FROM journal_entry e LEFT JOIN "window" w
     ON w.no = e.window_no AND e.seq >= w.first_seq AND (w.last_seq IS NULL OR e.seq <= w.last_seq)
 WHERE w.no IS NULL ORDER BY e.seq;
@@ -282,7 +308,14 @@ WHERE w.no IS NULL ORDER BY e.seq;
 SELECT 'window ' || w.no FROM "window" w LEFT JOIN checkpoint c ON c.window_no = w.no
 WHERE (c.window_no IS NOT NULL) <> (w.state IN ('checkpointed', 'planned')) ORDER BY w.no;
 
--- I23 signer_valid: a report was signed by a key of its provider that was valid when it was received
+-- I21 integers_only: no column keeps an amount as a fraction
+SELECT c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+  AND c.relname NOT LIKE 'procrastinate%'
+  AND (a.atttypid IN ('real'::regtype, 'double precision'::regtype, 'money'::regtype)
+       OR (a.atttypid = 'numeric'::regtype AND (a.atttypmod = -1 OR (a.atttypmod - 4) & 65535 <> 0))) ORDER BY 1;
+
+-- I23 signer_valid (deep): a report was signed by a key of its provider that was valid when it was received
 SELECT r.id FROM usage_report r LEFT JOIN party_key k ON k.kid = r.kid AND k.party_no = r.provider_no
 WHERE k.kid IS NULL OR r.received_at < k.valid_from OR r.received_at >= coalesce(k.revoked_at, 'infinity') ORDER BY r.id;
 
@@ -303,3 +336,9 @@ FULL JOIN (
     SELECT chain || '/' || asset AS asset, sum(amount) AS amount FROM deposit WHERE party_no IS NULL GROUP BY 1
 ) d ON d.asset = a.asset
 WHERE coalesce(a.amount, 0) <> coalesce(d.amount, 0) ORDER BY 1;
+
+-- I23c one_key_signs: the service's keys take over one after another, each by its journal entry, and the last one signs
+SELECT 'service key ' || k.kid FROM (SELECT *, lead(kid) OVER (ORDER BY journal_seq) AS later FROM service_key) k
+LEFT JOIN journal_entry e ON e.kind = 'service_key' AND e.subject = k.kid AND e.seq = k.journal_seq
+CROSS JOIN journal_head h
+WHERE (k.journal_seq > 0) <> (e.seq IS NOT NULL) OR (k.later IS NULL) <> (h.kid = k.kid) ORDER BY k.kid;

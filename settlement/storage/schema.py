@@ -1,4 +1,4 @@
-"""Bringing a database to the newest migration."""
+"""Bringing a database to the newest migration, and its audit views to the invariants of this program."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+
+from settlement.storage import invariants
+
+VIEWS = 0x5E7717
+"""Advisory lock: making the views of schema `audit`."""
 
 
 def upgrade(url: str) -> None:
@@ -18,9 +25,34 @@ def upgrade(url: str) -> None:
             config = Config()
             config.set_main_option("script_location", str(_folder()))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            head = ScriptDirectory.from_config(config).get_current_head()
+            if MigrationContext.configure(connection).get_current_revision() != head:
+                connection.rollback()
+                _without_views(connection)  # a table that a view reads can't change
+                command.upgrade(config, "head")
+            connection.rollback()
+            _with_views(connection)
     finally:
         engine.dispose()
+
+
+def _without_views(connection: Connection) -> None:
+    with connection.begin():
+        _lock(connection)
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS audit CASCADE")
+
+
+def _with_views(connection: Connection) -> None:
+    """The invariants as views, made anew when they are not those of this program."""
+    with connection.begin():
+        _lock(connection)
+        if connection.exec_driver_sql(invariants.VIEWS_ON_FILE).scalar_one_or_none() != invariants.views_digest():
+            connection.exec_driver_sql(invariants.views().replace("%", "%%"))
+
+
+def _lock(connection: Connection) -> None:
+    """One process at a time changes views."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({VIEWS})")
 
 
 def _folder() -> Path:

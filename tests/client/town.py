@@ -12,7 +12,7 @@ from adapters.simulated import USD
 from settlement.client.verifier import Report, verify_export
 from settlement.core.errors import Conflict
 from settlement.core.signatures import sign_detached
-from settlement.services import audit, chains, funding, metering, offers, payouts, windows
+from settlement.services import audit, chains, funding, metering, offers, payouts, solvency, windows
 from settlement.services.context import Context
 from tests.world import Member, World
 
@@ -65,6 +65,7 @@ async def settle(world: World) -> None:
     await windows.close(world.context)
     await windows.advance(world.context, payouts.plan)
     await chains.run_until_idle(world.context, CHAIN)
+    await solvency.measure(world.context)
 
 
 async def build(world: World, *, rounds: int = 2) -> Town:

@@ -228,6 +228,9 @@ def swapped_receipts(lines: Lines) -> tuple[str, str]:
 def a_dropped_last_entry(lines: Lines) -> tuple[str, str]:
     at = max(at for at, line in enumerate(lines) if line["kind"] == "journal_entry")
     lines[0]["counts"]["journal_entry"] -= 1
+    measured = lines.pop(of_kind(lines, "solvency", lambda line: line["journal_seq"] == lines[at]["seq"]))
+    assert measured["window"] == 3, "what was measured last tells of the entry as well"
+    lines[0]["counts"]["solvency"] -= 1
     return "export_incomplete", f"entry {lines.pop(at)['seq']}"
 
 

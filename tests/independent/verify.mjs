@@ -13,6 +13,7 @@ import { Governance } from "./governance.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
 import { inForce, multiplier } from "./rating.mjs";
+import { checkSolvency } from "./solvency.mjs";
 import { Usage } from "./usage.mjs";
 import { Windows } from "./windows.mjs";
 
@@ -45,7 +46,7 @@ class Export {
       deposit: (line) => this.about("deposit suspense", line, this.money.deposit(line)),
       payout: (line) => this.about("payout_planned", line, this.money.payout(line)),
       journal_entry: (line) => this.entry(line), chain_order: (line) => this.money.chainOrder(line),
-      attempt: (line) => this.money.attempt(line), attempt_event: (line) => this.money.event(line),
+      solvency: (line) => checkSolvency(this, line), attempt: (line) => this.money.attempt(line), attempt_event: (line) => this.money.event(line),
     };
     this.bookers = {
       usage: (entry, about) => this.bookUsage(entry, about), opening: (entry) => this.money.opening(entry),

@@ -76,3 +76,36 @@ async def test_coverage_counts_what_is_on_its_way_and_leaves_suspense_out(instal
         after = await solvency.coverage(context, connection)
     assert after == before
     assert after.covered
+
+
+async def test_a_window_is_measured_once_at_a_moment_of_rest(installation: Installation) -> None:
+    context = installation.process()
+    assert await solvency.measure(context) is None  # no window has a checkpoint yet
+    number, _ = await installation.window(random.Random(1))
+    await payouts.plan(context, number)
+    await chains.run_once(context, CHAIN)
+    assert await solvency.measure(context) is None  # something is out
+    await chains.run_until_idle(context, CHAIN)
+    found = await solvency.measure(context)
+    assert found is not None
+    assert (found.window, found.covered) == (number, True)
+    async with installation.database.read() as connection:
+        books = await solvency.coverage(context, connection)
+    assert (found.owed, found.held) == (books.owed, books.held)
+    assert await solvency.measure(context) is None
+    published = await solvency.published(context, number)
+    assert published.document == found.document()
+    assert await codes(installation) == []
+
+
+async def test_a_window_that_is_measured_short_halts(installation: Installation) -> None:
+    context = installation.process()
+    await installation.window(random.Random(1))
+    thief = installation.payees[0][2].address
+    everything = (await context.chains[CHAIN].holdings()).amounts[USD]
+    installation.network.pay(installation.treasury, (Payment(thief, USD.text, everything, None),))
+    installation.network.close_ledger()
+    found = await solvency.measure(context)
+    assert found is not None
+    assert not found.covered
+    assert await codes(installation) == ["assets_below_liabilities"]

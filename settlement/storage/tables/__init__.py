@@ -35,7 +35,7 @@ from settlement.storage.tables.holds import budget, budget_use, hold, hold_captu
 from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
-from settlement.storage.tables.windows import checkpoint, position, record_salt, tree_tile, window
+from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
 
 APPEND_ONLY = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
 
@@ -81,6 +81,7 @@ __all__ = [
     "report_conflict",
     "service_key",
     "signing_account",
+    "solvency",
     "tree_tile",
     "usage_record",
     "usage_report",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -79,5 +81,20 @@ checkpoint = Table(
     Column("tree_size", BigInteger, nullable=False),
     Column("liabilities", LargeBinary, nullable=False, comment="zstd of the sum tree's leaves, canonical JSON"),
     Column("created_at", WHEN, nullable=False),
+    info=APPEND_ONLY_TABLE,
+)
+
+solvency = Table(
+    "solvency",
+    metadata,
+    Column("window_no", Integer, ForeignKey("window.no"), primary_key=True, autoincrement=False),
+    Column("journal_seq", BigInteger, nullable=False),
+    Column("at", WHEN, nullable=False),
+    Column("owed", BigInteger, nullable=False),
+    Column("held", Numeric(38, 0), nullable=False),
+    Column("covered", Boolean, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("signatures", JSONB, nullable=False),
     info=APPEND_ONLY_TABLE,
 )
