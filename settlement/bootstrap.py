@@ -71,8 +71,8 @@ async def open_installation(settings: Settings, sources: Sources | None = None) 
     """A migrated database, the service's key, and every configured chain, ready for use; founded if it is new.
 
     Raises SettlementError: what the embedded server raises, Unavailable ``database_unavailable``, Broken
-    ``assertions_off``, ``packages_apart``, ``database_unsafe``, ``guard_missing``, ``signer_changed`` or ``chain_changed``, Malformed
-    ``chain_unknown`` or ``chain_misconfigured``.
+    ``assertions_off``, ``packages_apart``, ``database_unsafe``, ``guard_missing``, ``signer_changed`` or
+    ``chain_changed``, Malformed ``chain_unknown`` or ``chain_misconfigured``.
     """
     check_interpreter()
     sources = sources or real_sources()
