@@ -23,6 +23,7 @@ from settlement.commands import (
     ratebook,
     service,
     settling,
+    statements,
     usage,
 )
 from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
@@ -42,6 +43,7 @@ app.command("serve")(service.serve)
 app.command("worker")(service.work)
 app.command("demo")(service.demo)
 app.command("verify")(checking.verify)
+app.command("reconcile")(statements.reconcile)
 for _name, _group in (
     ("db", service.db_app),
     ("keys", keys.app),
@@ -53,7 +55,7 @@ for _name, _group in (
     ("deposits", deposits.app),
     ("audit", evidence.audit_app),
     ("proof", evidence.proof_app),
-    ("statement", evidence.statement_app),
+    ("statement", statements.app),
     ("rates", ratebook.rates_app),
     ("providers", people.providers_app),
     ("consumers", people.consumers_app),

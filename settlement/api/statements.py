@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from settlement.api.dependencies import ContextDep, Reader, StrictRoute
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example, window_number
 from settlement.services import statements
+from settlement.services.forms import FORMS, Name
 
 router = APIRouter(prefix="/v1/statements", tags=["proofs"], route_class=StrictRoute)
 
@@ -25,9 +27,10 @@ _EXAMPLE: Example = {
 }
 _ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "statement/1, or its records as CSV.",
+        "description": "statement/1, its records as CSV or FOCUS, or a page to print.",
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
+            "text/html": {"schema": {"type": "string"}, "example": "<!doctype html>"},
             "text/csv": {"schema": {"type": "string"}, "example": "record,at,provider,consumer\r\n"},
         },
     }
@@ -46,14 +49,27 @@ async def mine(
     reader: Reader,
     window: Annotated[str, Path(max_length=20, examples=["win_1"])],
     form: Annotated[
-        Literal["json", "csv"], Query(alias="format", description="`csv` gives the records alone")
+        Name,
+        Query(alias="format", description="`csv` has the records alone, FOCUS is CSV as well, `html` is fit to print"),
     ] = "json",
 ) -> Response:
     """Records with their exact charges, what each counterparty owes and carries, balances, position and payouts.
 
     With the rate tables that it names; `settlement.client.statements` recomputes every figure of it.
     """
-    found = await statements.statement(context, reader.party.id, window_number(window))
-    if form == "csv":
-        return Response(statements.as_csv(found), media_type="text/csv; charset=utf-8")
-    return Response(msgspec.json.encode(found), media_type="application/json")
+    number = window_number(window)
+
+    async def written() -> AsyncIterator[bytes]:
+        async with statements.opened(context, reader.party.id, number) as found:
+            async for piece in FORMS[form].pieces(found):
+                yield piece
+
+    pieces = written()
+    first = await anext(pieces)  # what is refused is refused before a byte of the answer leaves
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return StreamingResponse(sent(), media_type=FORMS[form].media)

@@ -1,8 +1,7 @@
-"""`settlement audit`, `proof` and `statement`: taking evidence out, and checking it without the service."""
+"""`settlement audit` and `proof`: taking evidence out, and checking it without the service."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,20 +17,12 @@ if TYPE_CHECKING:
 
 audit_app = typer.Typer(help="The audit export.")
 proof_app = typer.Typer(help="Proofs of single usage records.")
-statement_app = typer.Typer(help="What a party needs to recompute its window.")
 
 
 TrustedKey = Annotated[
     Path | None,
     typer.Option("--key", metavar="JWKFILE", help="The service's public key that you trust, as JWK or JWKS."),
 ]
-
-
-class Format(StrEnum):
-    """How a statement is written."""
-
-    JSON = "json"
-    CSV = "csv"
 
 
 @audit_app.command("export")
@@ -155,15 +146,15 @@ def check_proof(
 
     document = read(file, "proof")
     table = None if rates is None else read(rates, "rate table")
-    trusted = _trusted_key(key, document)
+    trusted = trusted_jwk(key, document)
     if b'"consistency/1"' in document[:200]:
         _say_growth(proofs.check_consistency(document, trusted_key=trusted), trusted=trusted is not None, json=as_json)
         return
     result = proofs.check_proof(document, trusted_key=trusted, rate_table=table)
-    _stop_at(result.fault, as_json=as_json)
+    stop_at(result.fault, as_json=as_json)
     named = [anchors.anchor_of(each, result.digest, result.window) for each in result.anchors]
     held, fault = anchors.check_anchors(named, by_chain(node or (), named))
-    _stop_at(fault, as_json=as_json)
+    stop_at(fault, as_json=as_json)
     found = {
         "good": True,
         "tree": result.tree,
@@ -186,57 +177,8 @@ def check_proof(
     answer(found, lines, as_json=as_json)
 
 
-@statement_app.command("get")
-def get_statement(
-    party: Annotated[str, typer.Option("--party", metavar="ID", help="The participant's id, acc_... or prv_...")],
-    window: Annotated[str, typer.Option("--window", metavar="N", help="The window: its number, or win_N.")],
-    form: Annotated[Format, typer.Option("--format", help="json is all of it, csv the records alone.")] = Format.JSON,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Write all that a participant needs to recompute its window alone."""
-    number = window.removeprefix("win_")
-    if not (number.isascii() and number.isdecimal() and len(number) < 10):
-        raise typer.BadParameter("is a number or win_N", param_hint="--window")
-
-    async def use(installation: Installation) -> dict[str, Any]:
-        from settlement.services import statements
-
-        return await statements.statement(installation.context, party, int(number))
-
-    import json
-
-    from settlement.services.statements import as_csv
-
-    document = with_installation(use)
-    text = as_csv(document) if form is Format.CSV else json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    with writing(out) as write:
-        write(text.encode())
-    if out is not None and str(out) != "-":
-        found = {"file": str(out), "records": len(document["records"]), "closing": document["closing"]}
-        closing = cu(int(document["closing"]))
-        answer(found, [f"{found['records']} records, closing balance {closing}: {out}"], as_json=as_json)
-
-
-@statement_app.command("check")
-def check_statement(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A statement/1 document; - is standard input.")],
-    key: TrustedKey = None,
-    as_json: Json = False,
-) -> None:
-    """Recompute a statement offline, to the last microCU, from the file alone."""
-    from settlement.client.statements import recompute_statement
-
-    document = read(file, "statement")
-    result = recompute_statement(document, trusted_key=_trusted_key(key, document))
-    _stop_at(result.fault, as_json=as_json)
-    found = {"good": True, "records": result.records, "posted": str(result.posted), "closing": str(result.closing)}
-    lines = [f"good: {result.records} records rated again, {cu(result.posted)} posted, closing {cu(result.closing)}"]
-    answer({**found, "trusted": key is not None}, lines, as_json=as_json)
-
-
 def _say_growth(result: ConsistencyResult, *, trusted: bool, json: bool) -> None:
-    _stop_at(result.fault, as_json=json)
+    stop_at(result.fault, as_json=json)
     first, later = result.windows
     found = {"good": True, "first": result.first, "later": result.later, "windows": [first, later], "trusted": trusted}
     lines = [
@@ -247,7 +189,7 @@ def _say_growth(result: ConsistencyResult, *, trusted: bool, json: bool) -> None
     answer(found, lines, as_json=json)
 
 
-def _stop_at(fault: Fault | None, *, as_json: bool) -> None:
+def stop_at(fault: Fault | None, *, as_json: bool) -> None:
     """End with exit code 2 when a check has found something."""
     if fault is not None:
         document = {"good": False, "code": fault.code, "subject": fault.subject, "detail": fault.detail}
@@ -255,7 +197,7 @@ def _stop_at(fault: Fault | None, *, as_json: bool) -> None:
         raise typer.Exit(BROKEN)
 
 
-def _trusted_key(file: Path | None, document: bytes) -> dict[str, Any] | None:
+def trusted_jwk(file: Path | None, document: bytes) -> dict[str, Any] | None:
     """The public JWK of a file; of a JWKS the one that the document names, else the first. Raises Malformed."""
     import json
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from settlement.core import canonical, times
@@ -14,7 +17,7 @@ from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
 from settlement.services import offers, proofs, service_keys
 from settlement.services.context import Context
-from settlement.storage import checkpoints, parties, windows
+from settlement.storage import checkpoints, governance, parties, windows
 from settlement.storage import statements as storage
 from settlement.storage.database import Connection
 from settlement.storage.parties import Party
@@ -29,8 +32,21 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-async def statement(context: Context, party: str, window_no: int) -> Document:
-    """A party's statement of a window that is netted: records, charges, balances, deposits, position, payouts, proof.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A statement as it is read: every member but `records`, and the records one after another.
+
+    `usd_per_cu` is the value of a CU by the policy in force at the close.
+    """
+
+    head: Document
+    records: AsyncIterator[Document]
+    usd_per_cu: Fraction
+
+
+@asynccontextmanager
+async def opened(context: Context, party: str, window_no: int) -> AsyncIterator[Opened]:
+    """A party's statement of a window that is netted, from one snapshot; memory doesn't grow with its records.
 
     Raises NotFound for an unknown party or window, Conflict ``window_not_netted``.
     """
@@ -39,69 +55,97 @@ async def statement(context: Context, party: str, window_no: int) -> Document:
         window = await windows.get(connection, window_no)
         if window.state not in _SETTLED or window.closed_at is None or window.last_seq is None:
             raise Conflict("window_not_netted", f"{window.id} is {window.state}; statements come after its netting")
-        stored = await checkpoints.find(connection, window_no)
-        records = await _records(connection, window, owner)
-        found = await storage.position(connection, window_no, owner.no)
-        document = {
-            "type": "statement/1",
-            "party": owner.id,
-            "party_kind": owner.kind,
-            "window": window.no,
-            "opened_at": times.text(window.opened_at),
-            "closed_at": times.text(window.closed_at),
-            "first_seq": window.first_seq,
-            "last_seq": window.last_seq,
-            **await _account(connection, window, owner),
-            "records": records,
-            "pairs": [_pair(row) for row in await storage.pairs(connection, window_no, owner.no)],
-            "deposits": await _deposits(connection, window, owner),
-            "position": None if found is None else _position(found),
-            "payouts": [_payout(row) for row in await storage.payouts(connection, window_no, owner.no)],
-            "rate_tables": await _tables(connection, {record["rates"] for record in records}),
-            "offers": await offers.documents(connection, {record["provider"] for record in records}, window.closed_at),
-            "checkpoint": None
-            if stored is None
-            else {
-                "window": window_no,
-                "digest": canonical.digest(stored.document),
-                "document": stored.document.decode(),
-                "signatures": list(stored.signatures),
-            },
-            **await service_keys.credentials(connection, None if stored is None else stored.signatures),
-        }
-    proof = None
-    if stored is not None and found is not None:
-        proof = await proofs.position_proof(context, window_no, found["party"])
-    return document | {"position_proof": proof}
+        policy = await governance.policy_at(connection, window.closed_at)
+        head = await _head(context, connection, window, owner)
+        yield Opened(head, _records(connection, window, owner), policy.usd_per_cu)
 
 
-def as_csv(document: Mapping[str, Any]) -> str:
-    """A statement's records as CSV with a header row; charges in CU with all their decimal places.
+async def statement(context: Context, party: str, window_no: int) -> Document:
+    """The whole statement in memory: records, charges, balances, deposits, position, payouts, proof.
+
+    Raises what `opened` raises.
+    """
+    async with opened(context, party, window_no) as found:
+        return found.head | {"records": [record async for record in found.records]}
+
+
+async def as_json(found: Opened) -> AsyncIterator[bytes]:
+    """The statement as JSON text, in pieces: its records come last."""
+    yield json.dumps(found.head, ensure_ascii=False).encode()[:-1] + b', "records": ['
+    between = b""
+    async for record in found.records:
+        yield between + json.dumps(record, ensure_ascii=False).encode()
+        between = b",\n"
+    yield b"]}\n"
+
+
+async def as_csv(found: Opened) -> AsyncIterator[bytes]:
+    """A statement's records as CSV with a header row, in pieces; charges in CU with all their decimal places.
 
     Text that a spreadsheet would take for a formula is preceded by an apostrophe.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(_COLUMNS)
-    for entry in document["records"]:
+    yield csv_row(_COLUMNS)
+    async for entry in found.records:
         record = entry["record"]
         values = {**record, **entry, "record": record["id"], "meters": json.dumps(record["meters"], sort_keys=True)}
         values["charge_cu"] = decimal_text(int(entry["charge_pico"]), 12)
-        writer.writerow([_cell(values[column]) for column in _COLUMNS])
-    return out.getvalue()
+        yield csv_row([values[column] for column in _COLUMNS])
+
+
+def csv_row(values: Sequence[object]) -> bytes:
+    """One line of CSV (RFC 4180), without formulas."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow([_cell(value) for value in values])
+    return out.getvalue().encode()
 
 
 def _cell(value: object) -> str:
     text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-async def _records(connection: Connection, window: Window, owner: Party) -> list[Document]:
-    found = []
+async def _head(context: Context, connection: Connection, window: Window, owner: Party) -> Document:
+    assert window.closed_at is not None, "only a window that was closed has statements"
+    stored = await checkpoints.find(connection, window.no)
+    found = await storage.position(connection, window.no, owner.no)
+    proof = None
+    if stored is not None and found is not None:
+        proof = await proofs.position_proof(context, window.no, found["party"])
+    pairs = [_pair(row) for row in await storage.pairs(connection, window.no, owner.no)]
+    return {
+        "type": "statement/1",
+        "party": owner.id,
+        "party_kind": owner.kind,
+        "window": window.no,
+        "opened_at": times.text(window.opened_at),
+        "closed_at": times.text(window.closed_at),
+        "first_seq": window.first_seq,
+        "last_seq": window.last_seq,
+        **await _account(connection, window, owner),
+        "pairs": pairs,
+        "deposits": await _deposits(connection, window, owner),
+        "position": None if found is None else _position(found),
+        "payouts": [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)],
+        "rate_tables": await _tables(connection, await storage.rate_versions(connection, window.no, owner.no)),
+        "offers": await offers.documents(connection, {pair["provider"] for pair in pairs}, window.closed_at),
+        "checkpoint": None
+        if stored is None
+        else {
+            "window": window.no,
+            "digest": canonical.digest(stored.document),
+            "document": stored.document.decode(),
+            "signatures": list(stored.signatures),
+        },
+        **await service_keys.credentials(connection, None if stored is None else stored.signatures),
+        "position_proof": proof,
+    }
+
+
+async def _records(connection: Connection, window: Window, owner: Party) -> AsyncIterator[Document]:
     async for report in storage.reports(connection, window.no, owner.no):
         signed = json.loads(report.body)["records"]
-        found += [
-            {
+        for line in report.lines:
+            yield {
                 "record": signed[line.line],
                 "provider": report.provider,
                 "report": f"sha256:{report.digest.hex()}",
@@ -111,9 +155,6 @@ async def _records(connection: Connection, window: Window, owner: Party) -> list
                 "charge_pico": str(line.charge_pico),
                 "salt": None if line.key is None else record_salt(line.key, line.record_id).hex(),
             }
-            for line in report.lines
-        ]
-    return found
 
 
 async def _account(connection: Connection, window: Window, owner: Party) -> Document:
@@ -194,7 +235,7 @@ def _payout(row: Mapping[str, Any]) -> Document:
     }
 
 
-async def _tables(connection: Connection, versions: set[int]) -> list[Document]:
+async def _tables(connection: Connection, versions: Sequence[int]) -> list[Document]:
     return [
         {
             "version": row["version"],
@@ -202,5 +243,5 @@ async def _tables(connection: Connection, versions: set[int]) -> list[Document]:
             "document": row["document"].decode(),
             "signatures": row["signatures"],
         }
-        for row in await storage.rate_tables(connection, sorted(versions))
+        for row in await storage.rate_tables(connection, list(versions))
     ]

@@ -65,6 +65,11 @@ FROM payout o LEFT JOIN chain_order c ON c.id = o.order_id AND c.state = 'settle
 WHERE o.window_no = :window AND o.party_no = :party ORDER BY o.id
 """)
 
+_VERSIONS = text("""
+SELECT DISTINCT rates_version FROM usage_record
+WHERE window_no = :window AND (provider_no = :party OR consumer_no = :party) ORDER BY 1
+""")
+
 _TABLES = text("SELECT version, digest, document, signatures FROM rate_table WHERE version = ANY(:versions) ORDER BY 1")
 
 
@@ -143,6 +148,12 @@ async def payouts(connection: Connection, window: int, party_no: int) -> list[di
     """The party's payouts of a window, with the transaction by which each arrived."""
     rows = await connection.execute(_PAYOUTS, {"window": window, "party": party_no})
     return [dict(row) for row in rows.mappings()]
+
+
+async def rate_versions(connection: Connection, window: int, party_no: int) -> list[int]:
+    """The versions of the rate tables that the party's records of a window were charged by, ascending."""
+    rows = await connection.execute(_VERSIONS, {"window": window, "party": party_no})
+    return [row.rates_version for row in rows]
 
 
 async def rate_tables(connection: Connection, versions: list[int]) -> list[dict[str, Any]]:

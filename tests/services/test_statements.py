@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from collections.abc import AsyncIterator
+from fractions import Fraction
 
 import pytest
 
@@ -61,13 +64,31 @@ async def test_a_party_without_usage_has_an_empty_statement(world: World) -> Non
     assert (found["records"], found["pairs"], found["position"], found["opening"]) == ([], [], None, "0")
 
 
+async def records_of(*entries: statements.Document) -> AsyncIterator[statements.Document]:
+    for entry in entries:
+        yield entry
+
+
+async def text(pieces: AsyncIterator[bytes]) -> str:
+    return b"".join([piece async for piece in pieces]).decode()
+
+
 async def test_csv_has_a_row_a_record_and_no_formula(world: World) -> None:
     town = await build(world, rounds=1)
     found = await statements.statement(town.context, town.buyer.id, 1)
     found["records"][0]["record"]["model"] = "@SUM(A1)"
-    rows = list(csv.DictReader(io.StringIO(statements.as_csv(found))))
+    opened = statements.Opened(found, records_of(*found["records"]), Fraction(1))
+    rows = list(csv.DictReader(io.StringIO(await text(statements.as_csv(opened)))))
     assert len(rows) == len(found["records"])
     assert rows[0]["model"] == "'@SUM(A1)"
     assert rows[0]["record"] == found["records"][0]["record"]["id"]
     whole, _, part = rows[1]["charge_cu"].partition(".")
     assert int(whole + part.ljust(12, "0")) == int(found["records"][1]["charge_pico"])
+
+
+async def test_json_in_pieces_is_the_same_statement(world: World) -> None:
+    town = await build(world, rounds=1)
+    for member in (town.buyer, town.plain, town.own):
+        async with statements.opened(town.context, member.id, 1) as opened:
+            pieces = json.loads(await text(statements.as_json(opened)))
+        assert pieces == await statements.statement(town.context, member.id, 1)

@@ -1,0 +1,89 @@
+"""FOCUS: its columns by the names of each version, and figures that add up to the statement's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from fractions import Fraction
+
+import pytest
+
+from settlement.core.units import decimal_text
+from settlement.services import focus, statements
+from tests.client.town import build
+from tests.services.test_statements import text
+from tests.world import World
+
+pytestmark = pytest.mark.database
+
+MANDATORY = frozenset(
+    [
+        "BilledCost",
+        "BillingAccountId",
+        "BillingAccountName",
+        "BillingCurrency",
+        "BillingPeriodEnd",
+        "BillingPeriodStart",
+        "ChargeCategory",
+        "ChargeClass",
+        "ChargeDescription",
+        "ChargePeriodEnd",
+        "ChargePeriodStart",
+        "ContractedCost",
+        "EffectiveCost",
+        "InvoiceIssuerName",
+        "ListCost",
+        "PricingQuantity",
+        "PricingUnit",
+        "ProviderName",
+        "PublisherName",
+        "ServiceCategory",
+        "ServiceName",
+    ]
+)
+"""What every FOCUS 1.2 file has, whatever its provider supports."""
+
+VIRTUAL_CURRENCY = frozenset(
+    [
+        "PricingCurrency",
+        "PricingCurrencyContractedUnitPrice",
+        "PricingCurrencyEffectiveCost",
+        "PricingCurrencyListUnitPrice",
+    ]
+)
+"""What 1.2 added for prices in tokens and credits."""
+
+
+def test_the_columns_are_those_of_the_version() -> None:
+    older, newer = set(focus.header("1.2")), set(focus.header("1.3"))
+    assert older >= MANDATORY | VIRTUAL_CURRENCY
+    assert len(focus.header("1.2")) == len(older)
+    assert older - newer == {"ProviderName", "PublisherName"}
+    assert newer - older == {"ServiceProviderName", "HostProviderName"}
+
+
+async def test_rows_add_up_to_the_statement(world: World) -> None:
+    town = await build(world, rounds=1)
+    statement = await statements.statement(town.context, town.buyer.id, 1)
+    for version in ("1.2", "1.3"):
+        async with statements.opened(town.context, town.buyer.id, 1) as opened:
+            worth = opened.usd_per_cu
+            rows = list(csv.DictReader(io.StringIO(await text(focus.as_focus(opened, version)))))
+        provider = "ProviderName" if version == "1.2" else "ServiceProviderName"
+        usage = [row for row in rows if row["ChargeCategory"] == "Usage"]
+        bought = [row for row in rows if row["ChargeCategory"] == "Purchase"]
+        assert len(usage) == len(statement["records"])
+        assert len(bought) == len(statement["deposits"]) == 1
+        assert {row[provider] for row in usage} == {entry["provider"] for entry in statement["records"]}
+        assert {row["BilledCost"] for row in usage} == {"0"} == {row["EffectiveCost"] for row in bought}
+        pico = sum(int(entry["charge_pico"]) for entry in statement["records"])
+        charged = sum(Fraction(row["PricingCurrencyEffectiveCost"]) for row in usage)
+        assert charged == Fraction(decimal_text(pico, 12))
+        cost = sum(Fraction(row["EffectiveCost"]) for row in usage)
+        assert abs(cost - charged * worth) < Fraction(1, 10**12), "each row is within half of 10^-15 USD"
+        assert Fraction(bought[0]["BilledCost"]) == Fraction(bought[0]["PricingQuantity"]) * worth
+        for row in rows:
+            assert row["ChargePeriodStart"] < row["ChargePeriodEnd"]
+            assert row["PricingCurrency"] == "CU"
+            json.loads(row["Tags"])
