@@ -144,7 +144,7 @@ def _line(row: Mapping[str, object]) -> bytes:
 
 
 def _usd(pico: int, usd_per_cu: Fraction) -> str:
-    return _decimal(pico * usd_per_cu / (MICRO_PER_CU * PICO_PER_MICRO))
+    return _decimal(Fraction(pico, MICRO_PER_CU * PICO_PER_MICRO) * usd_per_cu)
 
 
 def _decimal(value: Fraction) -> str:
