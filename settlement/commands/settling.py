@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import FAILED, HALTED, Json, answer, progress, table, with_installation
+from settlement.commands.running import BROKEN, FAILED, HALTED, Json, answer, progress, table, with_installation
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
     from settlement.chain import Slot
     from settlement.core.states import OrderState
     from settlement.services.chains import Progress
+    from settlement.services.recovery import Matched
     from settlement.storage.chain_orders import Order
     from settlement.storage.database import Connection
 
@@ -205,6 +206,38 @@ def resolve_order(
     answer({"order": order, "state": state}, [f"{order} is {state}"], as_json=as_json)
 
 
+@chain_app.command("match")
+def match_history(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The chain's name.")],
+    as_json: Json = False,
+) -> None:
+    """After a restore: find on the chain what the books have lost, and book it. Exit 2: a transfer stays foreign."""
+
+    async def use(installation: Installation) -> Matched:
+        from settlement.services import recovery
+
+        return await recovery.match(installation.context, chain)
+
+    found = with_installation(use)
+    foreign = [{"tx": each.tx.id, "ledger": each.at.number, "transfers": len(each.transfers)} for each in found.foreign]
+    document = {
+        "seen": found.seen,
+        "known": found.known,
+        "adopted": list(found.adopted),
+        "foreign": foreign,
+        "next": found.next_numbers,
+    }
+    lines = [
+        f"{found.seen} transactions in the history of {chain}, {found.known} on record",
+        *(f"taken up    {order}" for order in found.adopted),
+        *(f"foreign     {each['tx']} in ledger {each['ledger']}, {each['transfers']} transfers" for each in foreign),
+        *(f"next        {account} {number}" for account, number in found.next_numbers.items()),
+    ]
+    answer(document, lines, as_json=as_json)
+    if any(each.transfers for each in found.foreign):
+        raise typer.Exit(BROKEN)
+
+
 @chain_app.command("release")
 def release_account(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The frozen account, as `chain orders` shows it.")],
@@ -214,12 +247,12 @@ def release_account(
     ],
     as_json: Json = False,
 ) -> None:
-    """Let a frozen account sign again, after you have matched its history with the books. Halts stay until cleared."""
+    """Let a frozen account sign again, after its history was matched with the books. Halts stay until cleared."""
 
     async def use(installation: Installation) -> int:
-        from settlement.services import chains, halts
+        from settlement.services import halts, recovery
 
-        await chains.release_account(installation.context, chain, account, next_number)
+        await recovery.release(installation.context, chain, account, next_number)
         return len(await halts.open_halts(installation.context))
 
     left = with_installation(use)

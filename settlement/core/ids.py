@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -50,6 +51,15 @@ def uuid7(at: datetime, entropy: Entropy) -> bytes:
     random = int.from_bytes(entropy(10), "big")
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62 & 0xFFF) << 64 | 0b10 << 62 | random & _SIXTY_TWO_BITS
     return value.to_bytes(16, "big")
+
+
+def fact_id(prefix: str, at: datetime, *facts: str) -> str:
+    """The public id of what `facts` say happens once, at most, at a time: the same facts, the same id, in any copy.
+
+    A payout that restored books plan again has the id under which the chain has seen it.
+    """
+    seed = sha256("\x1f".join((prefix, *facts)).encode()).digest()
+    return public_id(prefix, uuid7(at, lambda size: seed[:size]))
 
 
 def uuid_text(value: bytes) -> str:

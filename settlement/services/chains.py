@@ -28,10 +28,11 @@ from settlement.chain import (
 )
 from settlement.chain import Order as ChainOrder
 from settlement.core.errors import Broken, Conflict, NotFound
+from settlement.core.ids import fact_id
 from settlement.core.states import IN_FLIGHT, OrderState
 from settlement.services import outcomes
 from settlement.services.context import Context
-from settlement.storage import chain_orders, halts, payouts
+from settlement.storage import chain_orders, halts, payouts, windows
 from settlement.storage.chain_orders import Order
 from settlement.storage.database import Connection
 
@@ -95,6 +96,24 @@ async def run_until_idle(
         if done.idle:
             break
     return total
+
+
+async def make_orders(context: Context, chain_name: str) -> None:
+    """Give every payout that waits for one an order, signing nothing."""
+    runner = _Pass(context, chain_name, context.chains[chain_name])
+    while await runner.make_order():
+        pass
+
+
+async def content_of(connection: Connection, order: Order) -> ChainOrder:
+    """What an order asks a chain for."""
+    if order.digest is not None:
+        return AnchorOrder(order.id, order.digest)
+    carried = await payouts.of_order(connection, order.id)
+    transfers = (
+        Transfer(each.address, Asset.parse(each.asset), each.amount, each.reference, each.id) for each in carried
+    )
+    return PayoutOrder(order.id, tuple(transfers))
 
 
 async def _halt(context: Context, code: str, detail: str) -> None:
@@ -196,8 +215,10 @@ class _Pass:
             batch = await payouts.next_batch(connection, self.chain, self.adapter.facts.transfers)
             if not batch:
                 return False
-            order_id, now = self.context.sources.new_id("ord"), self.context.sources.clock()
-            window = batch[0].window_no
+            window, now = batch[0].window_no, self.context.sources.clock()
+            closed_at = (await windows.get(connection, window)).closed_at or now
+            before = sum(each.kind == "payout" for each in await chain_orders.of_window(connection, window))
+            order_id = fact_id("ord", closed_at, *(payout.id for payout in batch), str(before))
             await chain_orders.add(
                 connection, order_id=order_id, kind="payout", chain=self.chain, window_no=window, digest=None, now=now
             )
@@ -210,7 +231,7 @@ class _Pass:
         """Sign a planned order on its slot or on a free one, put it on record, hand it over. False: no more for now."""
         async with self.context.database.read() as connection:
             busy = await chain_orders.busy_slots(connection, self.chain)
-            content = await self._content(connection, order)
+            content = await content_of(connection, order)
         if order.slot is not None and order.slot.account in busy.frozen:
             return True
         try:
@@ -225,15 +246,6 @@ class _Pass:
         self.done["signed"] += 1
         await self.submit(signed, tx)
         return True
-
-    async def _content(self, connection: Connection, order: Order) -> ChainOrder:
-        if order.digest is not None:
-            return AnchorOrder(order.id, order.digest)
-        carried = await payouts.of_order(connection, order.id)
-        transfers = (
-            Transfer(each.address, Asset.parse(each.asset), each.amount, each.reference, each.id) for each in carried
-        )
-        return PayoutOrder(order.id, tuple(transfers))
 
     async def _unpayable(self, order: Order, why: Unpayable) -> bool:
         """With a transfer at fault the order fails, without using a slot; otherwise it waits for better days."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from settlement.core.errors import Broken, Conflict, Unavailable
+from settlement.core.ids import fact_id
 from settlement.core.journal import CU, Entry, Posting
 from settlement.services import anchoring
 from settlement.services.context import Context
@@ -13,6 +14,7 @@ from settlement.storage import accounts, halts, journal, payouts, windows
 from settlement.storage.accounts import Account, system_account
 from settlement.storage.database import Connection
 from settlement.storage.payouts import Due, Payout
+from settlement.storage.windows import Window
 
 
 async def plan(context: Context, window_no: int) -> int:
@@ -32,7 +34,7 @@ async def plan(context: Context, window_no: int) -> int:
             raise Conflict("window_not_checkpointed", f"{window.id} is {window.state}")
         await refuse_while_halted(connection)
         due = await payouts.due(connection, window_no, window.closed_at)
-        await _set_aside(context, connection, number, window_no, due)
+        await _set_aside(context, connection, number, window, due)
         await anchoring.add_missing(context, connection, window_no)
         await windows.advance(connection, window_no, "planned")
         return len(due)
@@ -53,13 +55,15 @@ async def refuse_while_halted(connection: Connection) -> None:
         raise Unavailable("halted", f"payouts and anchors are halted: {found[0].code}: {found[0].detail}")
 
 
-async def _set_aside(context: Context, connection: Connection, number: int, window_no: int, due: list[Due]) -> None:
+async def _set_aside(context: Context, connection: Connection, number: int, window: Window, due: list[Due]) -> None:
     """Payout rows, and an entry for each: from the provider's balance to transit."""
+    window_no, closed_at = window.no, window.closed_at
+    assert closed_at is not None, "only a checkpointed window is planned"
     transit = system_account("transit")
     await accounts.ensure(connection, transit, "transit", CU)
     locked = await accounts.lock(connection, [transit, *(each.party_id for each in due)])
     now = context.sources.clock()
-    planned = [_planned(context, window_no, each, locked, now) for each in due]
+    planned = [_planned(window_no, closed_at, each, locked, now) for each in due]
     await payouts.add(connection, planned)
     numbers = {name: account.no for name, account in locked.items()}
     for payout in planned:
@@ -76,14 +80,14 @@ async def _set_aside(context: Context, connection: Connection, number: int, wind
         await journal.append_locked(connection, Entry("payout_planned", payout.id, number, now, legs, facts), numbers)
 
 
-def _planned(context: Context, window_no: int, due: Due, locked: Mapping[str, Account], now: datetime) -> Payout:
+def _planned(window_no: int, closed_at: datetime, due: Due, locked: Mapping[str, Account], now: datetime) -> Payout:
     if due.address is None:
         raise Broken("payout_without_address", f"win_{window_no} pays {due.party_id}, which had no such address then")
     balance = locked[due.party_id].available if due.party_id in locked else 0
     if due.micro > balance:
         raise Broken("payout_uncovered", f"win_{window_no} pays {due.party_id} {due.micro} microCU of {balance}")
     return Payout(
-        context.sources.new_id("pay"),
+        fact_id("pay", closed_at, f"win_{window_no}", due.party_id, due.chain, due.asset),
         window_no,
         due.party_no,
         due.party_id,

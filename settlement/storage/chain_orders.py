@@ -164,6 +164,41 @@ async def add_attempt(connection: Connection, order: Order, tx: Transaction, now
     await move(connection, order, "signed", now=now, detail=tx.id, attempts=order.attempts + 1, **slot)
 
 
+async def adopt(connection: Connection, order: Order, tx: Transaction, now: datetime) -> None:
+    """Record a transaction that the chain has and the books lost, as the next attempt of a claimed order."""
+    if order.state == "planned":
+        await add_attempt(connection, order, tx, now)
+        return
+    values = {
+        "order_id": order.id,
+        "n": order.attempts + 1,
+        "tx_id": tx.id,
+        "aliases": list(tx.aliases),
+        "blob": tx.blob,
+        "slot_account": tx.slot.account,
+        "slot_kind": tx.slot.kind,
+        "slot_number": tx.slot.number,
+        "first": tx.first,
+        "last": tx.last,
+        "fee": tx.fee,
+        "signed_at": now,
+    }
+    await connection.execute(insert(attempt).values(values))
+    query = update(chain_order).where(chain_order.c.id == order.id).values(attempts=order.attempts + 1)
+    await connection.execute(query)
+
+
+async def transaction_ids(connection: Connection, chain: str) -> set[str]:
+    """Every transaction id on record for a chain, aliases included."""
+    query = (
+        select(attempt.c.tx_id, attempt.c.aliases)
+        .join(chain_order, chain_order.c.id == attempt.c.order_id)
+        .where(chain_order.c.chain == chain)
+    )
+    rows = await connection.execute(query)
+    return {name for row in rows for name in (row.tx_id, *row.aliases)}
+
+
 async def attempts(connection: Connection, order_ids: Sequence[str]) -> dict[str, list[Transaction]]:
     """Every attempt ever signed for these orders, oldest first. None is forgotten (rule 5)."""
     query = select(attempt).where(attempt.c.order_id.in_(order_ids)).order_by(attempt.c.order_id, attempt.c.n)

@@ -1,0 +1,134 @@
+"""Restoring a backup of any age: what was paid since is found on the chain and booked, and nobody is paid twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from adapters.simulated import USD
+from settlement.core.errors import Conflict
+from settlement.services import chains, funding, halts, payouts, recovery, windows
+from settlement.services.context import Context
+from settlement.storage import chain_orders
+from settlement.storage.database import Database
+from tests.client.town import CHAIN, Town, build, exported, parsed, send, trade, verified
+from tests.world import World
+
+pytestmark = pytest.mark.database
+
+
+async def plan_nothing(context: Context, window: int) -> int:
+    return 0
+
+
+async def reach(context: Context, stage: str) -> None:
+    """Take the closed windows up to a stage at which the backup is made."""
+    if stage == "closed":
+        return
+    await windows.advance(context, plan_nothing)
+    if stage == "checkpointed":
+        return
+    await windows.advance(context, payouts.plan)
+    if stage == "ordered":
+        await chains.make_orders(context, CHAIN)
+
+
+@asynccontextmanager
+async def backup(world: World, url: str) -> AsyncIterator[Context]:
+    """The same installation on a copy of its database as it is now."""
+    await world.context.database.close()
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    name = make_url(url).database
+    with psycopg.connect(make_url(plain).set(database="postgres").render_as_string(hide_password=False),
+                         autocommit=True) as server:  # fmt: skip
+        server.execute(f'CREATE DATABASE "{name}_backup" TEMPLATE "{name}"'.encode())
+        restored = Database(make_url(url).set(database=f"{name}_backup").render_as_string(hide_password=False))
+        try:
+            yield replace(world.context, database=restored)
+        finally:
+            await restored.close()
+            server.execute(f'DROP DATABASE "{name}_backup" WITH (FORCE)'.encode())
+
+
+def paid(town: Town) -> int:
+    """What the treasury holds on the chain: it falls by what is paid."""
+    with town.world.chain.network.snapshot() as view:
+        return view.balance(town.world.chain.treasury, USD)
+
+
+@pytest.mark.parametrize("stage", ["closed", "checkpointed", "planned", "ordered"])
+async def test_what_was_paid_after_the_backup_is_booked_and_not_paid_again(
+    world: World, database_url: str, stage: str
+) -> None:
+    town = await build(world, rounds=1)
+    world.sources.settable.advance(minutes=10)
+    await windows.close(world.context)
+    await reach(world.context, stage)
+    async with backup(world, database_url) as restored:
+        await windows.advance(world.context, payouts.plan)
+        await chains.run_until_idle(world.context, CHAIN)
+        before = paid(town)
+        await windows.advance(restored, payouts.plan)
+        done = await chains.run_once(restored, CHAIN)
+        assert done.signed == 0
+        assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
+        found = await recovery.match(restored, CHAIN)
+        assert found.adopted
+        assert all(not sent.transfers for sent in found.foreign), "only anchors of checkpoints that were made anew"
+        states = {payout.state for payout in await payouts.of_window(restored, 2)}
+        assert states == {"settled"}
+        assert paid(town) == before
+        await recovery.release(restored, CHAIN, world.chain.treasury, found.next_numbers[world.chain.treasury])
+        for halt in await halts.open_halts(restored):
+            await halts.clear(restored, halt.no, "operator")
+        assert (await chains.run_until_idle(restored, CHAIN)).idle
+        assert paid(town) == before
+        assert (await recovery.match(restored, CHAIN)).adopted == ()
+        report = verified(parsed(await exported(restored)))
+        assert report.fault is None, report.fault
+
+
+async def test_a_transfer_that_no_order_explains_keeps_the_account_frozen(world: World, database_url: str) -> None:
+    """The backup is older than the usage that was paid for: its records are gone from the books."""
+    town = await build(world, rounds=1)
+    async with backup(world, database_url) as restored:
+        await trade(town, 7)
+        world.sources.settable.advance(minutes=10)
+        await windows.close(world.context)
+        await windows.advance(world.context, payouts.plan)
+        await chains.run_until_idle(world.context, CHAIN)
+        before = paid(town)
+        await windows.close(restored)
+        await windows.advance(restored, payouts.plan)
+        await chains.run_once(restored, CHAIN)
+        found = await recovery.match(restored, CHAIN)
+        assert any(sent.transfers for sent in found.foreign)
+        with pytest.raises(Conflict, match="history_unmatched"):
+            await recovery.release(restored, CHAIN, world.chain.treasury, found.next_numbers[world.chain.treasury])
+        async with restored.database.read() as connection:
+            (account,) = await chain_orders.signing_accounts(connection, CHAIN)
+        assert account.frozen is not None
+        await chains.run_until_idle(restored, CHAIN)
+        assert paid(town) == before
+
+
+async def test_deposits_of_after_the_backup_are_credited_once(world: World, database_url: str) -> None:
+    town = await build(world, rounds=1)
+    async with backup(world, database_url) as restored:
+        intent = await funding.create_intent(restored, party=town.buyer.id, chain=CHAIN, asset=USD.text, amount=None)
+        world.wallet(usd=1_000_000).pay_uri(intent.payment_uri, 1_000_000)
+        assert await funding.read_deposits(restored, CHAIN) == 1
+        assert await funding.read_deposits(restored, CHAIN) == 0
+
+
+async def test_books_that_are_complete_have_nothing_to_match(world: World) -> None:
+    town = await build(world)
+    found = await recovery.match(town.context, CHAIN)
+    assert (found.adopted, found.foreign) == ((), ())
+    assert found.seen == found.known > 0
+    await send(world, town.plain, [world.record(town.buyer)])
