@@ -5,7 +5,7 @@ from alembic import op
 from migrations.guards import append_only, grant
 
 revision = "2026_11_25_solvency"
-down_revision = "2026_11_25_service_keys"
+down_revision = "2026_11_25_governance_log"
 
 TABLE = """
 CREATE TABLE solvency (
