@@ -43,6 +43,7 @@ app.command("serve")(service.serve)
 app.command("worker")(service.work)
 app.command("demo")(service.demo)
 app.command("verify")(checking.verify)
+app.command("rebuild")(checking.rebuild)
 app.command("reconcile")(statements.reconcile)
 for _name, _group in (
     ("db", service.db_app),

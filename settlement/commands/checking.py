@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from settlement.bootstrap import Installation
     from settlement.client.anchors import Anchor
     from settlement.client.verifier import Report
+    from settlement.services.rebuild import Rebuilt
     from settlement.services.verification import VerificationReport
 
 Named = tuple[str, str, str]
@@ -52,6 +54,26 @@ def verify(
         fault = None if failure is None else (failure.name, failure.subject, failure.statement)
         held, fault = _look_up(inside.export, fault, node)
         _finish(inside.export, fault, inside.halts, inside.invariants, held, inside.checksums, as_json=as_json)
+
+
+def rebuild(as_json: Json = False) -> None:
+    """Make every derived table anew from what was signed: balances, obligations, streams, the record tree."""
+
+    async def use(installation: Installation) -> Rebuilt:
+        from settlement.services import rebuild
+
+        with progress("reading the evidence"):
+            return await rebuild.run(installation.context)
+
+    found = with_installation(use)
+    lines = [
+        f"read        {found.entries} journal entries, {found.records} records, {found.checkpoints} checkpoints",
+        f"balances    {found.balances} were wrong",
+        f"obligations {found.obligations} were wrong",
+        f"streams     {found.streams} were wrong",
+        f"tree        {found.tiles} tiles were wrong; every checkpoint has its root",
+    ]
+    answer(asdict(found), lines, as_json=as_json)
 
 
 def by_chain(nodes: Sequence[str], anchors: Sequence[Anchor]) -> dict[str, str]:

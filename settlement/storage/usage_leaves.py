@@ -79,6 +79,13 @@ async def make_salt_keys(connection: Connection, window_no: int, entropy: Entrop
     return {name: key for (_, name), key in zip(consumers, keys, strict=True)}
 
 
+async def salt_keys(connection: Connection, window_no: int) -> dict[str, bytes]:
+    """The salt keys of a window that has them, by consumer id."""
+    query = select(party.c.id, record_salt.c.key).join(party, party.c.no == record_salt.c.consumer_no)
+    rows = await connection.execute(query.where(record_salt.c.window_no == window_no))
+    return {row.id: row.key for row in rows}
+
+
 async def stream(connection: Connection, window_no: int) -> AsyncIterator[ReportLines]:
     """The window's reports that have charged lines, in journal order, a bounded batch in memory at a time.
 

@@ -1,0 +1,115 @@
+"""Rebuilding everything that is derived from what was signed: `settlement rebuild` (decision 42).
+
+    evidence   signed reports, deposits, the chained journal, governed documents, checkpoints, salts, attempts
+    derived    balances, obligations, providers' streams, the record tree
+
+The evidence is read by the outside verifier, which holds it to every signed root on the way; then the derived tables
+are written anew, in one transaction in which nothing else is booked. When the evidence itself does not hold, or the
+tree that it makes has other roots than the checkpoints, nothing is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from settlement.client.evidence import EvidenceReader
+from settlement.core import merkle
+from settlement.core.errors import Broken
+from settlement.core.leaves import report_leaves
+from settlement.services import audit
+from settlement.services.context import Context
+from settlement.storage import checkpoints, rebuild, trees, usage_leaves, windows
+from settlement.storage.database import Connection
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was read, and how many rows of each derived table were not what the evidence says."""
+
+    entries: int
+    records: int
+    checkpoints: int
+    balances: int
+    obligations: int
+    streams: int
+    tiles: int
+
+    @property
+    def changed(self) -> int:
+        """How many derived rows were wrong."""
+        return self.balances + self.obligations + self.streams + self.tiles
+
+
+async def run(context: Context) -> Rebuilt:
+    """Make all derived tables anew; while it runs nothing is booked.
+
+    Raises Broken with the verifier's code for evidence that does not hold, ``tree_rewritten`` when the record tree has
+    another root than a checkpoint states. Nothing is changed then.
+    """
+
+    async def use_case(connection: Connection) -> Rebuilt:
+        await windows.open_since(connection, lock=True)
+        reader = await _read(context)
+        owed = (
+            (each.provider, each.consumer, each.window, each.records, each.carried_in, each.pico, each.posted)
+            for each in reader.obligations
+        )
+        pairs = await rebuild.obligations(connection, owed)
+        balances = await rebuild.balances(connection, reader.balances)
+        streams = await rebuild.streams(connection)
+        before = await rebuild.forget_tree(connection)
+        count = await _grow(connection)
+        after = await rebuild.tree(connection)
+        tiles = sum(before.get(place) != after.get(place) for place in before.keys() | after.keys())
+        report = reader.finish()
+        return Rebuilt(report.head_seq, report.records, count, balances, pairs, streams, tiles)
+
+    return await context.database.run(use_case)
+
+
+async def _read(context: Context) -> EvidenceReader:
+    reader = EvidenceReader()
+    waiting: list[bytes] = []
+    size = 0
+
+    def feed(chunk: list[bytes]) -> None:
+        for line in chunk:
+            reader.feed(line)
+
+    async with aclosing(audit.export(context)) as lines:
+        async for line in lines:
+            waiting.append(line)
+            size += len(line)
+            if size >= _CHUNK:
+                await asyncio.to_thread(feed, waiting)
+                waiting, size = [], 0
+    await asyncio.to_thread(feed, waiting)
+    fault = (await asyncio.to_thread(reader.finish)).fault
+    if fault is not None:
+        raise Broken(fault.code, f"the evidence does not hold: {fault.subject}: {fault.detail}")
+    return reader
+
+
+async def _grow(connection: Connection) -> int:
+    """The record tree from the signed reports, held to the root of every checkpoint; returns how many there are."""
+    size = number = 0
+    while (stored := await checkpoints.find(connection, number + 1)) is not None:
+        number += 1
+        keys = await usage_leaves.salt_keys(connection, number)
+        growth = await trees.growth(connection, size)
+        full = []
+        async for report in usage_leaves.stream(connection, number):
+            digest = f"sha256:{report.digest.hex()}"
+            leaves = report_leaves(report.body, digest=digest, window=number, lines=report.lines, keys=keys)
+            full += growth.append([merkle.leaf_hash(leaf) for leaf in leaves])
+        await rebuild.plant_tree(connection, [*full, *growth.rest()])
+        size = growth.size
+        stated = json.loads(stored.document)["records"]
+        if (size, (await trees.root(connection, size)).hex()) != (stated["size"], stated["root"]):
+            raise Broken("tree_rewritten", f"the signed records don't make the tree of checkpoint {number}")
+    return number
