@@ -111,6 +111,8 @@ class Facts:
     """Width of the deposit reference (destination tag, memo id)."""
     reuses_slot: bool
     """Whether a second attempt can be signed on the first one's slot."""
+    shares_references: bool = True
+    """Whether transfers with a reference of their own can share a transaction; else each of them needs its own."""
     finer: frozenset[Asset] = frozenset()
     """Assets that the network divides finer than their smallest unit here: what is less than a unit is held in no
     account of the books, so that holdings may exceed them (`Holdings`)."""
@@ -169,7 +171,12 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not in final state yet, and its expiry isn't proven. The only honest answer while nothing is known."""
+    """Not in final state yet, and its expiry isn't proven. The only honest answer while nothing is known.
+
+    `again`: it is late, so that handing the bytes over once more may help, whatever was said the first time.
+    """
+
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

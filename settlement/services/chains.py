@@ -7,8 +7,9 @@ process, finds in the rows all that it needs. Several workers may run passes at 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from settlement.chain import (
     AnchorOrder,
@@ -19,6 +20,7 @@ from settlement.chain import (
     Failed,
     Outcome,
     PayoutOrder,
+    Pending,
     Rejected,
     Settled,
     Transaction,
@@ -35,6 +37,7 @@ from settlement.services.context import Context
 from settlement.storage import chain_orders, halts, payouts, windows
 from settlement.storage.chain_orders import Order
 from settlement.storage.database import Connection
+from settlement.storage.payouts import Payout
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,8 @@ class _Pass:
         tx, outcome = outcomes.verdict(found)
         if await self._book(order, tx, outcome):
             return
-        if order.state in ("signed", "unknown") and not await self._halted():
+        late = isinstance(outcome, Pending) and outcome.again
+        if (late or order.state in ("signed", "unknown")) and not await self._halted():
             await self.submit(order, tx)
 
     async def _book(self, order: Order, tx: Transaction, outcome: Outcome) -> bool:
@@ -215,6 +219,8 @@ class _Pass:
             batch = await payouts.next_batch(connection, self.chain, self.adapter.facts.transfers)
             if not batch:
                 return False
+            if not self.adapter.facts.shares_references:
+                batch = together(batch)
             window, now = batch[0].window_no, self.context.sources.clock()
             closed_at = (await windows.get(connection, window)).closed_at or now
             before = sum(each.kind == "payout" for each in await chain_orders.of_window(connection, window))
@@ -293,6 +299,14 @@ class _Pass:
         if not await self.context.database.run(use_case):
             return None
         return replace(order, state="signed", slot=tx.slot, attempts=order.attempts + 1)
+
+
+def together(batch: Sequence[Payout]) -> list[Payout]:
+    """Of waiting payouts, those that can share a transaction on a network where a reference can't be shared: the
+    first one alone if it has one, else all up to the next that has."""
+    if batch[0].reference is not None:
+        return [batch[0]]
+    return list(takewhile(lambda each: each.reference is None, batch))
 
 
 # --- for a person -----------------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ def verdict(found: Sequence[tuple[Transaction, Outcome]]) -> tuple[Transaction, 
     contested = next((outcome for outcome in outcomes if isinstance(outcome, Contested)), None)
     if contested and all(isinstance(outcome, (Contested, Failed)) for outcome in outcomes):
         return last, contested
-    return last, Pending()
+    newest = outcomes[-1]
+    return last, newest if isinstance(newest, Pending) else Pending()
 
 
 async def settle(context: Context, order: Order, tx: Transaction, outcome: Settled) -> bool:

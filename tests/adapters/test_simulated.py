@@ -10,9 +10,8 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -33,60 +32,19 @@ from adapters.simulated import (
 )
 from adapters.simulated.blobs import MAX_AMOUNT, BadBlob, Body, Payment, blob_id, decoded, is_address
 from adapters.simulated.ledger import SUPPLY
-from settlement.chain import AnchorOrder, Asset, Gap, PayoutOrder, Settled, Slot, Transaction, Transfer, Unreachable
-from tests.adapters.contract import FUNDED, AdapterContract, Books, Crash, Landed, Worker, hand_over
-
-START = datetime(2026, 11, 22, tzinfo=UTC)
-
-
-def seed_of(text: str) -> bytes:
-    return sha256(text.encode()).digest()
-
-
-class SimulatedPeer:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.network = Network(path, "contract", clock=lambda: START, durable=False)
-        self.adapter = SimulatedAdapter(self.network, Key(seed_of("treasury")), page_rows=3)
-        self.network.create_account(self.adapter.treasury, usd=FUNDED)
-        self._consumer = Wallet.create(self.network, seed_of("consumer"), usd=FUNDED)
-        self._issuer = Wallet.create(self.network, seed_of("another issuer"))
-        self.stable = USD
-        self.foreign = Asset("USD", self._issuer.address)
-        self._count = 0
-
-    def second(self) -> SimulatedAdapter:
-        network = Network(self._path, "contract", clock=lambda: START, durable=False)
-        return SimulatedAdapter(network, Key(seed_of("treasury")))
-
-    def unknown(self) -> str:
-        return Key(seed_of("nobody")).address
-
-    async def payee(self, *, needs_reference: bool = False) -> str:
-        self._count += 1
-        address = Wallet.create(self.network, seed_of(f"payee {self._count}")).address
-        self.network.require_reference(address, needs_reference)
-        return address
-
-    async def pay_in(self, asset: Asset, amount: int, reference: int | None, *, partial: int | None = None) -> str:
-        payer = self._issuer if asset == self.foreign else self._consumer
-        return payer.pay(self.adapter.treasury, asset, amount, reference, partial=partial)
-
-    async def pay_in_failing(self, reference: int) -> str:
-        return self._consumer.pay(self.adapter.treasury, USD, FUNDED + 1, reference)
-
-    async def balance(self, address: str, asset: Asset) -> int:
-        return self.network.balance(address, asset)
-
-    async def on_chain(self, order: str) -> Sequence[Landed]:
-        return [Landed(found.result == "ok", found.memo) for found in self.network.by_invoice(order)]
-
-    async def close_ledgers(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.network.close_ledger()
-
-    def arm(self, fault: str, times: int = 1) -> None:
-        self.network.arm(fault, times)
+from settlement.chain import (
+    AnchorOrder,
+    Asset,
+    Gap,
+    PayoutOrder,
+    Settled,
+    Slot,
+    Transaction,
+    Transfer,
+    Unreachable,
+)
+from tests.adapters.contract import AdapterContract, Books, Crash, Worker, hand_over
+from tests.adapters.simulated_peer import START, SimulatedPeer, seed_of
 
 
 class TestContract(AdapterContract):

@@ -43,6 +43,7 @@ ELSEWHERE = {
 TOGETHER = {
     "settlement/storage/tables": ("tests/storage/test_tables.py", "what they declare is compared as a whole"),
     "adapters/xrpl": ("tests/adapters/test_xrpl.py", "through the port; test_xrpl_reading.py has its pure functions"),
+    "adapters/stellar": ("tests/adapters/test_stellar.py", "likewise; test_stellar_reading.py has its pure functions"),
     "adapters/simulated": ("tests/adapters/test_simulated.py", "an adapter is tested through the port it keeps"),
 }
 """Packages that are tested as one."""

@@ -10,7 +10,7 @@ from typing import Any
 from adapters.nodes import Nodes
 from adapters.xrpl import Settings, XrplAdapter, rpc
 from adapters.xrpl.amounts import XRP
-from settlement.chain import Asset
+from settlement.chain import Asset, Order
 from settlement.signers.local import LocalSigner
 from tests.adapters.contract import FUNDED, Landed
 from tests.loopback import Loopback
@@ -121,12 +121,13 @@ class XrplPeer:
             return int(self.engine.held(address, ("XRP", "")))
         return int(self.engine.held(address, (RLUSD, asset.issuer)) * 10**6)
 
-    async def on_chain(self, order: str) -> Sequence[Landed]:
-        invoice = order.encode().ljust(32, b"\0").hex().upper()
+    async def on_chain(self, order: Order) -> Sequence[Landed]:
+        name = order.id.encode()
+        invoice = name.ljust(32, b"\0").hex().upper()
         found = []
         for landed in self.engine.landed.values():
             memos = [each["Memo"] for each in landed.tx.get("Memos", [])]
-            named = any(bytes.fromhex(memo["MemoData"]) == order.encode() for memo in memos)
+            named = any(bytes.fromhex(memo["MemoData"]) == name for memo in memos)
             if landed.tx.get("InvoiceID") == invoice or named:
                 anchors = [memo["MemoData"] for memo in memos if memo["MemoType"] == b"settlement/anchor".hex().upper()]
                 found.append(Landed(landed.result == "tesSUCCESS", bytes.fromhex("".join(anchors))))
