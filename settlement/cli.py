@@ -13,6 +13,7 @@ import typer
 from settlement.chain import ChainError
 from settlement.commands import (
     checking,
+    council,
     deposits,
     evidence,
     governing,
@@ -57,6 +58,7 @@ for _name, _group in (
     ("audit", evidence.audit_app),
     ("proof", evidence.proof_app),
     ("statement", statements.app),
+    ("council", council.app),
     ("rates", ratebook.rates_app),
     ("providers", people.providers_app),
     ("consumers", people.consumers_app),

@@ -7,6 +7,7 @@
     holds           end those whose time has run out                             every 2 s
     solvency        publish what is owed and held after each window              every 60 s, once a window
     audit           hold the books to every invariant, the deep ones too         every day
+    governance      enact what the council has adopted, close what has lapsed    every 10 s
     forgetting      delete replies and used signatures that are 30 days old      every day
 
 The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
@@ -23,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from governance import service as governance
 from settlement.chain import ChainError
 from settlement.core.errors import Broken, Unavailable
 from settlement.services import chains, funding, halts, holds, idempotency, payouts, solvency, verification, windows
@@ -34,6 +36,7 @@ CHAIN_SECONDS = 2
 RECONCILIATION_SECONDS = 60
 HOLDS_SECONDS = 2
 AUDIT_SECONDS = 86_400
+GOVERNANCE_SECONDS = 10
 FORGETTING_SECONDS = 86_400
 
 _log = structlog.stdlib.get_logger("settlement.jobs")
@@ -55,6 +58,7 @@ def all_jobs(context: Context, span: timedelta) -> list[Job]:
         Job("holds", HOLDS_SECONDS, lambda: expire_holds(context)),
         Job("solvency", RECONCILIATION_SECONDS, lambda: measure(context)),
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
+        Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
     ]
     for name in context.chains:
@@ -110,6 +114,12 @@ async def measure(context: Context) -> None:
     found = await solvency.measure(context)
     if found is not None:
         _log.info("solvency measured", window=f"win_{found.window}", covered=found.covered)
+
+
+async def govern(context: Context) -> None:
+    """Enact what the council has adopted and whose time-lock is over, and close what has lapsed."""
+    for entry in await governance.enact_due(context):
+        _log.info("governance", kind=entry.kind, **entry.facts)
 
 
 async def forget(context: Context) -> None:

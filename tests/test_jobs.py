@@ -202,7 +202,7 @@ async def test_a_job_never_runs_twice_at_once(world: World) -> None:
 async def test_every_chain_has_its_jobs(context: Context) -> None:
     names = {job.name for job in jobs.all_jobs(context, SECOND)}
     assert names == {
-        *("windows", "holds", "solvency", "audit", "forgetting"),
+        *("windows", "holds", "solvency", "audit", "governance", "forgetting"),
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),
     }
 

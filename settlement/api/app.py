@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from governance.proposals import MOST_BYTES
 from settlement.api import (
     accounts,
     api_keys,
@@ -36,7 +37,11 @@ from settlement.core import offers as offer
 from settlement.core.usage import MAX_BODY
 from settlement.services.context import Context
 
-BODY_CAPS = {"/v1/usage-reports": MAX_BODY, "/v1/providers/me/offers": offer.MAX_BODY}
+BODY_CAPS = {
+    "/v1/usage-reports": MAX_BODY,
+    "/v1/providers/me/offers": offer.MAX_BODY,
+    "/v1/governance/proposals": MOST_BYTES,
+}
 """Routes that take more than the guard's general cap, in bytes."""
 
 ROUTERS: tuple[APIRouter, ...] = (

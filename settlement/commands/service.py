@@ -132,6 +132,7 @@ async def _serve(
     """Serve on a bound socket until `stop` is set, with ten seconds for requests that run then; at the end, set it."""
     import uvicorn
 
+    from governance import api as governance
     from settlement.api.app import create_app
     from settlement.api.dependencies import Settings as ApiSettings
 
@@ -150,7 +151,8 @@ async def _serve(
             ready()
 
     admission = installation.settings.admit_providers
-    app = create_app(installation.context, ApiSettings(admit_providers="open" if admission == "open" else "review"))
+    chosen = ApiSettings(admit_providers="open" if admission == "open" else "review")
+    app = create_app(installation.context, chosen, routers=[governance.router])
     config = uvicorn.Config(
         app,
         log_config=None,

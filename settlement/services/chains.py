@@ -32,7 +32,7 @@ from settlement.chain import Order as ChainOrder
 from settlement.core.errors import Broken, Conflict, NotFound
 from settlement.core.ids import fact_id
 from settlement.core.states import IN_FLIGHT, OrderState
-from settlement.services import outcomes
+from settlement.services import outcomes, pauses
 from settlement.services.context import Context
 from settlement.storage import chain_orders, halts, payouts, windows
 from settlement.storage.chain_orders import Order
@@ -157,7 +157,13 @@ class _Pass:
 
     async def _halted(self) -> bool:
         async with self.context.database.read() as connection:
-            return bool(await halts.open_halts(connection))
+            return await self._stopped(connection)
+
+    async def _stopped(self, connection: Connection) -> bool:
+        """Whether nothing may be signed now: a halt is open, or the council has paused payouts."""
+        if await halts.open_halts(connection):
+            return True
+        return await pauses.payouts_stopped(connection, self.context.sources.clock()) is not None
 
     # --- what is out ----------------------------------------------------------------------------------------------
 
@@ -276,7 +282,7 @@ class _Pass:
         async def use_case(connection: Connection) -> bool:
             account = await chain_orders.lock_account(connection, self.chain, tx.slot)
             now = self.context.sources.clock()
-            if account.frozen is not None or await halts.open_halts(connection):
+            if account.frozen is not None or await self._stopped(connection):
                 return False
             ahead = tx.slot.kind == "sequence" and tx.slot.number > account.next_number
             if order.slot is None and ahead:

@@ -31,7 +31,7 @@ from settlement.core.ids import micros
 from settlement.core.rates import RateTable
 from settlement.core.rating import Refusal
 from settlement.core.units import cu_text
-from settlement.services import ratebook
+from settlement.services import pauses, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
 from settlement.services.lanes import Lane
@@ -111,7 +111,7 @@ async def place(context: Context, placing: Placing) -> Answer:
     """Reserve the input and a first slice.
 
     Raises Unauthenticated, Forbidden, Conflict ``hold_conflict``, Malformed for what the rate table does not price, and
-    Insufficient ``budget_exceeded`` or ``insufficient_balance``.
+    Insufficient ``budget_exceeded`` or ``insufficient_balance``; Unavailable ``paused`` or ``rates_expired``.
     """
     return await _of(context).placing.take((context, placing))
 
@@ -203,6 +203,9 @@ async def _place(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | Sett
 
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
         now = context.sources.clock()
+        stopped = await pauses.holds_stopped(connection, now)
+        if stopped is not None:
+            return [stopped for _ in batch]
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
         arrival = await storage.arrive(connection, wanted, holds.periods(now))
         desk = _Desk(context, arrival.locked)

@@ -8,7 +8,7 @@ from datetime import datetime
 from settlement.core.errors import Broken, Conflict, Unavailable
 from settlement.core.ids import fact_id
 from settlement.core.journal import CU, Entry, Posting
-from settlement.services import anchoring
+from settlement.services import anchoring, pauses
 from settlement.services.context import Context
 from settlement.storage import accounts, halts, journal, payouts, windows
 from settlement.storage.accounts import Account, system_account
@@ -21,8 +21,8 @@ async def plan(context: Context, window_no: int) -> int:
     """Set aside every payout of a checkpointed window and plan its anchors, in one commit; returns how many payouts.
 
     A window that was planned before is left as it is. Raises NotFound, Conflict ``window_not_checkpointed``,
-    Unavailable ``halted`` while a halt is open, Broken ``payout_uncovered`` or ``payout_without_address`` when books
-    and positions disagree.
+    Unavailable ``halted`` while a halt is open and ``paused`` while the council has paused payouts, Broken
+    ``payout_uncovered`` or ``payout_without_address`` when books and positions disagree.
     """
 
     async def use_case(connection: Connection) -> int:
@@ -33,6 +33,9 @@ async def plan(context: Context, window_no: int) -> int:
         if window.state != "checkpointed" or window.closed_at is None:
             raise Conflict("window_not_checkpointed", f"{window.id} is {window.state}")
         await refuse_while_halted(connection)
+        stopped = await pauses.payouts_stopped(connection, context.sources.clock())
+        if stopped is not None:
+            raise stopped
         due = await payouts.due(connection, window_no, window.closed_at)
         await _set_aside(context, connection, number, window, due)
         await anchoring.add_missing(context, connection, window_no)

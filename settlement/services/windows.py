@@ -49,8 +49,8 @@ from settlement.storage.windows import Window
 Plan = Callable[[Context, int], Awaitable[object]]
 """The step after the checkpoint, `services.payouts.plan`: moves the window to ``planned``, or leaves it."""
 
-HALTED = "halted"
-"""The code by which `Plan` refuses, as Unavailable, while a halt is open."""
+WAITING = frozenset({"halted", "paused"})
+"""The codes by which `Plan` refuses, as Unavailable, while a halt is open or the council has paused payouts."""
 
 _TILES_AT_A_TIME = 64
 """Half a MiB of tiles: few statements, little memory."""
@@ -131,7 +131,7 @@ async def _next_step(context: Context, window: Window, plan: Plan) -> Step | Non
     try:
         await plan(context, window.no)
     except Unavailable as refused:
-        if refused.code != HALTED:
+        if refused.code not in WAITING:
             raise
         return None  # payouts stand still; netting and checkpoints of the windows behind go on
     async with context.database.read() as connection:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Table, insert, select, text
+from sqlalchemy import Row, Table, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.core.errors import NotFound
@@ -67,6 +67,13 @@ async def policy_at(connection: Connection, at: datetime) -> Policy:
 async def rates_at(connection: Connection, at: datetime) -> Signed:
     """The rate table in force at a time. Raises NotFound ``rates_not_in_force``."""
     return await _in_force(connection, rate_table, at, "rates_not_in_force")
+
+
+async def rates_since(connection: Connection, at: datetime) -> datetime | None:
+    """Since when the rate table in force at a time has been in force; None when none is."""
+    query = select(func.max(rate_table.c.effective_from)).where(rate_table.c.effective_from <= at)
+    found: datetime | None = (await connection.execute(query)).scalar_one()
+    return found
 
 
 async def _in_force(connection: Connection, table: Table, at: datetime, code: str) -> Signed:

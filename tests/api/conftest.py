@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
+from governance import api as governance
 from settlement.api.app import create_app
 from settlement.api.dependencies import Settings
 from settlement.services import funding
@@ -19,7 +20,7 @@ from tests.world import World
 @pytest.fixture
 async def app(context: Context) -> FastAPI:
     await funding.open_chain(context, "simulated")
-    return create_app(context, Settings(admit_providers="open"))
+    return create_app(context, Settings(admit_providers="open"), routers=[governance.router])
 
 
 @pytest.fixture

@@ -1,0 +1,108 @@
+"""The ceremony of guides/council.md, command by command: members sign files, the operator founds, a member proposes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from governance import service
+from settlement import cli
+from settlement.bootstrap import open_installation
+from settlement.commands import council as commands
+from settlement.config import Settings
+from settlement.core import times
+from tests.governance.chamber import changed_document
+from tests.governance.tables import following
+
+pytestmark = pytest.mark.database
+MEMBERS = ("ada", "bo", "cy")
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What a command answers with --json; it must succeed."""
+    code = cli.run([*arguments, "--json"])
+    streams = capsys.readouterr()
+    assert code == 0, streams.err
+    found: dict[str, Any] = json.loads(streams.out)
+    return found
+
+
+def test_a_council_is_founded_by_files_and_decides_by_files(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SETTLEMENT_DATABASE_URL", database_url)
+    monkeypatch.setenv("SETTLEMENT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SETTLEMENT_CHAINS", "simulated")
+    for name in MEMBERS:
+        Path(f"{name}.public.json").write_text(json.dumps(said(capsys, "keys", "new", "--out", f"{name}.jwk")))
+    seats = [part for name in MEMBERS for part in ("--member", f"{name}={name}.public.json")]
+    when = "2099-01-01T00:00:00Z"
+    drafted = ["council", "draft", *seats, "--ordinary", "2", "--higher", "3", "--effective-from", when]
+    assert cli.run([*drafted, "--out", "council.json"]) == 0
+    for name in MEMBERS:
+        assert cli.run(["council", "sign", "council.json", "--key", f"{name}.jwk", "--out", f"{name}.signature"]) == 0
+    capsys.readouterr()
+    few = ["council", "found", "council.json", "--signature", "ada.signature", "--signature", "bo.signature"]
+    assert cli.run(few) == 1
+    assert "not_enough_signatures" in capsys.readouterr().err
+    made = said(capsys, *few, "--signature", "cy.signature")
+    assert made["effective_from"] == when
+    assert cli.run(few) == 1
+    assert "council_exists" in capsys.readouterr().err
+
+    environment = {
+        "SETTLEMENT_DATABASE_URL": database_url,
+        "SETTLEMENT_DATA_DIR": str(tmp_path / "data"),
+        "SETTLEMENT_CHAINS": "simulated",
+    }
+
+    async def governed() -> tuple[bool, int]:
+        async with open_installation(Settings.from_environment(environment)) as installation:
+            register = await service.current(installation.context)
+            at = times.parse(when)
+            return register.council_at(at) is not None, len(register.councils)
+
+    assert asyncio.run(governed()) == (True, 1)
+
+
+def test_a_proposal_is_signed_without_a_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from governance import proposals
+    from governance.register import DECISION_TYPE
+    from settlement.core.signatures import verify_detached
+    from settlement.keystore import read_key
+    from tests.world import START, first_rates
+
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "keys", "new", "--out", "ada.jwk")
+    document = following(first_rates(), START)
+    body = proposals.make("rates", document, proposal_id="prp_" + "0" * 26, statement="dearer")
+    Path("proposal.json").write_bytes(body)
+    signed: list[tuple[str, str, bytes, str]] = []
+
+    def send(url: str, path: str, sent: bytes, signature: str) -> dict[str, Any]:
+        signed.append((url, path, sent, signature))
+        return {"id": "prp", "object": "rates", "subject": "", "version": 2, "state": "open", "effective_from": "",
+                "statement": "", "approved": [], "threshold": "higher"}  # fmt: skip
+
+    monkeypatch.setattr(commands, "_send", send)
+    places = {"approve": "approvals", "veto": "vetoes", "withdraw": "withdrawal"}
+    for choice, place in places.items():
+        assert (
+            cli.run(["council", "sign", "proposal.json", "--key", "ada.jwk", "--decision", choice, "--out", "d"]) == 0
+        )
+        assert "version 2" in capsys.readouterr().err
+        assert cli.run(["council", "approve", "d", "--url", "http://x"]) == 0
+        url, path, sent, signature = signed.pop()
+        assert (url, path) == ("http://x", f"/v1/governance/proposals/prp_{'0' * 26}/{place}")
+        assert proposals.parse_decision(sent).choice == choice
+        verify_detached(signature, sent, read_key(Path("ada.jwk")).public, DECISION_TYPE)
+    assert cli.run(["council", "sign", "proposal.json", "--key", "ada.jwk", "--decision", "abstain"]) == 1
+    Path("proposal.json").write_bytes(changed_document(body, statement="") + b" ")
+    assert cli.run(["council", "sign", "proposal.json", "--key", "ada.jwk"]) == 1
