@@ -13,7 +13,7 @@ from settlement import cli
 from tests.api.conftest import app as app  # noqa: PLC0414 - the fixture
 
 GUIDES = sorted((Path(__file__).parents[2] / "docs" / "guides").glob("*.md"))
-ROLES, NETWORKS = {"consumer", "operator", "provider"}, {"stellar", "xrpl"}
+ROLES, NETWORKS = {"consumer", "council", "operator", "provider"}, {"stellar", "xrpl"}
 OF_ROLES = [page for page in GUIDES if page.stem in ROLES]
 CALL = re.compile(r"`(GET|POST|PUT|DELETE) (/[^`]*)`")
 COMMAND = re.compile(r"`settlement ([a-z]+)(?: ([a-z]+))?([^`]*)`")
