@@ -26,6 +26,7 @@ from settlement.commands import (
     settling,
     statements,
     usage,
+    value,
 )
 from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
 from settlement.core.errors import SettlementError
@@ -52,6 +53,7 @@ for _name, _group in (
     ("usage", usage.app),
     ("offers", offers.app),
     ("meter", meter.app),
+    ("value", value.app),
     ("window", settling.window_app),
     ("chain", settling.chain_app),
     ("deposits", deposits.app),

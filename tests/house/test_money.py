@@ -15,6 +15,7 @@ PLACES = (*WITH_MONEY, "settlement/client", "adapters", "governance")
 NO_MONEY = {
     "settlement/storage/embedded.py": "waits for processes in seconds and joins paths",
     "settlement/storage/binaries.py": "finds programs and joins paths",
+    "governance/stability.py": "statistics of finished series and simulated prices; amounts come from core/value.py",
     "governance/ratebook/fit.py": "statistics of posted prices; what leaves is rounded to hundredths",
 }
 FRACTIONS = {"settlement/core/policy.py": ("micro_per_unit",)}
