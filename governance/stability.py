@@ -76,7 +76,7 @@ def figures(
 ) -> Figures:
     """The figures of a daily series; `bitcoin` and `stablecoin` are prices on the same days."""
     sigma = volatility(values)
-    moves = np.abs(values[SPAN:] / values[:-SPAN] - 1) * 100
+    moves = np.abs(values[SPAN:] / values[: len(values) - SPAN] - 1) * 100 if len(values) > SPAN else np.zeros(0)
     gaps = np.abs(baskets / values - 1) * 100
     return Figures(
         days=len(values),
@@ -87,6 +87,11 @@ def figures(
         below_half_of_bitcoin=None if bitcoin is None else _share(sigma < volatility(bitcoin) / 2),
         above_twice_the_stablecoin=None if stablecoin is None else _share(sigma > 2 * volatility(stablecoin)),
     )
+
+
+def of_fixings(fixings: Sequence[Fixing]) -> Figures:
+    """The figures of fixings as they were made."""
+    return figures(_floats(each.value for each in fixings), _floats(each.basket for each in fixings))
 
 
 def targets(found: Figures) -> list[Target]:

@@ -27,6 +27,7 @@ from settlement.api import (
     statements,
     usage_records,
     usage_reports,
+    value,
     windows,
 )
 from settlement.api.dependencies import Settings, State
@@ -60,6 +61,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     proofs.router,
     statements.router,
     usage_records.router,
+    value.router,
     usage_reports.router,
 )
 

@@ -161,6 +161,11 @@ CODES: dict[str, Code] = {
     # Governing.
     "rate_table_malformed": _code(422, "Rate table not valid", "The detail names the JSON pointer."),
     "offer_malformed": _code(422, "Offer not valid", "`errors` has the place; offers.md has the form."),
+    "observation_malformed": _code(422, "Observation not valid", "`errors` has the place; value.md has the form."),
+    "source_unknown": _code(403, "Source unknown", "The policy in force names no such source."),
+    "observation_conflict": _code(409, "Another observation on file", "A source says one thing about a time."),
+    "fixing_too_soon": _code(409, "Fixed already", "There is one fixing a day."),
+    "prices_untrusted": _code(409, "Prices not trusted", "The detail says which series lacks good sources."),
     "ask_out_of_band": _code(422, "Ask outside of the band", "The detail names the ask and what the policy allows."),
     "policy_malformed": _code(422, "Policy not valid", "The detail says what is wrong."),
     "version_not_next": _code(409, "Wrong version", "A new version is the last one plus one."),

@@ -1,4 +1,4 @@
-"""`settlement value`: how the value of a CU would have moved, and the report against the published targets."""
+"""`settlement value`: observations, fixings and the stability report of the index, and how it would have moved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import Json, answer, table
+from settlement.commands.running import Json, answer, read, table, with_installation
+from settlement.commands.usage import TIMEOUT_SECONDS, document_of, own_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from governance.stability import Design, Target
+    from settlement.bootstrap import Installation
+    from settlement.core.value import Fixing
 
-app = typer.Typer(help="The value of a CU: backtest of the index.")
+app = typer.Typer(help="The index of a CU's value: observe, fix, report, backtest.")
 
 
 @app.command()
@@ -67,6 +70,100 @@ def backtest(
     document: dict[str, Any] = {
         "days": len(days),
         "designs": [dict(zip(titles, row, strict=True)) for row in rows],
+        "targets": [{"name": each.name, "wanted": each.wanted, "found": each.found, "met": each.met} for each in met],
+    }
+    answer(document, lines, as_json=as_json)
+
+
+@app.command()
+def observe(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An observation/1 document; - is standard input.")],
+    key: Annotated[Path, typer.Option("--key", metavar="KEYFILE", help="The source's private JWK.")],
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="The service; default: where SETTLEMENT_LISTEN says.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Sign the exact bytes of FILE as a source that the policy names, and send them. Sending them again is safe."""
+    import httpx2
+
+    from settlement.core.errors import Unavailable
+    from settlement.core.observations import SIGNATURE_TYPE
+    from settlement.core.signatures import sign_detached
+    from settlement.keystore import read_key
+
+    body = read(file, "observation")
+    headers = {
+        "content-type": "application/json",
+        "x-jws-signature": sign_detached(read_key(key), body, SIGNATURE_TYPE),
+    }
+    base = (url or own_url()).rstrip("/")
+    try:
+        response = httpx2.post(f"{base}/v1/observations", content=body, headers=headers, timeout=TIMEOUT_SECONDS)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise Unavailable("service_unreachable", f"{base} gives no answer ({type(error).__name__})") from None
+    document = document_of(response)
+    answer(document, [f"kept what {document.get('source')} saw at {document.get('at')}"], as_json=as_json)
+
+
+@app.command()
+def fix(
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Buy the basket anew at the value that stands; ends a freeze.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make today's fixing from the observations on file. It converts nothing: the index runs beside the books."""
+
+    async def use(installation: Installation) -> Fixing:
+        from settlement.services import fixings
+
+        return await fixings.fix(installation.context, reset=reset)
+
+    from settlement.core import times
+    from settlement.core.units import decimal_text
+
+    made = with_installation(use)
+    usd = decimal_text(made.value, 15)
+    document = {"number": made.number, "at": times.text(made.at), "usd_per_cu": usd, "frozen": made.frozen}
+    state = f"frozen: {made.frozen}" if made.frozen else "good"
+    answer(document, [f"fixing {made.number} of {document['at']}: 1 CU is {usd} USD ({state})"], as_json=as_json)
+
+
+@app.command()
+def report(
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Draw it as .svg or .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the fixings on file to the published targets. Volatility needs 31 of them."""
+
+    async def use(installation: Installation) -> list[Fixing]:
+        from settlement.core.observations import read_fixing
+        from settlement.services import fixings
+
+        return [read_fixing(each.document) for each in await fixings.every(installation.context)]
+
+    from governance.stability import of_fixings, targets
+
+    made = with_installation(use)
+    found = of_fixings(made)
+    met = targets(found)
+    frozen = [f"{each.number}: {each.frozen}" for each in made if each.frozen]
+    lines = [f"{len(made)} fixings, {len(frozen)} of them frozen", *frozen, "", *_targets(met)]
+    if out is not None:
+        from settlement.commands.charts import lines as drawn
+        from settlement.commands.charts import save
+
+        rows = [
+            {"date": each.at.date().isoformat(), "series": name, "value": count / 10**12}
+            for each in made
+            for name, count in (("value", each.value), ("basket", each.basket))
+        ]
+        save(drawn(rows, y="USD per 1,000 CU", title="Value of 1,000 CU"), out)
+        lines.append(f"wrote {out}")
+    document = {
+        "fixings": len(made),
+        "frozen": frozen,
         "targets": [{"name": each.name, "wanted": each.wanted, "found": each.found, "met": each.met} for each in met],
     }
     answer(document, lines, as_json=as_json)

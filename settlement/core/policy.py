@@ -19,8 +19,9 @@ from settlement.core.errors import Malformed
 from settlement.core.governing import GovernanceRules
 from settlement.core.pricing import PricingRules
 from settlement.core.units import MICRO_PER_CU
+from settlement.core.valuing import IndexPolicy
 
-SECTIONS: Mapping[str, type] = {"governance": GovernanceRules, "pricing": PricingRules}
+SECTIONS: Mapping[str, type] = {"governance": GovernanceRules, "index": IndexPolicy, "pricing": PricingRules}
 """Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
 
 
@@ -40,6 +41,7 @@ class Policy:
     """Digest of the policy before; None for version 1 only."""
     governance: GovernanceRules = field(default_factory=GovernanceRules)
     pricing: PricingRules = field(default_factory=PricingRules)
+    index: IndexPolicy = field(default_factory=IndexPolicy)
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 

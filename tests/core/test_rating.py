@@ -373,3 +373,22 @@ def test_both_forms_agree_on_every_table_and_record(table: rates.RateTable, data
     reported = sum(usage.get(name, 0) for name, meter in table.meters.items() if meter.parent is None)
     own = [line for line in scalar.lines if line.meter != "requests" and not line.above_input_tokens]
     assert sum(line.units for line in own) == reported
+
+
+def test_a_new_meter_and_a_new_tier_need_a_table_and_no_code() -> None:
+    """A meter nobody has heard of, below a root of its own, and a tier of that name: charged, explained, compiled."""
+    value = document()
+    value["meters"] |= {
+        "avatar_seconds": {"parent": None, "unit": "second"},
+        "avatar_close_up_seconds": {"parent": "avatar_seconds", "unit": "second"},
+    }
+    rated = {"avatar_seconds": 7_000_000, "avatar_close_up_seconds": 9_000_000}
+    tier = {"bands": [{"above_input_tokens": 0, "rates": rated}], "minimum": 20_000_000}
+    value["models"]["face-1"] = {"tiers": {"weekend": tier}, "derivation": {"method": "council"}}
+    found = rates.parse(canonical.encode(value))
+    usage = {"avatar_seconds": 30, "avatar_close_up_seconds": 10}
+    charge = charged(rating.rate(found, "face-1", "weekend", "completed", usage, NOON))
+    assert charge.pico == 20 * 7_000_000 + 10 * 9_000_000
+    compiled = rating.compile_model(found, "face-1", "weekend")
+    assert isinstance(compiled, CompiledModel)
+    assert linear(compiled, usage, NOON) == charge.pico

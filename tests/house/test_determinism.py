@@ -18,6 +18,7 @@ ALLOWED = {
     "settlement/storage/embedded.py": "waits for processes; nothing that is recorded depends on it",
     "settlement/client/http.py": "runs in the user's process, and dates what the user signs by the user's clock",
     "adapters/simulated/faults.py": "random.Random with a seed and a counter",
+    "governance/stability.py": "simulated prices of a backtest, by numpy with a seed that the caller gives",
 }
 SOURCES = {"random", "secrets", "time"}
 CALLS = re.compile(

@@ -35,6 +35,7 @@ from settlement.storage.tables.holds import budget, budget_use, hold, hold_captu
 from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
+from settlement.storage.tables.value import fixing, observation
 from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
 
 APPEND_ONLY = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
@@ -53,6 +54,7 @@ __all__ = [
     "checkpoint",
     "deposit",
     "emergency_pause",
+    "fixing",
     "funding_intent",
     "governance_comment",
     "governance_document",
@@ -67,6 +69,7 @@ __all__ = [
     "metadata",
     "model",
     "obligation",
+    "observation",
     "offer",
     "party",
     "party_key",

@@ -1,0 +1,44 @@
+"""What sources observed, and the fixings of the index that were made of it."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Identity,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from settlement.storage.tables.base import APPEND_ONLY_TABLE, WHEN, metadata
+
+observation = Table(
+    "observation",
+    metadata,
+    Column("no", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("at", WHEN, nullable=False),
+    Column("received_at", WHEN, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("source", "at"),
+    info=APPEND_ONLY_TABLE,
+)
+
+fixing = Table(
+    "fixing",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", WHEN, nullable=False, unique=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("document", LargeBinary, nullable=False),
+    Column("signatures", JSONB, nullable=False),
+    CheckConstraint("number >= 1", name="number"),
+    info=APPEND_ONLY_TABLE,
+)
