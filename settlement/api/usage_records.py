@@ -59,6 +59,7 @@ _EXAMPLE: Example = {
             "0.789722222432 becomes 0.710750000188 CU",
         }
     ],
+    "capped": None,
     "charge_pico": "710750000188",
     "charge": "0.710750000188",
     "says": ["Rated as gpt-5, tier standard, by rate table 1."],

@@ -21,8 +21,12 @@ _REASONS = {
 }
 
 
-def explained(charge: Charge, at: datetime) -> dict[str, Any]:
-    """Every factor of a charge in numbers (`pico` as text, CU with all places) and in words (`says`)."""
+def explained(charge: Charge, at: datetime, on_file: int | None = None) -> dict[str, Any]:
+    """Every factor of a charge in numbers (`pico` as text, CU with all places) and in words (`says`).
+
+    With `on_file`, less than the charge is on file, because the record's hold had no more left.
+    """
+    final = charge.pico if on_file is None else on_file
     pico = charge.par
     steps = []
     for each in charge.multipliers:
@@ -44,9 +48,15 @@ def explained(charge: Charge, at: datetime) -> dict[str, Any]:
         },
         "par_pico": str(charge.par),
         "multipliers": steps,
-        "charge_pico": str(charge.pico),
-        "charge": cu(charge.pico),
-        "says": list(_sentences(charge)),
+        "capped": None
+        if final == charge.pico
+        else {
+            "pico": str(charge.pico - final),
+            "says": f"{cu(charge.pico - final)} CU less, because a record never costs more than its hold has left",
+        },
+        "charge_pico": str(final),
+        "charge": cu(final),
+        "says": list(_sentences(charge, final)),
     }
 
 
@@ -71,7 +81,7 @@ def _line(line: ChargeLine) -> dict[str, Any]:
     return found | {"says": says}
 
 
-def _sentences(charge: Charge) -> Iterator[str]:
+def _sentences(charge: Charge, final: int) -> Iterator[str]:
     yield f"Rated as {charge.model}, tier {charge.tier}, by rate table {charge.rates}."
     if charge.above_input_tokens:
         above = f"{charge.above_input_tokens:,}"
@@ -79,4 +89,4 @@ def _sentences(charge: Charge) -> Iterator[str]:
     if not charge.lines and not charge.topped_up:
         yield "Nothing was counted that costs anything, or the request ended in an error, which costs nothing."
     yield "A meter's units are those that belong to no meter below it, so no token is charged twice."
-    yield f"Together {cu(charge.pico)} CU, exactly; what is below a microCU is carried to the pair's next report."
+    yield f"Together {cu(final)} CU, exactly; what is below a microCU is carried to the pair's next report."

@@ -42,7 +42,8 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
     charge = rating.rate(
         table, model, tier, record["outcome"], record["meters"], at, asked.multipliers(model, tier, at)
     )
-    if isinstance(charge, rating.Refusal) or charge.pico != line.charge_pico:
+    capped = "hold" in record and not isinstance(charge, rating.Refusal) and line.charge_pico < charge.pico
+    if isinstance(charge, rating.Refusal) or (charge.pico != line.charge_pico and not capped):
         raise Broken("charge_mismatch", f"record {record_id} of {provider} is on file with {line.charge_pico} picoCU")
     offer = asked.at(at)
     return {
@@ -53,5 +54,5 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         "window": f"win_{found.window_no}",
         "rates": {"version": table.version, "digest": digest(published.document)},
         "offer": None if offer is None else {"version": offer.version, "digest": offer.digest},
-        **explaining.explained(charge, at),
+        **explaining.explained(charge, at, line.charge_pico),
     }

@@ -69,3 +69,12 @@ def test_words_and_numbers_agree_and_lead_to_the_charge(table: rates.RateTable, 
         assert step["pico"] == str(pico)
         assert re.search(rf": {re.escape(cu(before))} becomes {re.escape(cu(pico))} CU$", step["says"])
     assert found["charge_pico"] == str(pico) == str(charge.pico)
+
+
+def test_a_hold_that_had_less_left_is_said() -> None:
+    charge = rating.rate(table(), "gpt-5", "standard", "completed", {"output_tokens": 100}, NOON)
+    assert isinstance(charge, rating.Charge)
+    found = explained(charge, NOON, 200_000_000_000)
+    assert (found["charge"], found["capped"]["pico"]) == ("0.2", "22222222200")
+    assert "never costs more than its hold has left" in found["capped"]["says"]
+    assert explained(charge, NOON, charge.pico)["capped"] is None
