@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict, Field
 
 from governance import proposals, service
+from governance.service import impact as previews
 from governance.service import reading
 from settlement.api.dependencies import ContextDep, Reader, SignedDep, StrictRoute
 from settlement.api.published import EXACT, FOREVER, exact
@@ -49,6 +50,17 @@ _COUNCIL: Example = {
     "log": {"size": 1, "head": "0" * 64},
 }
 _COMMENT: Example = {"no": 7, "party": EXAMPLE_CONSUMER, "at": EXAMPLE_TIME, "text": "twice as much is too much"}
+_BILL: Example = {"records": 9, "before": "10.5", "after": "12.6", "change_percent": "20.00", "unrated": 0}
+_IMPACT: Example = {
+    "proposal": _ID,
+    "made_at": EXAMPLE_TIME,
+    "since": EXAMPLE_TIME,
+    "complete": True,
+    "total": _BILL,
+    "consumers": [{"above_percent": 5, "to_percent": 20, "participants": 1}],
+    "providers": [{"above_percent": 5, "to_percent": 20, "participants": 1}],
+    "most_affected": [_BILL],
+}
 _ENTRY: Example = {"no": 1, "payload": "{}", "previous": "0" * 64, "hash": "0" * 64}
 _SENT: Example = {
     "type": "proposal/1",
@@ -150,6 +162,30 @@ async def one(context: ContextDep, proposal: ProposalId) -> Response:
 async def document(context: ContextDep, request: Request, proposal: ProposalId) -> Response:
     """`proposal/1`, as it was signed: what a member takes to its own machine to decide about."""
     return exact(request, await reading.body(context, proposal), FOREVER)
+
+
+@router.get(
+    "/governance/proposals/{proposal}/impact",
+    operation_id="getImpact",
+    summary="What a proposed rate table would have changed",
+    response_class=JSONResponse,
+    responses=_answers(200, _IMPACT, "The last 30 days of every account, rated again; kept for an hour."),
+)
+async def impact(context: ContextDep, proposal: ProposalId) -> Response:
+    """At par, by the table in force and by the proposed one. Nobody's name is in it; your own bill is at `mine`."""
+    return JSONResponse(previews.document(proposal, await previews.preview(context, proposal)))
+
+
+@router.get(
+    "/governance/proposals/{proposal}/impact/mine",
+    operation_id="getMyImpact",
+    summary="What a proposed rate table would have changed for me",
+    response_class=JSONResponse,
+    responses=_answers(200, {"party": EXAMPLE_CONSUMER, "rank": 1, **_BILL}, "Your bill would change by so much."),
+)
+async def my_impact(context: ContextDep, reader: Reader, proposal: ProposalId) -> Response:
+    """`rank` is your place among the ten most affected, if you are one of them."""
+    return JSONResponse(previews.own(await previews.preview(context, proposal), reader.party.id))
 
 
 async def _decided(context: ContextDep, proposal: str, signed: SignedDep, choice: proposals.Choice) -> Response:

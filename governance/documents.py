@@ -50,10 +50,6 @@ class Reader:
         right = isinstance(value, str) and value in values
         return value if right else self.refuse(name, f"must be one of {', '.join(values)}")
 
-    def amount(self, name: str) -> int:
-        """microCU, not negative, as decimal text in its one spelling."""
-        return int(self.text(name, re.compile(r"0|[1-9][0-9]{0,17}")))
-
     def flag(self, name: str) -> bool:
         """True or false."""
         value = self.members[name]

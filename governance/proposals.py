@@ -4,7 +4,7 @@ A proposal carries its object whole. Canonical JSON nests, so the bytes of the m
 the bytes that will be in force. A decision names the proposal by its id and by the digest of its bytes: an approval of
 one is worth nothing for another, however alike the two are.
 
-Each object has a chain of versions of its own, by `subject` where there are many (a participant, a dispute).
+Each object has a chain of versions of its own, by `subject` where there are many (participants).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DECISION = "decision/1"
 MOST_BYTES = 8 * MAX_BYTES
 """The largest proposal: a rate table of a few thousand models, with its derivations."""
 
-Object = Literal["rates", "policy", "council", "participant", "ruling", "pause"]
-OBJECTS: tuple[Object, ...] = ("rates", "policy", "council", "participant", "ruling", "pause")
+Object = Literal["rates", "policy", "council", "participant", "pause"]
+OBJECTS: tuple[Object, ...] = ("rates", "policy", "council", "participant", "pause")
 Choice = Literal["approve", "veto", "withdraw"]
 CHOICES: tuple[Choice, ...] = ("approve", "veto", "withdraw")
 
@@ -78,19 +78,6 @@ class Status:
 
     party: str
     status: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """`ruling/1`: how a dispute ends. microCU: `credit` goes from provider to consumer, `penalty` to the service."""
-
-    dispute: str
-    outcome: str
-    credit: int
-    penalty: int
-    provider: str
-    consumer: str
     reason: str
 
 
@@ -182,31 +169,6 @@ def _participant(document: bytes) -> Governed:
     return _chained(document, "participant", found.party, (found.party,))
 
 
-def ruling(document: bytes) -> Ruling:
-    """A `ruling/1`. Raises Malformed ``proposal_malformed``."""
-    names = ("dispute", "provider", "consumer", "outcome", "credit", "penalty", "reason")
-    found = read(document, "ruling/1", CODE, *_CHAIN, *names)
-    made = Ruling(
-        dispute=found.text("dispute", re.compile(r"dsp_[0-9a-z]{26}")),
-        outcome=found.chosen("outcome", "upheld", "rejected"),
-        credit=found.amount("credit"),
-        penalty=found.amount("penalty"),
-        provider=found.text("provider", re.compile(r"prv_[0-9a-z]{26}")),
-        consumer=found.text("consumer", re.compile(r"acc_[0-9a-z]{26}")),
-        reason=found.text("reason", TEXT),
-    )
-    if (made.outcome == "upheld") != bool(made.credit):
-        found.refuse("credit", "is above zero exactly when the dispute is upheld")
-    if made.penalty and made.outcome == "rejected":
-        found.refuse("penalty", "is zero when the dispute is rejected")
-    return made
-
-
-def _ruling(document: bytes) -> Governed:
-    found = ruling(document)
-    return _chained(document, "ruling", found.dispute, (found.provider, found.consumer))
-
-
 def pause(document: bytes) -> Pause:
     """A `pause/1`. Raises Malformed ``proposal_malformed``."""
     found = read(document, "pause/1", CODE, *_CHAIN, "stop", "until", "reason")
@@ -241,6 +203,5 @@ _READ: dict[Object, Callable[[bytes], Governed]] = {
     "policy": _policy,
     "council": _council,
     "participant": _participant,
-    "ruling": _ruling,
     "pause": _pause,
 }

@@ -191,6 +191,7 @@ CODES: dict[str, Code] = {
     "too_many_comments": _code(409, "Too many comments", "A participant comments 20 times at most."),
     "not_due": _code(409, "Not due", "The detail says what has to come first."),
     "rates_expired": _code(503, "Rates expired", "The last rate table has run out; no new holds until the next one."),
+    "no_impact": _code(409, "No impact", "Only a rate table changes what somebody pays."),
     "paused": _code(503, "Paused", "The council has stopped this for a while; the detail says until when."),
     # The operator.
     "halted": _code(503, "Halted", "Payouts and anchors stand still until a person has looked."),

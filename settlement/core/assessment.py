@@ -110,6 +110,13 @@ def assess(report: UsageReport, book: RateBook, now: datetime, asked: Offers = N
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals)
 
 
+def at_par(report: UsageReport, table: RateBook) -> tuple[Integers, dict[int, RecordRefusal]]:
+    """What every record would cost by the one table of `table`, whenever it was, at par; and what it can't charge."""
+    refusals: dict[int, RecordRefusal] = {}
+    only = np.zeros(len(report.ids), np.int64)
+    return _rate(refusals, report, columns.time_column(report.at), only, table, NO_OFFERS), refusals
+
+
 def refuse(refusals: dict[int, RecordRefusal], wrong: npt.NDArray[np.bool_], code: str, detail: str) -> None:
     """Refuse every line that `wrong` marks, unless it is refused already."""
     for line in np.flatnonzero(wrong).tolist():

@@ -85,7 +85,7 @@ class Chamber:
         return changed_document(self.first, **(more | changes))
 
     async def chained(self, kind: Object, subject: str = "", **members: Any) -> bytes:
-        """The next participant/1, ruling/1 or pause/1 of a chain, in force from now on."""
+        """The next participant/1 or pause/1 of a chain, in force from now on."""
         newest = (await self.register()).newest(kind, subject)
         found = {
             "type": f"{kind}/1",

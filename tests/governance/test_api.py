@@ -99,6 +99,6 @@ async def test_strangers_and_wrong_doors(client: AsyncClient, world: World) -> N
 
 async def test_the_description_is_complete(app: FastAPI) -> None:
     paths = app.openapi()["paths"]
-    assert len([path for path in paths if path.startswith(("/v1/governance/", "/v1/council"))]) == 9
+    assert len([path for path in paths if path.startswith(("/v1/governance/", "/v1/council"))]) == 11
     for path in ("/v1/council", "/v1/governance/log", "/v1/governance/proposals/{proposal}/approvals"):
         assert path in paths

@@ -20,19 +20,6 @@ CHAINED = {"version": 1, "parent": None, "effective_from": times.text(START)}
 PARTY = canonical.encode(
     {"type": "participant/1", **CHAINED, "party": "prv_" + "0" * 26, "status": "suspended", "reason": "x"}
 )
-RULING = canonical.encode(
-    {
-        "type": "ruling/1",
-        **CHAINED,
-        "dispute": "dsp_" + "0" * 26,
-        "provider": "prv_" + "0" * 26,
-        "consumer": "acc_" + "0" * 26,
-        "outcome": "upheld",
-        "credit": "10",
-        "penalty": "0",
-        "reason": "x",
-    }
-)
 PAUSE = canonical.encode(
     {"type": "pause/1", **CHAINED, "stop": ["payouts"], "until": "2026-11-23T00:00:00Z", "reason": "x"}
 )
@@ -43,7 +30,7 @@ def made(kind: proposals.Object = "participant", document: bytes = PARTY) -> byt
 
 
 def test_the_document_inside_a_proposal_keeps_its_bytes() -> None:
-    for kind, document in (("rates", first_rates()), ("participant", PARTY), ("ruling", RULING), ("pause", PAUSE)):
+    for kind, document in (("rates", first_rates()), ("participant", PARTY), ("pause", PAUSE)):
         found = proposals.parse(made(kind, document))  # type: ignore[arg-type]
         assert found.governed.document == document
         assert found.governed.digest == canonical.digest(document)
@@ -54,7 +41,7 @@ def test_documents_fit_their_schema() -> None:
     schema = json.loads((ROOT / "docs" / "reference" / "schemas" / "governance-1.json").read_text("utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     proposal = proposals.parse(made())
-    for document in (PARTY, RULING, PAUSE, made(), proposals.decide("approve", proposal)):
+    for document in (PARTY, PAUSE, made(), proposals.decide("approve", proposal)):
         validator.validate(json.loads(document))
         with pytest.raises(jsonschema.ValidationError):
             validator.validate(json.loads(document) | {"more": 1})
@@ -67,7 +54,7 @@ def test_documents_fit_their_schema() -> None:
         {"id": "prp_1"},
         {"id": "acc_" + "0" * 26},
         {"object": "rate"},
-        {"object": "ruling"},
+        {"object": "pause"},
         {"document": "x"},
         {"document": {}},
         {"statement": ""},
@@ -90,13 +77,6 @@ def test_what_is_no_proposal_is_refused(change: dict[str, Any]) -> None:
         (PARTY, {"party": "prv_1"}),
         (PARTY, {"status": "pending"}),
         (PARTY, {"version": 2}),
-        (RULING, {"credit": "0"}),
-        (RULING, {"credit": "-1"}),
-        (RULING, {"credit": 10}),
-        (RULING, {"credit": "010"}),
-        (RULING, {"credit": "1" + "0" * 18}),
-        (RULING, {"outcome": "rejected"}),
-        (RULING, {"outcome": "rejected", "credit": "0", "penalty": "1"}),
         (PAUSE, {"stop": ["rates"]}),
         (PAUSE, {"stop": ["payouts", "holds"]}),
         (PAUSE, {"stop": "holds"}),

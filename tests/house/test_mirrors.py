@@ -16,6 +16,8 @@ ELSEWHERE = {
     "governance/documents.py": ("tests/governance/test_proposals.py", "the reader of every governed document"),
     "governance/register.py": ("tests/governance/test_refusals.py", "what it refuses, asked through the use cases"),
     "governance/service/__init__.py": ("tests/governance/service/test_founding.py", "the names of the use cases"),
+    "governance/service/impact.py": ("tests/governance/test_impact.py", "the preview as it is answered"),
+    "settlement/storage/usage_replay.py": ("tests/governance/test_impact.py", "its only user, with real reports"),
     "governance/service/reading.py": ("tests/governance/test_api.py", "its documents are what the API answers"),
     "governance/service/effects.py": (
         "tests/governance/service/test_log.py",

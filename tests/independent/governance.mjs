@@ -111,10 +111,10 @@ export class Governance {
       "not a new proposal");
     rule(!proposal.correction || proposal.object === "rates", subject, "correction");
     const { document, object } = proposal;
-    const about = { participant: [document.party], ruling: [document.provider, document.consumer] }[object] ?? [];
+    const about = object === "participant" ? [document.party] : [];
     const found = {
       id: proposal.id, object, about, text, digest: facts.digest, document: canonical(document), at, state: "open",
-      subject: { participant: document.party, ruling: document.dispute }[object] ?? "", approved: new Set(),
+      subject: object === "participant" ? document.party : "", approved: new Set(),
       vetoed: new Set(), version: document.version, parent: document.parent, from: micros(document.effective_from),
       council: object === "council" ? this.readCouncil(canonical(document), subject) : null,
     };
