@@ -89,6 +89,9 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         _say("usage", f"{error.format_message().rstrip('.')}; try settlement --help")
         return USAGE
+    except ModuleNotFoundError as error:
+        _say("extra_missing", f"it needs the package {error.name}: pip install 'compute-settlement[server]'")
+        return FAILED
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     return code if isinstance(code, int) else GOOD

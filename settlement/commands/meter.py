@@ -34,3 +34,83 @@ def normalise(
     if unread:
         text += ["", "counts that no dialect reads:", *(f"  {path} {count}" for path, count in sorted(unread.items()))]
     answer({vendor: row.document() for vendor, row in rows.items()}, text, as_json=as_json)
+
+
+@app.command()
+def proxy(
+    upstream: Annotated[str, typer.Option("--upstream", metavar="URL", help="The model server.")],
+    service: Annotated[str, typer.Option("--service", metavar="URL", help="The settlement service.")],
+    provider: Annotated[str, typer.Option("--provider", metavar="ID", help="Your provider id, prv_...")],
+    key: Annotated[Path, typer.Option("--key", metavar="KEYFILE", help="Your private JWK: it signs reports.")],
+    spool: Annotated[Path, typer.Option("--spool", metavar="DIR", help="Where usage is kept until it is answered.")],
+    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where consumers call.")] = (
+        "127.0.0.1:8090"
+    ),
+    final: Annotated[
+        str, typer.Option("--final", metavar="ACTION", help="When a balance ends: stop, redirect, or absorb:LIMIT.")
+    ] = "stop",
+    first_slice: Annotated[
+        int, typer.Option("--slice", metavar="TOKENS", help="The first slice, 10 to 4096; 0 lets the service choose.")
+    ] = 0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME=MODEL", help="A name that clients use, and the rate table's."),
+    ] = None,
+) -> None:
+    """Meter a model server: hold, stream through, count, report. Runs until it is stopped.
+
+    SETTLEMENT_METER_API_KEY is the provider's API key with the scope holds, SETTLEMENT_METER_UPSTREAM_KEY the model
+    server's own key, if it wants one.
+    """
+    import asyncio
+
+    from settlement.commands.metering import Chosen, run_proxy
+    from settlement.keystore import read_key
+
+    host, _, port = listen.rpartition(":")
+    asyncio.run(
+        run_proxy(
+            Chosen(
+                upstream=upstream,
+                service=service,
+                provider=provider,
+                key=read_key(key),
+                spool=spool,
+                host=host.strip("[]"),
+                port=int(port),
+                final=final,
+                slice_tokens=first_slice or None,
+                models=dict(each.split("=", 1) for each in model or ()),
+            )
+        )
+    )
+
+
+@app.command()
+def status(
+    spool: Annotated[Path, typer.Option("--spool", metavar="DIR", help="The spool's folder.")], as_json: Json = False
+) -> None:
+    """Say what is in a spool: records that wait, reports without an answer, records that were refused and why."""
+    from settlement.meter.spool import status as read_status
+
+    found = read_status(spool)
+    refused = ", ".join(f"{code} {count}" for code, count in found["refused"].items()) or "none"
+    text = [
+        f"waiting     {found['waiting']} records",
+        f"reports     {found['reports']}, {found['unanswered']} without an answer",
+        f"refused     {refused}",
+    ]
+    answer(found, text, as_json=as_json)
+
+
+@app.command()
+def begin(
+    spool: Annotated[Path, typer.Option("--spool", metavar="DIR", help="An empty spool's folder.")],
+    seq: Annotated[int, typer.Option("--seq", metavar="N", help="Number of the last report that was sent.")],
+    digest: Annotated[str, typer.Option("--digest", metavar="DIGEST", help="Its body's digest, sha256:...")],
+) -> None:
+    """Let a new spool go on behind reports that were made elsewhere: their chain does not begin again."""
+    from settlement.meter.reports import begin_at
+
+    begin_at(spool, seq, digest)
+    answer({"seq": seq + 1, "prev": digest}, [f"the next report is number {seq + 1}"], as_json=False)

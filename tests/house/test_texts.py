@@ -12,7 +12,7 @@ from tests.house.source import ROOT, texts
 _NAMES = """
     apt-get cat cd chmod cmp cp createdb curl date diff docker echo export git grep gunzip head install jq
     kill lint-imports ls make mkdir mypy openssl pg_dump pg_restore pg_upgrade pip psql pytest python python3
-    rm ruff sed settlement sha256sum sort source sqlite3 sudo systemctl tail tee time unzip useradd uv wc xxd
+    rm ruff sed settlement sha256sum sleep sort source sqlite3 sudo systemctl tail tee time unzip useradd uv wc xxd
 """
 COMMANDS = frozenset(_NAMES.split())
 """What a reader has, or gets from this project."""

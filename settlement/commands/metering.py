@@ -1,0 +1,110 @@
+"""The process of `settlement meter proxy`: spool, sender and proxy, from their start to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+import typer
+import uvicorn
+
+from settlement.core.errors import Conflict, Malformed
+from settlement.core.ids import Sources
+from settlement.core.signatures import SigningKey
+from settlement.meter.calls import Meter, Terms
+from settlement.meter.charges import RateTables
+from settlement.meter.holds import Holds
+from settlement.meter.proxy import metered_proxy, upstream_client
+from settlement.meter.sending import open_sender
+from settlement.meter.spool import Spool
+
+API_KEY, UPSTREAM_KEY = "SETTLEMENT_METER_API_KEY", "SETTLEMENT_METER_UPSTREAM_KEY"
+TURN_SECONDS = 5
+"""How often a process that only writes asks whether the one that sends has gone."""
+GRACE_SECONDS = 30
+"""How long calls that run may go on when the process is told to stop."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the command line says."""
+
+    upstream: str
+    service: str
+    provider: str
+    key: SigningKey
+    spool: Path
+    host: str
+    port: int
+    final: str
+    slice_tokens: int | None
+    models: Mapping[str, str]
+
+
+def final_action(text: str) -> dict[str, str]:
+    """The final-unit action that a word names. Raises Malformed ``final_malformed``."""
+    action, _, limit = text.partition(":")
+    if action in ("stop", "redirect") and not limit:
+        return {"action": action}
+    if action == "absorb" and limit:
+        return {"action": action, "limit": limit}
+    raise Malformed("final_malformed", "--final is stop, redirect, or absorb and a limit in CU such as absorb:0.5")
+
+
+async def run_proxy(chosen: Chosen) -> None:
+    """Serve until SIGINT or SIGTERM; then let running calls end, report what is left, and go."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    api_key = os.environ.get(API_KEY, "")
+    if not api_key:
+        raise Malformed("setting_malformed", f"{API_KEY} is the provider's API key with the scope holds")
+    sources = Sources(lambda: datetime.now(UTC), os.urandom)
+    terms = Terms(chosen.provider, final_action(chosen.final), slice_tokens=chosen.slice_tokens, models=chosen.models)
+    upstream_key = os.environ.get(UPSTREAM_KEY)
+    headers = {"authorization": f"Bearer {upstream_key}"} if upstream_key else {}
+    async with (
+        httpx2.AsyncClient(
+            base_url=chosen.service.rstrip("/"),
+            headers={"authorization": f"Bearer {api_key}"},
+            timeout=30,
+            trust_env=False,
+        ) as service,
+        upstream_client(chosen.upstream) as upstream,
+    ):
+        spool = Spool(chosen.spool, sources)
+        meter = Meter(terms, Holds(service), RateTables(service), spool, sources, time.monotonic_ns)
+        sending = asyncio.create_task(_send(spool, chosen, service))
+        config = uvicorn.Config(
+            metered_proxy(meter, upstream, headers),
+            host=chosen.host,
+            port=chosen.port,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        typer.echo(f"metering {chosen.upstream} on {chosen.host}:{chosen.port}; {spool.recovered} calls recovered")
+        await uvicorn.Server(config).serve()
+        await spool.close()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _send(spool: Spool, chosen: Chosen, service: httpx2.AsyncClient) -> None:
+    """Send the spool's reports, as soon as no other process of this spool does."""
+    while True:
+        try:
+            sender = await open_sender(spool, chosen.provider, chosen.key, service, os.urandom)
+        except Conflict as error:
+            if error.code != "spool_in_use":
+                raise
+            await asyncio.sleep(TURN_SECONDS)
+        else:
+            await sender.run()
