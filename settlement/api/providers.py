@@ -133,6 +133,18 @@ class SetPayoutAddress(In):
     payout: PayoutIn
 
 
+class SetFallbackAddress(In):
+    """Signed by a key of the provider."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"purpose": "set-fallback-address", "at": EXAMPLE_TIME, "payout": _PAYOUT}}
+    )
+
+    purpose: Literal["set-fallback-address"]
+    at: Time
+    payout: PayoutIn
+
+
 class PayoutAddressOut(Out):
     """The payout address that was asked for, and from when on it is paid to."""
 
@@ -192,6 +204,17 @@ async def set_payout_address(context: ContextDep, signed: SignedDep, document: S
     """
     request = SignedRequest(signed.body, signed.signature, document.at)
     address = await participants.set_payout_address(context, request, _destination(document.payout))
+    return PayoutAddressOut(payout=_payout_of(address))
+
+
+@router.put("/me/fallback-address", operation_id="setFallbackAddress", summary="Where I may be paid instead")
+async def set_fallback_address(
+    context: ContextDep, signed: SignedDep, document: SetFallbackAddress
+) -> PayoutAddressOut:
+    """An address on another chain, for windows in which the first one can't be used. In force after the policy's
+    cool-down, the first one too."""
+    request = SignedRequest(signed.body, signed.signature, document.at)
+    address = await participants.set_fallback_address(context, request, _destination(document.payout))
     return PayoutAddressOut(payout=_payout_of(address))
 
 

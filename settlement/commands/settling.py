@@ -260,6 +260,77 @@ def release_account(
     answer(document, [f"{account} on {chain} may sign again; {left} halts open"], as_json=as_json)
 
 
+@chain_app.command("close")
+def close_chain(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The chain's name.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever reads it later.")],
+    as_json: Json = False,
+) -> None:
+    """Sign and hand over nothing more on a chain; what is out is still looked up. Windows pay on fallback rails."""
+
+    async def use(installation: Installation) -> None:
+        from settlement.services import rails
+
+        await rails.close(installation.context, chain, reason)
+
+    with_installation(use)
+    answer({"chain": chain, "closed": reason}, [f"{chain} is closed: {reason}"], as_json=as_json)
+
+
+@chain_app.command("open")
+def open_chain(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The chain's name.")], as_json: Json = False
+) -> None:
+    """Use a closed chain again."""
+
+    async def use(installation: Installation) -> None:
+        from settlement.services import rails
+
+        await rails.open_again(installation.context, chain)
+
+    with_installation(use)
+    answer({"chain": chain, "closed": None}, [f"{chain} is open"], as_json=as_json)
+
+
+@chain_app.command("give-up")
+def give_up_chain(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The closed chain's name.")], as_json: Json = False
+) -> None:
+    """Take back what a closed chain can provably not pay any more; the next window pays it on another rail.
+
+    Orders of which bytes may still be out stay. Run the chain and give it up again once they have ended.
+    """
+
+    async def use(installation: Installation) -> dict[str, int]:
+        from settlement.services import rails
+
+        return asdict(await rails.give_up(installation.context, chain))
+
+    found = with_installation(use)
+    lines = [f"{found['payouts']} payouts went back to their balances; {found['in_flight']} orders may still land"]
+    answer({"chain": chain, **found}, lines, as_json=as_json)
+
+
+@chain_app.command("choices")
+def list_choices(
+    window: Annotated[int, typer.Option("--window", metavar="N", min=1, help="The window's number.")],
+    as_json: Json = False,
+) -> None:
+    """List which rail each payout of a window took, for providers that have two, and why."""
+
+    async def use(installation: Installation) -> list[dict[str, Any]]:
+        from settlement.core import times
+        from settlement.services import rails
+
+        found = await rails.choices(installation.context, window)
+        return [{**asdict(each), "at": times.text(each.at)} for each in found]
+
+    rows = with_installation(use)
+    titles = ["provider", "chain", "asset", "reason", "at"]
+    lines = table(titles, [list(row.values()) for row in rows]) if rows else ["no provider had two rails"]
+    answer(rows, lines, as_json=as_json)
+
+
 async def _orders(connection: Connection, chains: Iterable[str], window: int) -> list[Order]:
     """All orders of a window; without one, those of every chain that have not ended."""
     from settlement.core.states import ORDER_STATES

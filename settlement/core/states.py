@@ -22,7 +22,10 @@ IN_FLIGHT: tuple[OrderState, ...] = ("signed", "submitted", "unknown")
 
 ORDER_STEPS: Mapping[tuple[OrderState, OrderState], str] = {
     ("planned", "signed"): "an attempt was signed and is on record; not a byte of it has left yet",
-    ("planned", "failed"): "it can't be built because of one transfer; nothing of it can land any more",
+    (
+        "planned",
+        "failed",
+    ): "it can't be built because of one transfer, or its chain is given up; nothing of it can land",
     ("signed", "submitted"): "the node took the bytes, which is a hint and no outcome",
     ("signed", "unknown"): "no answer, or a refusal: the bytes may have left all the same",
     ("signed", "settled"): "found in a final ledger; the process had stopped before it noted the submission",
@@ -46,7 +49,7 @@ PAYOUT_STEPS: Mapping[tuple[PayoutState, PayoutState], str] = {
     ("planned", "ordered"): "it is one transfer of a chain order",
     ("ordered", "planned"): "its order failed without its fault; it gets a new order",
     ("ordered", "settled"): "its whole amount was delivered in a final ledger",
-    ("ordered", "failed"): "it is the transfer at fault; the money goes back to the provider's balance",
+    ("ordered", "failed"): "it is at fault, or its chain is given up; the money goes back to the provider's balance",
 }
 
 

@@ -34,7 +34,7 @@ from settlement.core.ids import fact_id
 from settlement.core.states import IN_FLIGHT, OrderState
 from settlement.services import outcomes, pauses
 from settlement.services.context import Context
-from settlement.storage import chain_orders, halts, payouts, windows
+from settlement.storage import chain_orders, halts, payouts, rails, windows
 from settlement.storage.chain_orders import Order
 from settlement.storage.database import Connection
 from settlement.storage.payouts import Payout
@@ -55,6 +55,7 @@ class Progress:
     in_flight: int = 0
     """Orders whose outcome isn't known."""
     halted: bool = False
+    """A halt is open, or an operator has closed the chain."""
 
     @property
     def idle(self) -> bool:
@@ -148,7 +149,8 @@ class _Pass:
             planned = len(await chain_orders.in_states(connection, self.chain, ("planned",)))
             waiting = await payouts.waiting(connection, self.chain)
             flying = len(await chain_orders.in_states(connection, self.chain, IN_FLIGHT))
-            halted = bool(await halts.open_halts(connection))
+            closed = await rails.closed(connection, self.chain) is not None
+            halted = closed or bool(await halts.open_halts(connection))
         return Progress(**self.done, planned_left=planned + waiting, in_flight=flying, halted=halted)
 
     async def _in(self, *wanted: OrderState) -> list[Order]:
@@ -160,8 +162,8 @@ class _Pass:
             return await self._stopped(connection)
 
     async def _stopped(self, connection: Connection) -> bool:
-        """Whether nothing may be signed now: a halt is open, or the council has paused payouts."""
-        if await halts.open_halts(connection):
+        """Whether nothing may be signed now: a halt is open, the chain is closed, or the council has paused payouts."""
+        if await halts.open_halts(connection) or await rails.closed(connection, self.chain) is not None:
             return True
         return await pauses.payouts_stopped(connection, self.context.sources.clock()) is not None
 

@@ -133,6 +133,25 @@ async def fail(context: Context, order: Order, tx: Transaction | None, outcome: 
     return await context.database.run(use_case)
 
 
+async def give_up(context: Context, order: Order, why: str) -> int:
+    """A planned order is not carried out: it was never signed, or every attempt is proven expired. All its payouts go
+    back to their providers' balances. Returns how many; 0 if another worker has moved the order."""
+
+    async def use_case(connection: Connection) -> int:
+        number = await windows.enter(connection)
+        if not await chain_orders.claim(connection, order):
+            return 0
+        now = context.sources.clock()
+        carried = await payouts.of_order(connection, order.id, lock=True)
+        for payout in carried:
+            await _book_failed(connection, number, payout, "rail_given_up", now)
+        free = {"slot_account": None, "slot_kind": None, "slot_number": None}
+        await chain_orders.move(connection, order, "failed", now=now, detail=why, ended_at=now, **free)
+        return len(carried)
+
+    return await context.database.run(use_case)
+
+
 async def expire(context: Context, order: Order) -> bool:
     """Every attempt is proven dead: back to planned, with its slot. False if another worker has moved the order."""
 

@@ -19,7 +19,7 @@ from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Pro
 from settlement.core.keys import parse_public_jwk
 from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
 from settlement.services.context import Context
-from settlement.storage import governance, idempotency, parties
+from settlement.storage import governance, idempotency, parties, rails
 from settlement.storage.database import Connection
 from settlement.storage.parties import ApiKey, Key, Party, PayoutAddress
 
@@ -151,6 +151,28 @@ async def set_payout_address(context: Context, request: SignedRequest, payout: D
         if in_force is not None and _destination(in_force) != payout:
             valid_from += (await governance.policy_at(connection, now)).address_cooldown
         return await _add_address(context, connection, party, payout, valid_from, request)
+
+    return await context.database.run(use_case)
+
+
+async def set_fallback_address(context: Context, request: SignedRequest, payout: Destination) -> PayoutAddress:
+    """Where the signing provider may be paid when its own choice of chain can't be used (`services.rails`).
+
+    Every one, also the first, is in force after the policy's cool-down. Asking again for the newest changes nothing.
+    """
+    now = context.sources.clock()
+
+    async def use_case(connection: Connection) -> PayoutAddress:
+        party = await _signed_by(context, connection, request, "set-fallback-address", now)
+        if party.kind != "provider":
+            raise Forbidden("providers_only", "only providers are paid out")
+        newest = await rails.newest_fallback(connection, party.no)
+        if newest is not None and _destination(newest) == payout:
+            return newest
+        cooldown = (await governance.policy_at(connection, now)).address_cooldown
+        address = await _checked_address(context, connection, payout, now + cooldown)
+        await rails.add_fallback(connection, party.no, address, request.body, request.signature, now)
+        return address
 
     return await context.database.run(use_case)
 
@@ -324,13 +346,20 @@ async def _add_address(
     request: SignedRequest,
 ) -> PayoutAddress:
     now = context.sources.clock()
-    decimals = _check_destination(context, payout)
-    policy = await governance.policy_at(connection, now)
-    if policy.micro_per_unit(Asset.parse(payout.asset).code, decimals) is None:
-        _refuse("asset", "asset_not_paid", f"no payouts are made in {payout.asset}; the policy gives it no value")
-    address = PayoutAddress(payout.chain, payout.asset, payout.address, payout.reference, valid_from)
+    address = await _checked_address(context, connection, payout, valid_from)
     await parties.add_payout_address(connection, party.no, address, request.body, request.signature, now)
     return address
+
+
+async def _checked_address(
+    context: Context, connection: Connection, payout: Destination, valid_from: datetime
+) -> PayoutAddress:
+    """A destination that can be paid, as an address in force from a time on."""
+    decimals = _check_destination(context, payout)
+    policy = await governance.policy_at(connection, context.sources.clock())
+    if policy.micro_per_unit(Asset.parse(payout.asset).code, decimals) is None:
+        _refuse("asset", "asset_not_paid", f"no payouts are made in {payout.asset}; the policy gives it no value")
+    return PayoutAddress(payout.chain, payout.asset, payout.address, payout.reference, valid_from)
 
 
 def _check_destination(context: Context, payout: Destination) -> int:

@@ -27,7 +27,7 @@ from settlement.core.netting import Position, owed_after_netting
 from settlement.core.policy import Policy, to_units
 from settlement.core.signatures import sign_document
 from settlement.core.tiles import Tile
-from settlement.services import halts
+from settlement.services import halts, rails
 from settlement.services.context import Context
 from settlement.storage import (
     checkpoints,
@@ -163,8 +163,10 @@ async def _net(context: Context, connection: Connection, window_no: int) -> bool
     await _book(context, connection, window, found, {provider: account for account, provider in links.items()})
     policy = await governance.policy_at(connection, window.closed_at)
     due = await positions.payees(connection, window_no, window.closed_at)
+    conversions = _conversions(context, policy)
+    due = await rails.choose_rails(context, connection, window_no, due, conversions)
     salts = context.sources.entropy(SALT_SIZE * (len(found) + len(due)))
-    decided = _decide(window_no, found, due, policy, _conversions(context, policy), salts)
+    decided = _decide(window_no, found, due, policy, conversions, salts)
     await positions.store(connection, decided)
     await windows.advance(connection, window_no, "netted")
     return True

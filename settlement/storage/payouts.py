@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, case, func, insert, select, update
 
 from settlement.core import states
 from settlement.core.states import PayoutState
+from settlement.storage import rails
 from settlement.storage.database import Connection
-from settlement.storage.tables import party, payout, payout_address, position
+from settlement.storage.tables import party, payout, payout_address, position, rail_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,21 @@ async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]
         .lateral("in_force")
     )
     same = (in_force.c.chain == position.c.chain) & (in_force.c.asset == position.c.asset)
+    chosen = (rail_choice.c.window_no == window_no) & (rail_choice.c.party_no == party.c.no)
+    second = rails.fallback_in_force(party.c.no, rail_choice.c.at)
+    other = (second.c.chain == position.c.chain) & (second.c.asset == position.c.asset)
+    first = in_force.c.address.is_not(None)
     query = (
-        select(position, party.c.no.label("party_no"), in_force.c.address, in_force.c.reference)
+        select(
+            position,
+            party.c.no.label("party_no"),
+            case((first, in_force.c.address), else_=second.c.address).label("address"),
+            case((first, in_force.c.reference), else_=second.c.reference).label("reference"),
+        )
         .join(party, party.c.id == position.c.party)
         .outerjoin(in_force, same)
+        .outerjoin(rail_choice, chosen)
+        .outerjoin(second, other)
         .where(position.c.window_no == window_no, position.c.payout > 0)
         .order_by(position.c.party)
     )

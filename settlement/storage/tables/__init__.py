@@ -34,6 +34,7 @@ from settlement.storage.tables.governance import (
 from settlement.storage.tables.holds import budget, budget_use, hold, hold_capture
 from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
+from settlement.storage.tables.rails import closed_rail, fallback_address, rail_choice
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
 from settlement.storage.tables.value import fixing, observation
 from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
@@ -52,8 +53,10 @@ __all__ = [
     "chain_order",
     "chain_state",
     "checkpoint",
+    "closed_rail",
     "deposit",
     "emergency_pause",
+    "fallback_address",
     "fixing",
     "funding_intent",
     "governance_comment",
@@ -79,6 +82,7 @@ __all__ = [
     "position",
     "posting",
     "provider_stream",
+    "rail_choice",
     "rate_table",
     "record_salt",
     "report_conflict",

@@ -1,0 +1,57 @@
+"""Which rail pays: the first rule that is broken decides, and the fallback is taken only when it can be used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from settlement.core.rails import STALE, STUCK, Condition, Rail, choose, unusable
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+WELL = Condition(tip_at=NOW)
+FIRST, SECOND = Rail("xrpl", "RLUSD:r", 100, 100, WELL), Rail("stellar", "USDC:G", 1_000, 1_000, WELL)
+SICK = replace(FIRST, condition=replace(WELL, closed="fork"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"closed": "fork"}, "closed by the operator: fork"),
+        ({"tip_at": None}, "not opened"),
+        ({"tip_at": NOW - STALE - timedelta(seconds=1)}, "no ledger is known since"),
+        ({"frozen": ("r1",)}, "1 of its accounts may not sign"),
+        ({"waiting_since": NOW - STUCK - timedelta(seconds=1)}, "a payout waits since"),
+    ],
+)
+def test_each_trouble_is_named(change: dict[str, object], said: str) -> None:
+    found = unusable(replace(FIRST, condition=replace(WELL, **change)), NOW)  # type: ignore[arg-type]
+    assert found is not None
+    assert said in found
+
+
+def test_limits_themselves_are_still_well() -> None:
+    edge = Condition(tip_at=NOW - STALE, waiting_since=NOW - STUCK)
+    assert unusable(replace(FIRST, condition=edge), NOW) is None
+
+
+def test_a_rail_pays_no_more_than_is_free_on_it() -> None:
+    assert unusable(replace(FIRST, free=100), NOW) is None
+    assert "99 units" in str(unusable(replace(FIRST, free=99), NOW))
+    assert "less than one unit" in str(unusable(replace(FIRST, due=0), NOW))
+
+
+def test_the_first_is_taken_while_it_can_be_used() -> None:
+    assert choose(FIRST, SECOND, NOW).rail == FIRST
+    assert choose(FIRST, None, NOW).rail == FIRST
+
+
+def test_the_fallback_is_taken_only_when_it_can_be_used_and_the_reason_names_both() -> None:
+    taken = choose(SICK, SECOND, NOW)
+    assert taken.rail == SECOND
+    assert taken.reason == "xrpl: closed by the operator: fork; stellar can be used"
+    poor = choose(SICK, replace(SECOND, free=0), NOW)
+    assert poor.rail == SICK
+    assert "stellar: 0 units" in poor.reason
+    assert choose(SICK, None, NOW).reason.endswith("there is no fallback")
