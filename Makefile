@@ -49,7 +49,7 @@ nightly: $(READY) ## the long gauntlets
 	@$(BIN)/python -m pytest -m nightly $(ARGS)
 
 bench: $(READY) ## measure: prints ratios and figures, see bench/README.md
-	@set -e; for name in ingest close; do echo "== bench.$$name"; $(BIN)/python -m bench.$$name; done
+	@set -e; for name in ingest close proof; do echo "== bench.$$name"; $(BIN)/python -m bench.$$name; done
 
 clean: ## remove the virtual environment and every cache
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
