@@ -58,6 +58,7 @@ for _name, _group in (
     ("chain", settling.chain_app),
     ("deposits", deposits.app),
     ("audit", evidence.audit_app),
+    ("archive", evidence.archive_app),
     ("proof", evidence.proof_app),
     ("statement", statements.app),
     ("council", council.app),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from settlement.client.proofs import ConsistencyResult
 
 audit_app = typer.Typer(help="The audit export.")
+archive_app = typer.Typer(help="Sealed segments of settled windows.")
 proof_app = typer.Typer(help="Proofs of single usage records.")
 
 
@@ -78,6 +79,79 @@ def get_proof(
         }
         answer(found, [f"record {record} is number {document['index']} of the checkpoint of win_{window}: {out}"],
                as_json=as_json)  # fmt: skip
+
+
+@archive_app.command("write")
+def write_archive(
+    window: Annotated[int, typer.Option("--window", metavar="N", help="An anchored window's number.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for segments and manifest.")],
+    as_json: Json = False,
+) -> None:
+    """Seal a window's records and reports into Parquet segments, with a manifest that proves them."""
+
+    async def use(installation: Installation) -> Path:
+        from settlement.services import archive
+
+        return await archive.write(installation.context, window, out)
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = with_installation(use)
+    answer({"manifest": str(path), "window": f"win_{window}"}, [f"win_{window} is sealed: {path}"], as_json=as_json)
+
+
+@archive_app.command("check")
+def check_archive(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="The manifest, beside its segments.")],
+    key: TrustedKey = None,
+    as_json: Json = False,
+) -> None:
+    """Check sealed segments offline: that they make the root of the signed checkpoint, all of them and nothing else."""
+    from settlement.core.errors import Broken
+    from settlement.services import archive
+
+    document = read(manifest, "manifest")
+    try:
+        tree = archive.check(_json_object(document), manifest.parent, trusted_jwk(key, document))
+    except Broken as broken:
+        said = {"good": False, "code": broken.code, "detail": broken.detail}
+        answer(said, [f"broken: {broken.code}: {broken.detail}"], as_json=as_json)
+        raise typer.Exit(BROKEN) from None
+    found = {"good": True, "records": tree.size - tree.first, "size": tree.size, "root": tree.root().hex()}
+    answer(found, [f"good: {found['records']} records make the root of the checkpoint"], as_json=as_json)
+
+
+@archive_app.command("prove")
+def prove_archived(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="The manifest, beside its segments.")],
+    record: Annotated[str, typer.Argument(metavar="RECORD", help="The usage record's id, a UUID.")],
+    provider: Annotated[str, typer.Option("--provider", metavar="PRV", help="The provider's id, prv_...")],
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Write the proof of a record from sealed segments alone, offline."""
+    import json
+
+    from settlement.services import archive
+
+    document = archive.prove(_json_object(read(manifest, "manifest")), manifest.parent, provider, record)
+    with writing(out) as write:
+        write(json.dumps(document, indent=2).encode() + b"\n")
+    if out is not None and str(out) != "-":
+        answer({"file": str(out), "index": document["index"]}, [f"record {record}: {out}"], as_json=as_json)
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    import json
+
+    from settlement.core.errors import Malformed
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Malformed("archive_malformed", "the manifest is no JSON object")
+    return found
 
 
 @proof_app.command("liability")

@@ -64,6 +64,11 @@ def root(size: int, read: Read) -> bytes:
     return _range_root((0, size), _Cache(size, read))
 
 
+def range_root(span: Range, size: int, read: Read) -> bytes:
+    """The root over a range of leaves of the tree of ``size``."""
+    return _range_root(span, _Cache(size, read))
+
+
 def inclusion(index: int, size: int, read: Read) -> list[bytes]:
     """The proof for `merkle.verify_inclusion`; reads O(log size) tiles. Raises ValueError for an index that isn't."""
     cache = _Cache(size, read)

@@ -8,7 +8,7 @@ from sqlalchemy import select, tuple_
 
 from settlement.core import tiles
 from settlement.core.errors import Broken
-from settlement.core.merkle import Range, consistency_ranges, inclusion_ranges, peak_ranges
+from settlement.core.merkle import Frontier, Range, consistency_ranges, inclusion_ranges, peak_ranges
 from settlement.core.tiles import TILE_LEVELS, TILE_WIDTH, Tile
 from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.tables import tree_tile
@@ -84,6 +84,14 @@ async def root(connection: Connection, size: int) -> bytes:
     """The root of the first `size` leaves, from the tiles on file."""
     stored = await _read(connection, _places([(0, size)]))
     return tiles.root(size, lambda level, index: stored.get((level, index), b""))
+
+
+async def frontier(connection: Connection, size: int) -> Frontier:
+    """The roots of the perfect subtrees of the first `size` leaves."""
+    spans = list(peak_ranges(0, size))
+    stored = await _read(connection, _places(spans))
+    roots = [tiles.range_root(span, size, lambda level, index: stored.get((level, index), b"")) for span in spans]
+    return Frontier.from_bytes(size.to_bytes(8, "big") + b"".join(roots))
 
 
 async def inclusion(connection: Connection, index: int, size: int) -> list[bytes]:
