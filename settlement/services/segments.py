@@ -90,7 +90,7 @@ class Sealing:
             digest = file_digest(file, "sha256").hexdigest()
         made = Segment(self._content, f"sha256:{digest}", self._part.stat().st_size, self._count)
         self._part.chmod(0o444)
-        self._part.replace(self._folder / made.name)
+        self._part.replace(self._folder.joinpath(made.name))
         return made
 
     def _flush(self) -> None:
@@ -107,7 +107,7 @@ def rows(folder: Path, segment: Segment) -> Iterable[dict[str, Any]]:
     Raises Broken ``segment_changed``, Malformed ``segment_missing`` or ``segment_malformed``.
     """
     require_pyarrow()
-    path = folder / segment.name
+    path = folder.joinpath(segment.name)
     try:
         with path.open("rb") as file:
             digest = f"sha256:{file_digest(file, 'sha256').hexdigest()}"
