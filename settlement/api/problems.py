@@ -191,6 +191,7 @@ CODES: dict[str, Code] = {
     "too_many_comments": _code(409, "Too many comments", "A participant comments 20 times at most."),
     "not_due": _code(409, "Not due", "The detail says what has to come first."),
     "rates_expired": _code(503, "Rates expired", "The last rate table has run out; no new holds until the next one."),
+    "council_suspended": _code(409, "Suspended by the council", "Only the council can admit this participant."),
     "no_impact": _code(409, "No impact", "Only a rate table changes what somebody pays."),
     "paused": _code(503, "Paused", "The council has stopped this for a while; the detail says until when."),
     # The operator.

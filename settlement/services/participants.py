@@ -19,7 +19,7 @@ from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Pro
 from settlement.core.keys import parse_public_jwk
 from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
 from settlement.services.context import Context
-from settlement.storage import governance, idempotency, parties, rails
+from settlement.storage import governance, governance_log, idempotency, parties, rails
 from settlement.storage.database import Connection
 from settlement.storage.parties import ApiKey, Key, Party, PayoutAddress
 
@@ -297,7 +297,8 @@ async def set_status(
     """The operator admits or suspends a participant; returns the status that it had before.
 
     What a provider has reported, and a consumer has used, until then stands and is settled. Raises NotFound
-    ``unknown_party``, also when `kind` says that a participant of the other kind is meant.
+    ``unknown_party``, also when `kind` says that a participant of the other kind is meant, Conflict
+    ``council_suspended`` for admitting whom the council has suspended.
     """
 
     async def use_case(connection: Connection) -> str:
@@ -306,6 +307,8 @@ async def set_status(
             raise NotFound("unknown_party", f"{party_id} is a {found.kind}, no {kind}")
         await parties.lock(connection, found.no)
         before = (await parties.get(connection, party_id)).status
+        if status == "active" and await governance_log.decided_status(connection, party_id) == "suspended":
+            raise Conflict("council_suspended", f"the council has suspended {party_id}; only the council can admit it")
         await parties.set_status(connection, party_id, status)
         return before
 

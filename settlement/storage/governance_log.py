@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from governance.register import Entry
+from governance import proposals
+from governance.register import Entry, read_entry
 from settlement.core import canonical
 from settlement.core.governing import EMPTY, LogHead
 from settlement.storage.database import Connection
@@ -132,6 +133,24 @@ async def enter(
         "entry_no": entry_no,
     }
     await connection.execute(insert(governed).values(values))
+
+
+async def decided_status(connection: Connection, party_id: str) -> str | None:
+    """The status that the council has given a participant; None when it has never decided about it."""
+    mine = (governed.c.object == "participant") & (governed.c.subject == party_id)
+    query = (
+        select(governance_entry.c.proposal)
+        .join(governed, governed.c.entry_no == governance_entry.c.no)
+        .where(mine)
+        .order_by(governed.c.version.desc())
+        .limit(1)
+    )
+    proposal = (await connection.execute(query)).scalar_one_or_none()
+    if proposal is None:
+        return None
+    proposed = read_entry((await about(connection, proposal))[0].payload)
+    (body,) = (await documents(connection, [proposed.facts["digest"]])).values()
+    return proposals.status(proposals.parse(body).governed.document).status
 
 
 async def add_comment(connection: Connection, entry_no: int, proposal: str, party_no: int, said: str) -> None:

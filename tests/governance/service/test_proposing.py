@@ -7,6 +7,7 @@ import pytest
 from governance import service
 from governance.service.proposing import LONGEST_COMMENT, MOST_COMMENTS
 from settlement.core.errors import SettlementError
+from settlement.services import metering, participants
 from settlement.storage import governance_log
 from tests.governance.chamber import DAY, seated
 from tests.governance.tables import following
@@ -52,3 +53,26 @@ async def test_participants_comment_a_few_times(world: World) -> None:
     assert [each.text for each in found] == [f"comment {number}" for number in range(MOST_COMMENTS)]
     assert {each.party for each in found} == {consumer.id}
     assert head == (await chamber.register()).head
+
+
+async def test_whom_the_council_has_suspended_the_operator_cannot_admit(world: World) -> None:
+    chamber = await seated(world)
+    provider = await world.provider()
+    await participants.set_status(world.context, provider.id, "suspended")
+    await participants.set_status(world.context, provider.id, "active")
+
+    async def decide(status: str) -> None:
+        members = {"party": provider.id, "status": status, "reason": "counts that were never served"}
+        proposal = await chamber.propose("participant", await chamber.chained("participant", provider.id, **members))
+        assert await chamber.decide("approve", proposal, 0, 1) == "enacted"
+
+    await decide("suspended")
+    body, signature = world.report(provider, [world.record(await world.consumer(micro=10**9))])
+    with pytest.raises(SettlementError, match="provider_suspended"):
+        await metering.submit(world.context, body=body, signature=signature)
+    with pytest.raises(SettlementError, match="council_suspended"):
+        await participants.set_status(world.context, provider.id, "active")
+    await decide("active")
+    assert (await metering.submit(world.context, body=body, signature=signature)).document["accepted"] == 1
+    await participants.set_status(world.context, provider.id, "suspended")
+    assert await participants.set_status(world.context, provider.id, "active") == "suspended"
