@@ -434,7 +434,7 @@ class StellarNet:
         """Sign and queue a transaction of somebody else's; returns its hash. Final after a close."""
         held = self.accounts[key.public_key]
         waiting = sum(each.inner.source.account_id == key.public_key for each in self.queue)
-        builder = TransactionBuilder(SdkAccount(key.public_key, held.sequence), PASSPHRASE, 200)
+        builder = TransactionBuilder(SdkAccount(key.public_key, held.sequence), PASSPHRASE, 2 * SPIKE)
         for each in made:
             builder.append_operation(each)
         if memo is not None:
