@@ -226,7 +226,7 @@ class World:
         return Member(await self.context.database.run(use_case), key)
 
 
-async def new_world(database: Database, sources: SeededSources, folder: Path) -> World:
+async def new_world(database: Database, sources: SeededSources, folder: Path, **value: Any) -> World:
     """An installation on an empty migrated database, with a simulated chain that closes a ledger at every read."""
     chain = open_adapter(
         {"data_dir": str(folder), "network": "test", "close_seconds": "0"}, clock=sources.clock, entropy=sources.entropy
@@ -235,8 +235,8 @@ async def new_world(database: Database, sources: SeededSources, folder: Path) ->
     policy = Policy(
         version=1,
         effective_from=START - timedelta(days=36),
-        usd_per_asset={"USD": Fraction(1)},
         minimum_payout=1_000_000,
+        **(value or {"usd_per_asset": {"USD": Fraction(1)}}),
     )
     await governance.found(context, policy, first_rates())
     return World(context, sources, chain)

@@ -1,7 +1,8 @@
 """`policy/1`: what governs besides the rates, as one versioned, content-addressed document, and the value of a CU.
 
-The value of 1 CU is an object of its own (decision 11). Mode ``fixed_usd`` is the first: 1 CU is worth ``usd_per_cu``,
-and each asset that is accepted has a fixed worth in USD. Conversions are exact fractions; what is below one unit
+The value of 1 CU is an object of its own (decision 11). In mode ``fixed_usd`` 1 CU is worth ``usd_per_cu``, and each
+asset that is accepted has a fixed worth in USD. In mode ``settlement_asset`` 1 CU is so many units of one asset,
+whatever that is worth, and no other is accepted. Conversions are exact fractions; what is below one unit
 of either side is never given away: a deposit's fraction of a microCU stays with the conversion account, a payout
 takes only the microCU that its whole asset units are worth.
 """
@@ -42,6 +43,9 @@ class Policy:
     governance: GovernanceRules = field(default_factory=GovernanceRules)
     pricing: PricingRules = field(default_factory=PricingRules)
     index: IndexPolicy = field(default_factory=IndexPolicy)
+    settlement_asset: tuple[str, Fraction] | None = None
+    """Mode ``settlement_asset``: the code of the one asset, and how many whole units of it 1 CU is. Then `usd_per_cu`
+    only says what a CU is taken to be worth where an invoice must say it in USD."""
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 
@@ -51,11 +55,7 @@ class Policy:
             "type": "policy/1",
             "version": self.version,
             "effective_from": times.text(self.effective_from),
-            "value": {
-                "mode": "fixed_usd",
-                "usd_per_cu": str(self.usd_per_cu),
-                "usd_per_asset": {code: str(worth) for code, worth in self.usd_per_asset.items()},
-            },
+            "value": self._value(),
             "minimum_payout": str(self.minimum_payout),
             "address_cooldown_seconds": self.address_cooldown // timedelta(seconds=1),
         }
@@ -69,13 +69,15 @@ class Policy:
         try:
             found = json.loads(document)
             value = found["value"]
-            if found["type"] != "policy/1" or value["mode"] != "fixed_usd":
-                raise ValueError(found["type"])
+            if found["type"] != "policy/1" or value.keys() != _VALUE[value["mode"]]:
+                raise ValueError("its type, or the members of its value")
+            asset = (value["asset"], Fraction(value["units_per_cu"])) if "asset" in value else None
             policy = cls(
                 version=int(found["version"]),
                 effective_from=times.parse(found["effective_from"]),
                 usd_per_cu=Fraction(value["usd_per_cu"]),
-                usd_per_asset={code: Fraction(worth) for code, worth in value["usd_per_asset"].items()},
+                usd_per_asset={code: Fraction(worth) for code, worth in value.get("usd_per_asset", {}).items()},
+                settlement_asset=asset,
                 minimum_payout=int(found["minimum_payout"]),
                 address_cooldown=timedelta(seconds=int(found["address_cooldown_seconds"])),
                 parent=found.get("parent"),
@@ -84,7 +86,8 @@ class Policy:
             )
             if policy.parent is not None:
                 canonical.digest_raw(policy.parent)
-            if min([policy.usd_per_cu, *policy.usd_per_asset.values()]) <= 0:
+            worths = [policy.usd_per_cu, *policy.usd_per_asset.values(), *([] if asset is None else [asset[1]])]
+            if min(worths) <= 0 or not (asset is None or isinstance(asset[0], str)):
                 raise ValueError("a worth is not above zero")
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, Malformed) as error:
             raise Malformed("policy_malformed", f"not a policy/1 document: {error}") from error
@@ -92,8 +95,27 @@ class Policy:
 
     def micro_per_unit(self, asset_code: str, decimals: int) -> Fraction | None:
         """microCU per smallest unit of an asset; None when this policy gives the asset no worth."""
+        if self.settlement_asset is not None:
+            code, units_per_cu = self.settlement_asset
+            return MICRO_PER_CU / (units_per_cu * 10**decimals) if asset_code == code else None
         worth = self.usd_per_asset.get(asset_code)
         return None if worth is None else worth * MICRO_PER_CU / (self.usd_per_cu * 10**decimals)
+
+    def _value(self) -> dict[str, object]:
+        """The member ``value`` of the document."""
+        usd = {"usd_per_cu": str(self.usd_per_cu)}
+        if self.settlement_asset is not None:
+            code, units = self.settlement_asset
+            return {"mode": "settlement_asset", "asset": code, "units_per_cu": str(units), **usd}
+        worths = {code: str(worth) for code, worth in self.usd_per_asset.items()}
+        return {"mode": "fixed_usd", **usd, "usd_per_asset": worths}
+
+
+_VALUE = {
+    "fixed_usd": {"mode", "usd_per_cu", "usd_per_asset"},
+    "settlement_asset": {"mode", "asset", "units_per_cu", "usd_per_cu"},
+}
+"""The members of the value, by mode."""
 
 
 def to_micro(units: int, micro_per_unit: Fraction) -> int:

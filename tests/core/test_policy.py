@@ -57,6 +57,22 @@ def altered(**changed: Any) -> bytes:
     return json.dumps(document | changed).encode()
 
 
+def in_asset(asset: object, units: str) -> bytes:
+    document = json.loads(policy().document())
+    value = {"mode": "settlement_asset", "asset": asset, "units_per_cu": units, "usd_per_cu": "9/2000"}
+    return json.dumps(document | {"value": value}).encode()
+
+
+def test_in_a_settlement_asset_a_cu_is_so_many_units_of_it_and_of_nothing_else() -> None:
+    """1 CU = 1/640 XRP: a drop, 10^-6 XRP, is 640 microCU."""
+    made = policy(usd_per_asset={}, settlement_asset=("XRP", Fraction(1, 640)))
+    assert Policy.parse(made.document()) == made
+    assert Policy.parse(in_asset("XRP", "1/640")).settlement_asset == ("XRP", Fraction(1, 640))
+    assert made.micro_per_unit("XRP", 6) == 640
+    assert made.micro_per_unit("USD", 6) is None
+    assert to_units(1_000_000, Fraction(640)) == (1_562, 999_680)
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -71,6 +87,12 @@ def altered(**changed: Any) -> bytes:
         altered(effective_from=5),
         altered(address_cooldown_seconds=10**18),
         altered(value={"mode": "index"}),
+        altered(value={"mode": "settlement_asset"}),
+        altered(value={"asset": "XRP"}),
+        in_asset("XRP", "0"),
+        in_asset("XRP", "-1"),
+        in_asset("XRP", "x"),
+        in_asset(5, "1"),
         altered(value={"usd_per_cu": "1/0"}),
         altered(value={"usd_per_cu": "0"}),
         altered(value={"usd_per_cu": "-1"}),

@@ -9,6 +9,7 @@ import subprocess
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import timedelta
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from adapters.simulated import Wallet
 from settlement.client.verifier import verify_export
 from settlement.core import canonical, rates, rating, times
 from settlement.services import chains, payouts, proofs, windows
+from settlement.storage.database import Database
 from tests.client.town import CHAIN, Lines, Town, build, exported, of_kind, parsed, send, settle, trade
 from tests.core.test_rating import NOON, rate_documents, usage_of
-from tests.world import World
+from tests.world import SeededSources, World, new_world
 
 SCRIPT = Path(__file__).with_name("verify.mjs")
 NODE = shutil.which("node")
@@ -465,3 +467,19 @@ def test_both_languages_charge_alike_under_any_terms(document: Line, data: st.Da
         found = rating.rate(table, "m", "standard", "completed", usage, at)
         expected.append({"code": found.code} if isinstance(found, rating.Refusal) else {"pico": str(found.pico)})
     assert charged_by_script(document, records) == expected
+
+
+async def test_books_in_a_settlement_asset_are_recomputed_by_both(
+    database: Database, sources: SeededSources, tmp_path: Path
+) -> None:
+    """1 CU is 1/222 of one asset: deposits and payouts convert by that, and a lie about it is found."""
+    world = await new_world(database, sources, tmp_path, settlement_asset=("USD", Fraction(1, 222)))
+    town = await build(world, rounds=1)
+    lines = parsed(await exported(town.context))
+    assert verify_export(json.dumps(line).encode() for line in lines).fault is None
+    code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
+    assert (code, verdict["ok"]) == (0, True), verdict
+    deposit = lines[of_kind(lines, "deposit", lambda line: line["party"] is not None)]
+    assert (deposit["micro_per_unit"], deposit["credited"]) == ("222", str(222 * int(deposit["amount"])))
+    deposit["micro_per_unit"] = "223"
+    assert judged_lines(lines, tmp_path / "export.ndjson")[1]["code"] == "deposit_rate"

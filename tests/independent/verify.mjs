@@ -132,7 +132,7 @@ class Export {
   policy(line) {
     const found = this.document(line, "policy", this.policies);
     const { type, value, minimum_payout: minimum } = found.document;
-    need(type === "policy/1" && value.mode === "fixed_usd", "policy_malformed", line.version,
+    need(type === "policy/1" && ["fixed_usd", "settlement_asset"].includes(value.mode), "policy_malformed", line.version,
       "not a policy/1 that is known");
     this.policies.push({ ...found, minimum: BigInt(minimum) });
   }
@@ -182,9 +182,15 @@ class Export {
   // rounding.md, 2: microCU for the asset's smallest unit, or null when the policy gives it no value.
   value(policy, chain, asset) {
     const places = this.chains.get(chain)?.assets[asset];
-    const worth = policy?.document.value.usd_per_asset[asset.split(":")[0]];
-    if (places === undefined || worth === undefined) return null;
-    const [[an, ad], [un, ud]] = [parseFraction(worth), parseFraction(policy.document.value.usd_per_cu)];
+    if (places === undefined || !policy) return null;
+    const [code, { value }] = [asset.split(":")[0], policy.document];
+    if (value.mode === "settlement_asset") {
+      const [un, ud] = parseFraction(value.units_per_cu);
+      return code === value.asset ? fraction(ud * 1_000_000n, un * 10n ** BigInt(places)) : null;
+    }
+    const worth = value.usd_per_asset[code];
+    if (worth === undefined) return null;
+    const [[an, ad], [un, ud]] = [parseFraction(worth), parseFraction(value.usd_per_cu)];
     return fraction(an * ud * 1_000_000n, ad * un * 10n ** BigInt(places));
   }
 
