@@ -15,10 +15,10 @@ SUBMAKE := $(MAKE) --no-print-directory
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test check check-lint check-format check-types check-imports nightly bench clean
+.PHONY: help demo serve test check check-lint check-format check-types check-imports test-nodes nightly bench clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## settle a day of traffic on an embedded database and a simulated chain; ARGS="--stay" keeps it up
 	@$(BIN)/settlement demo $(ARGS)
@@ -44,6 +44,10 @@ check-types:
 check-imports:
 	@$(BIN)/lint-imports --no-logo --no-cache > .venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }; \
 	tail -n 1 .venv/imports.txt
+
+test-nodes: $(READY) ## the adapters on real nodes, where these can be had (needs Go for xrpld)
+	@$(BIN)/python -m tests.nodes.xrpld
+	@$(BIN)/python -m pytest -m nodes tests/nodes $(ARGS)
 
 nightly: $(READY) ## the long gauntlets
 	@$(BIN)/python -m pytest -m nightly $(ARGS)

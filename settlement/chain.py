@@ -11,7 +11,7 @@ of this port happens inside a database transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -260,11 +260,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class SentPage:
-    """What the service's accounts have signed, in chain order, and the cursor behind it."""
+    """What the service's accounts have signed, in chain order, and the cursor behind it.
+
+    `next_numbers` has for each of these accounts the sequence that the chain offers next, where that doesn't follow from
+    what they have signed.
+    """
 
     sent: tuple[Sent, ...]
     cursor: str
     more: bool = False
+    next_numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,9 +265,11 @@ class SimulatedAdapter:
             if not view.complete:
                 raise Gap(f"simulated: transactions after {after or 'the first'} are missing")
             found = view.signed_by(self.treasury, -1 if after is None else int(after), self._page_rows + 1)
+            account = view.account(self.treasury)
         sent = tuple(_sent(each) for each in found[: self._page_rows])
         cursor = str(sent[-1].tx.slot.number) if sent else after or "-1"
-        return SentPage(sent, cursor, len(found) > self._page_rows)
+        following = {} if account is None else {self.treasury: account.sequence}
+        return SentPage(sent, cursor, len(found) > self._page_rows, MappingProxyType(following))
 
     def _holdings(self) -> Holdings:
         with self._network.snapshot(port=True) as view:

@@ -284,6 +284,6 @@ class XrplAdapter:
         amounts = {XRP: 0 if own is None else own.balance}
         for asset, decimals in self._settings.assets.items():
             held = await rpc.line(node, self.treasury, asset, tip.number)
-            value = Decimal(0) if held is None else max(rpc.amount_of(held), Decimal(0))
+            value = Decimal(0) if held is None else max(held.balance, Decimal(0))
             amounts[asset], _ = units(value, places(asset, decimals))
         return Holdings(tip, MappingProxyType(amounts))

@@ -32,7 +32,7 @@ async def judge(node: Node, tx: Transaction, assets: Mapping[Asset, int]) -> Out
     account = await rpc.account(node, tx.slot.account)
     reached = 0 if account is None else account.at
     used = account is not None and await _slot_used(node, tx.slot, account)
-    found = await _find(node, tx, min(tx.last, max(reached, tx.first)))
+    found = await _find(node, tx, min(tx.last, reached))
     if isinstance(found, Entry):
         return outcome_of(found, assets)
     if not found or account is None or reached < tx.first:
@@ -49,23 +49,31 @@ async def _slot_used(node: Node, slot: Slot, account: rpc.Account) -> bool:
 
 
 async def _find(node: Node, tx: Transaction, last: int) -> Entry | bool:
-    """The transaction, else whether every ledger from its first to `last` was searched for it."""
+    """The transaction, else whether every ledger from its first to `last` was searched for it.
+
+    A node says ``searched_all`` only where each ledger of the range holds some transaction; on a quiet network few do.
+    The account's own history says the same with its bounds. It also finds a multi-signed transaction whose hash
+    somebody changed by adding a signature: what was signed is looked for by its slot.
+    """
     fields = decoded(tx.blob)
-    found = await _lookup(node, tx.id, tx.first, last)
-    if isinstance(found, Entry) or "Signers" not in fields:
+    found = await _lookup(node, tx.id, tx.first, max(last, tx.first))
+    if last < tx.first:
         return found
-    # Whoever adds a signature beyond the quorum changes the hash: what was signed is looked for by its slot.
-    form = unsigned_form({name: value for name, value in fields.items() if name != "Signers"})
+    if isinstance(found, Entry) or (found and "Signers" not in fields):
+        return found
     try:
         entries, complete = await rpc.history(node, tx.slot.account, tx.first, last)
     except Gap:
         return False
+    form = unsigned_form({name: value for name, value in fields.items() if name != "Signers"})
     for each in entries:
-        if each.tx.get("Account") == tx.slot.account and slot_of(each.tx) == tx.slot:
+        if each.id == tx.id:
+            return each
+        if "Signers" in fields and each.tx.get("Account") == tx.slot.account and slot_of(each.tx) == tx.slot:
             theirs = {name: each.tx[name] for name in fields.keys() - {"Signers"} if name in each.tx}
             if unsigned_form(_with_amount(theirs, each)) == form:
                 return each
-    return found and complete >= last
+    return complete >= last
 
 
 def _with_amount(theirs: dict[str, object], found: Entry) -> dict[str, object]:

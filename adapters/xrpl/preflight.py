@@ -95,7 +95,7 @@ async def _clear_issued(node: Node, address: str, transfer: Transfer, decimals: 
         raise Unpayable("not_authorized", f"the issuer has not authorized {address} for {asset.text}", index)
     if held.closed:
         raise Unpayable("destination_frozen", f"the issuer has frozen {address} for {asset.text}", index)
-    if decimal(held.limit) - rpc.amount_of(held) < value:
+    if held.limit - held.balance < value:
         raise Unpayable("trust_line_full", f"{address} trusts {asset.text} for {held.limit} at most", index)
     if issuer.transfer_rate == FULL_RATE:
         return Cleared(None, value)
@@ -147,7 +147,7 @@ async def check_funds(node: Node, treasury: str, asset: Asset, cleared: Cleared,
             raise Unpayable("underfunded", f"the treasury can spend {spendable} drops beside its reserve")
         return
     held = await rpc.line(node, treasury, asset)
-    if held is None or rpc.amount_of(held) < cleared.taken:
+    if held is None or held.balance < cleared.taken:
         raise Unpayable("underfunded", f"the treasury holds less than {cleared.taken} {asset.text}")
     if held.frozen:
         raise Unpayable("asset_frozen", f"the issuer has frozen the treasury's {asset.text}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from adapters.nodes import NoAnswer, Node
@@ -20,7 +21,20 @@ MOST_ROWS = 20 * PAGE_ROWS
 """About how many rows one read of history takes before it says that more follow."""
 
 _ABSENT = frozenset({"actNotFound", "txnNotFound", "entryNotFound", "objectNotFound"})
-_MISSING_HISTORY = frozenset({"lgrNotFound", "lgrIdxsInvalid", "lgrIdxInvalid"})
+_MISSING_HISTORY = frozenset({"lgrNotFound", "lgrIdxsInvalid", "lgrIdxMalformed", "invalidLgrRange"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What one side of a trust line has said about the other, as bits of the line's flags."""
+
+    authorized: int
+    frozen: int
+    deep: int
+
+
+_LOW = _Side(0x00040000, 0x00400000, 0x02000000)
+_HIGH = _Side(0x00080000, 0x00800000, 0x04000000)
 
 
 class NotFound(Exception):
@@ -48,8 +62,8 @@ class Account:
 class Line:
     """A trust line to the issuer, or a holding of a multi-purpose token, as its holder sees it."""
 
-    balance: str
-    limit: str | None
+    balance: Decimal
+    limit: Decimal | None
     """None: no limit."""
     authorized: bool
     frozen: bool
@@ -138,31 +152,32 @@ async def reserves(node: Node) -> Reserves:
 
 
 async def line(node: Node, holder: str, asset: Asset, ledger: int | str = "validated") -> Line | None:
-    """How `holder` holds an issued asset; None when it can't hold it."""
+    """How `holder` holds an issued asset; None when it can't hold it.
+
+    The ledger's object is read rather than ``account_lines``: one answer without pages, and its sign can't be mistaken.
+    """
     if is_mpt(asset):
         return await _mptoken(node, holder, asset, ledger)
-    marker: dict[str, Any] = {}
-    while True:
-        try:
-            result = await command(
-                node, "account_lines", account=holder, peer=asset.issuer, ledger_index=ledger, limit=400, **marker
-            )
-        except NotFound:
-            return None
-        _check_validated(node, result, ledger)
-        with _reading(node, "account_lines"):
-            for each in result["lines"]:
-                if each["account"] == asset.issuer and each["currency"] == currency(asset.code):
-                    return Line(
-                        str(each["balance"]),
-                        str(each["limit"]),
-                        bool(each.get("peer_authorized")),
-                        bool(each.get("freeze_peer")),
-                        bool(each.get("deep_freeze_peer")) or bool(each.get("deep_freeze")),
-                    )
-        if "marker" not in result:
-            return None
-        marker = {"marker": result["marker"]}
+    wanted = {"accounts": [holder, asset.issuer], "currency": currency(asset.code)}
+    try:
+        result = await command(node, "ledger_entry", ripple_state=wanted, ledger_index=ledger)
+    except NotFound:
+        return None
+    _check_validated(node, result, ledger)
+    with _reading(node, "ledger_entry"):
+        held = result["node"]
+        low = held["LowLimit"]["issuer"] == holder
+        if not low and held["HighLimit"]["issuer"] != holder:
+            raise ValueError("another line")
+        sides = _HIGH if low else _LOW
+        flags, value = int(held["Flags"]), str(held["Balance"]["value"])
+        return Line(
+            decimal(value) if low else -decimal(value),
+            decimal(str(held["LowLimit" if low else "HighLimit"]["value"])),
+            bool(flags & sides.authorized),
+            bool(flags & (sides.frozen | sides.deep)),
+            bool(flags & sides.deep),
+        )
 
 
 async def _mptoken(node: Node, holder: str, asset: Asset, ledger: int | str) -> Line | None:
@@ -176,7 +191,7 @@ async def _mptoken(node: Node, holder: str, asset: Asset, ledger: int | str) -> 
         held = result["node"]
         flags = int(held.get("Flags", 0))
         locked = bool(flags & 0x01)
-        return Line(str(held.get("MPTAmount", "0")), None, bool(flags & 0x02), locked, locked)
+        return Line(decimal(str(held.get("MPTAmount", "0"))), None, bool(flags & 0x02), locked, locked)
 
 
 async def issuance(node: Node, asset: Asset) -> dict[str, Any] | None:
@@ -314,8 +329,3 @@ class _reading:  # noqa: N801 (used like a function)
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, (KeyError, ValueError, TypeError, IndexError, AttributeError)):
             raise NoAnswer(self._what, lasting=True) from None
-
-
-def amount_of(found: Line) -> Any:
-    """A line's balance as an exact decimal."""
-    return decimal(found.balance)

@@ -237,6 +237,17 @@ class Money:
         """A fee that a chain took for an order; compared with the order at the end."""
         self._fees[entry.subject] = dict(entry.net)
 
+    def book_operation(self, entry: EntryLine) -> None:
+        """What an account spent beside orders: of each asset as much treasury as fees and equity, and never a gain."""
+        chain = entry.facts.text("chain")
+        for asset in {asset for _, asset in entry.net}:
+            amounts = {kind: entry.net.get((f"{kind}/{asset}", asset), 0) for kind in ("treasury", "fees", "equity")}
+            right = asset.startswith(f"{chain}/") and sum(amounts.values()) == 0 and amounts["treasury"] > 0
+            require(right, "operation_postings", entry.name, f"{asset} does not go from the treasury to fees or equity")
+        known = {f"{kind}/{asset}" for _, asset in entry.net for kind in ("treasury", "fees", "equity")}
+        others = {account for account, _ in entry.net} - known
+        require(not others, "operation_postings", entry.name, f"it touches {', '.join(sorted(others))}")
+
     # --- orders, at the end of the export ---
 
     def add_order(self, line: Fields) -> None:

@@ -233,6 +233,7 @@ class ExportVerifier:
             "payout_settled": self._money.book_payout,
             "payout_failed": self._money.book_payout,
             "chain_fee": self._money.book_fee,
+            "operation": self._money.book_operation,
             "service_key": self._book_service_key,
         }
         check = checks.get(entry.kind)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from settlement.chain import Slot
     from settlement.core.states import OrderState
     from settlement.services.chains import Progress
+    from settlement.services.operations import Accounted
     from settlement.services.recovery import Matched
     from settlement.storage.chain_orders import Order
     from settlement.storage.database import Connection
@@ -236,6 +237,41 @@ def match_history(
     answer(document, lines, as_json=as_json)
     if any(each.transfers for each in found.foreign):
         raise typer.Exit(BROKEN)
+
+
+@chain_app.command("account-for")
+def account_for_operations(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The chain's name.")],
+    own: Annotated[
+        list[str] | None,
+        typer.Option("--own", metavar="TX", help="A transaction that you sent yourself; what it moved is yours."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Account for what you sent by hand: its fees are booked, and the account may sign again.
+
+    Exit 3: money left for nothing that the books know, and nobody has named it with --own.
+    """
+
+    async def use(installation: Installation) -> Accounted:
+        from settlement.services import operations
+
+        return await operations.account_for(installation.context, chain, own or ())
+
+    done = with_installation(use)
+    document = {
+        "chain": chain,
+        "adopted": list(done.adopted),
+        "booked": list(done.booked),
+        "foreign": [{"tx": each.tx.id, "ledger": each.at.number} for each in done.foreign],
+    }
+    lines = [f"{len(done.adopted)} orders taken up, {len(done.booked)} operations booked"]
+    for each in done.foreign:
+        moved = ", ".join(f"{one.amount} of {one.asset.text} to {one.to}" for one in each.transfers)
+        lines.append(f"foreign: {each.tx.id} in ledger {each.at.number}: {moved}")
+    answer(document, lines, as_json=as_json)
+    if not done.complete:
+        raise typer.Exit(HALTED)
 
 
 @chain_app.command("release")

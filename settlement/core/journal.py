@@ -28,6 +28,7 @@ Kind = Literal[
     "payout_settled",  # the payout arrived: the set-aside leaves the books with the asset
     "payout_failed",  # the payout can't be made: the set-aside goes back
     "chain_fee",  # what the network burned
+    "operation",  # what a chain account spent beside payouts and anchors: an operator's transaction, an issuer's charge
     "service_key",  # the service's signature was handed over to a new key
 ]
 

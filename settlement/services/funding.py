@@ -13,14 +13,14 @@ from datetime import datetime
 from fractions import Fraction
 from typing import TypeVar
 
-from settlement.chain import Asset, ChainAdapter, Deposit, Facts, Gap, Page, Unreachable, WrongNetwork
+from settlement.chain import Asset, ChainAdapter, Deposit, Facts, Gap, Page, Slot, Unreachable, WrongNetwork
 from settlement.core.errors import Broken, Conflict, NotFound, Unavailable
 from settlement.core.ids import permuted
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.policy import to_micro
 from settlement.core.units import MAX_AMOUNT
 from settlement.services.context import Context
-from settlement.storage import accounts, funding, governance, halts, journal, parties, windows
+from settlement.storage import accounts, chain_orders, funding, governance, halts, journal, parties, windows
 from settlement.storage.accounts import system_account
 from settlement.storage.database import Connection
 from settlement.storage.funding import ChainState, Intent, StoredDeposit
@@ -93,6 +93,8 @@ class _Opening:
     context: Context
     state: ChainState
     amounts: Mapping[Asset, int]
+    next_numbers: Mapping[str, int]
+    """What the chain offers each signing account next: whatever it has used before is none of these books'."""
 
     async def book(self, connection: Connection) -> ChainState:
         """Chain and opening entry in one commit; of two processes the first one's count."""
@@ -102,6 +104,8 @@ class _Opening:
             stored = await funding.state(connection, chain)
             assert stored is not None
             return stored
+        for account, number_next in sorted(self.next_numbers.items()):
+            await chain_orders.lock_account(connection, chain, Slot(account, number_next))
         await _make_accounts(connection, chain, self.context.chains[chain].facts)
         legs = []
         for asset, amount in self.amounts.items():
@@ -139,7 +143,15 @@ async def _first_look(context: Context, chain_name: str, adapter: ChainAdapter) 
         context.sources.entropy(32),
         adapter.facts.fee_asset.text,
     )
-    return _Opening(context, state, held)
+    following = await _look(chain_name, _next_numbers(adapter))
+    return _Opening(context, state, held, following)
+
+
+async def _next_numbers(adapter: ChainAdapter) -> Mapping[str, int]:
+    page = await adapter.sent(None)
+    while page.more:
+        page = await adapter.sent(page.cursor)
+    return page.next_numbers
 
 
 async def _look(chain_name: str, asked: Awaitable[T]) -> T:

@@ -71,9 +71,11 @@ async def settle(context: Context, order: Order, tx: Transaction, outcome: Settl
                 detail = f"{order.id}: {tx.id} delivered {list(delivered)}, asked were {list(asked)}"
                 await _call_a_person(connection, order, "delivery_mismatch", detail, now)
                 return True
-            for payout, amount in zip(carried, delivered, strict=True):
+            surcharges = outcome.surcharge or (0,) * len(carried)
+            for payout, amount, more in zip(carried, delivered, surcharges, strict=True):
                 if amount:
                     await _book_settled(connection, number, payout, tx, outcome, now)
+                    await _book_surcharge(connection, number, payout, tx, more, now)
                 else:
                     await _book_failed(connection, number, payout, "not_delivered", now)
         await _book_fee(connection, context, number, order, tx, outcome.fee, now)
@@ -216,6 +218,21 @@ async def _book_settled(
     )
     facts = {"tx": tx.id, "ledger": outcome.at.number, "transfer": payout.transfer or 0, "order": payout.order_id or ""}
     await journal.append(connection, Entry("payout_settled", payout.id, window, now, legs, facts))
+
+
+async def _book_surcharge(
+    connection: Connection, window: int, payout: Payout, tx: Transaction, amount: int, now: datetime
+) -> None:
+    """What the asset's issuer took from the treasury on top of what arrived."""
+    if not amount:
+        return
+    named = f"{payout.chain}/{payout.asset}"
+    legs = (
+        Posting(system_account("treasury", payout.chain, payout.asset), named, amount),
+        Posting(system_account("fees", payout.chain, payout.asset), named, -amount),
+    )
+    facts = {"chain": payout.chain, "tx": tx.id}
+    await journal.append(connection, Entry("operation", payout.id, window, now, legs, facts))
 
 
 async def _book_failed(connection: Connection, window: int, payout: Payout, code: str, now: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ import psycopg
 from sqlalchemy import Row, select
 
 from settlement.core.errors import Broken, Insufficient
-from settlement.core.journal import Entry, Head
+from settlement.core.journal import Entry, Head, Kind
 from settlement.core.units import cu_text
 from settlement.storage import accounts
 from settlement.storage.accounts import Account
@@ -127,6 +128,13 @@ async def send(connected: psycopg.AsyncConnection[Any], written: Sequence[Writte
         "hash": written[-1].head.hash,
     }
     await connected.cursor().execute(_POSTINGS, values)
+
+
+async def facts_of(connection: Connection, kind: Kind, subject: str) -> dict[str, Any] | None:
+    """The facts of the one entry of a kind about a subject."""
+    query = select(journal_entry.c.payload).where(journal_entry.c.kind == kind, journal_entry.c.subject == subject)
+    payload = (await connection.execute(query)).scalar_one_or_none()
+    return None if payload is None else dict(json.loads(payload)["facts"])
 
 
 async def head(connection: Connection) -> Head:

@@ -139,6 +139,12 @@ async def waiting(connection: Connection, chain: str) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
+async def settled_in(connection: Connection, chain: str, asset: str) -> int:
+    """How many payouts of an asset have settled."""
+    settled = (payout.c.chain == chain) & (payout.c.asset == asset) & (payout.c.state == "settled")
+    return int((await connection.execute(select(func.count()).where(settled))).scalar_one())
+
+
 async def assign(connection: Connection, batch: Sequence[Payout], order_id: str) -> None:
     """Make locked payouts the transfers of an order, in this order."""
     for index, found in enumerate(batch):

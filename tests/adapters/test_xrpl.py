@@ -259,6 +259,7 @@ async def test_a_node_that_denies_a_payment_is_not_believed_against_one_that_sho
     honest = pair.nodes[1].engine
     lying.engine = copy.copy(honest)
     lying.engine.landed = hidden
+    lying.engine.by_account = {}
     assert isinstance(await pair.adapter.status(tx), Settled)
     pair.nodes[1].rates["unreachable"] = 1_000_000
     assert isinstance(await pair.adapter.status(tx), Pending)

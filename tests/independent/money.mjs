@@ -31,6 +31,18 @@ export class Money {
     need(right && postings.length % 2 === 0, "opening_postings", subject, "not from treasury to equity");
   }
 
+  operation({ payload: { subject, facts, postings } }) {
+    const sums = new Map();
+    let right = postings.length > 0;
+    for (const [id, asset, amount] of postings) {
+      right &&= [`treasury/${asset}`, `fees/${asset}`, `equity/${asset}`].includes(id);
+      right &&= asset.startsWith(`${facts.chain}/`) && (BigInt(amount) > 0n) === id.startsWith("treasury/");
+      sums.set(asset, (sums.get(asset) ?? 0n) + BigInt(amount));
+    }
+    need(right && [...sums.values()].every((sum) => sum === 0n), "operation_postings", subject,
+      "not from the treasury to fees or equity");
+  }
+
   deposit(line) {
     const place = `${line.chain} ${line.tx} ${line.tx_index}`;
     need(!this.seen.has(place), "deposit_repeated", line.id, "this payment was booked before");

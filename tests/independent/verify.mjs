@@ -53,7 +53,7 @@ class Export {
       deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
       netting: (entry) => this.windows.netting(entry), payout_planned: (entry) => this.money.planned(entry),
       payout_settled: (entry) => this.money.ended(entry), payout_failed: (entry) => this.money.ended(entry),
-      chain_fee: (entry) => this.money.fee(entry), service_key: (entry) => this.bookServiceKey(entry),
+      chain_fee: (entry) => this.money.fee(entry), operation: (entry) => this.money.operation(entry), service_key: (entry) => this.bookServiceKey(entry),
     };
   }
 

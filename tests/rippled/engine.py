@@ -26,7 +26,7 @@ BASE_FEE, RESERVE, RESERVE_EACH = 10, 1_000_000, 200_000
 PARTIAL = 0x00020000
 REQUIRE_TAG, DEPOSIT_AUTH, REQUIRE_AUTH, GLOBAL_FREEZE = 0x00020000, 0x01000000, 0x00040000, 0x00400000
 FIRST_LEDGER = 1_000
-START_SECONDS = 846_000_000
+START_SECONDS = 848_620_800
 KEPT_STATES = 12
 NOBODY = "rrrrrrrrrrrrrrrrrrrrBZbvji"
 
@@ -118,6 +118,8 @@ class Engine:
         self.queue: list[Waiting] = []
         self.landed: dict[str, Landed] = {}
         self.by_account: dict[str, list[Landed]] = {}
+        self.filled: set[int] = set()
+        """Ledgers that hold some transaction."""
         self.open_fee = BASE_FEE
         self.fee_until = 0
         self.fails: Callable[[Waiting], str | None] = lambda _: None
@@ -157,7 +159,7 @@ class Engine:
             return "terNO_ACCOUNT"
         if (bad := _badly_signed(tx, root)) is not None:
             return bad
-        if waiting.id in self.landed or any(each.id == waiting.id for each in self.queue):
+        if any(each.id == waiting.id for each in self.queue):
             return "tefALREADY"
         if tx.get("LastLedgerSequence", 1 << 40) <= self.number:
             return "tefMAX_LEDGER"
@@ -227,6 +229,7 @@ class Engine:
     def record(self, landed: Landed) -> None:
         """Put a transaction on record for every account that it touched."""
         self.landed[landed.id] = landed
+        self.filled.add(landed.ledger)
         touched = {landed.tx["Account"], landed.tx.get("Destination")} - {None}
         for kind, fields in _fields(landed.meta):
             touched |= _owners(kind, fields)

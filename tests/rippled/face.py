@@ -16,6 +16,7 @@ from tests.loopback import Answer, HangUp, Request
 from tests.rippled.engine import (
     BASE_FEE,
     FIRST_LEDGER,
+    NOBODY,
     PARTIAL,
     RESERVE,
     RESERVE_EACH,
@@ -33,7 +34,7 @@ FAILURES = ("tecPATH_DRY", "tecNO_DST", "tecDST_TAG_NEEDED", "tecNO_PERMISSION")
 PAGE = 25
 """Rows of a page, however many are asked for: servers clamp."""
 
-_READS_LEDGERS = ("account_info", "account_lines", "account_objects", "ledger_entry", "ledger", "account_tx", "tx")
+_READS_LEDGERS = ("account_info", "account_objects", "ledger_entry", "ledger", "account_tx", "tx")
 
 
 class Error(Exception):
@@ -59,6 +60,7 @@ class Node:
         """Balances in drops that this server makes up."""
         self.stranger_blob: Any = None
         """Makes the blob of somebody else who has our key, for a slot."""
+        self._gapped = False
         self.closes = False
         """Whether each look at the last validated ledger closes one."""
 
@@ -164,26 +166,6 @@ class Node:
             data["TransferRate"] = root.rate
         return {"validated": True, "ledger_index": number, "account_data": data}
 
-    def _account_lines(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        number, state = self._state(parameters)
-        root = state.accounts.get(parameters["account"])
-        if root is None:
-            raise Error("actNotFound")
-        lines = [
-            {
-                "account": issuer,
-                "currency": currency,
-                "balance": f"{held.balance.normalize():f}" if held.balance else "0",
-                "limit": str(held.limit),
-                "peer_authorized": held.authorized,
-                "freeze_peer": held.frozen,
-                "deep_freeze_peer": held.deep,
-            }
-            for (currency, issuer), held in root.held.items()
-            if currency and parameters.get("peer", issuer) == issuer
-        ]
-        return {"validated": True, "ledger_index": number, "lines": lines}
-
     def _account_objects(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         number, state = self._state(parameters)
         assert parameters["type"] == "ticket"
@@ -197,6 +179,9 @@ class Node:
         if wanted := parameters.get("ticket"):
             if wanted["ticket_seq"] in state.accounts[wanted["account"]].tickets:
                 node = {"TicketSequence": wanted["ticket_seq"]}
+        elif wanted := parameters.get("ripple_state"):
+            holder, issuer = wanted["accounts"]
+            node = _line(state, holder, issuer, wanted["currency"])
         elif wanted := parameters.get("mptoken"):
             root = state.accounts.get(wanted["account"])
             held = root.held.get(("", wanted["mpt_issuance_id"])) if root else None
@@ -219,7 +204,7 @@ class Node:
     def _tx(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         first, last = parameters["min_ledger"], parameters["max_ledger"]
         seen = self._seen()
-        gap = self.fires("gap")
+        self._gapped = gap = self.fires("gap")
         found = self.engine.landed.get(parameters["transaction"])
         if found is not None and found.ledger <= seen and not gap:
             return self._row(found)
@@ -227,15 +212,18 @@ class Node:
             # A server also shows what is only in its open ledger.
             return {"validated": False, "hash": parameters["transaction"], "tx_json": {}, "meta": {}}
         error = Error("txnNotFound")
-        error.__dict__["searched_all"] = not gap and self.lowest <= first and last <= seen
+        # As rippled counts it: a ledger without any transaction was not searched.
+        filled = all(ledger in self.engine.filled for ledger in range(first, last + 1))
+        error.__dict__["searched_all"] = not gap and self.lowest <= first and last <= seen and filled
         raise error
 
     def _account_tx(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         first, last = parameters["ledger_index_min"], parameters["ledger_index_max"]
         lowest = self.lowest if first < 0 else max(first, self.lowest)
         highest = min(last, self.engine.number)
-        if self.fires("gap"):
+        if self._gapped or self.fires("gap"):
             lowest += 1
+        self._gapped = False
         rows = [
             each for each in self.engine.by_account.get(parameters["account"], []) if lowest <= each.ledger <= highest
         ]
@@ -291,6 +279,24 @@ class Node:
             self.engine.queue.remove(waiting)
         elif waiting.tx["TransactionType"] == "Payment" and self.fires("failed"):
             _fail(self.engine, waiting, self.dice.choice(FAILURES))
+
+
+def _line(state: State, holder: str, issuer: str, currency: str) -> dict[str, Any] | None:
+    """The trust line between a holder and an issuer as the ledger keeps it: seen from its lower side."""
+    root = state.accounts.get(holder)
+    held = root.held.get((currency, issuer)) if root else None
+    if held is None:
+        return None
+    low, high = sorted((holder, issuer))
+    balance = held.balance if low == holder else -held.balance
+    limits = {holder: str(held.limit), issuer: "0"}
+    said = held.authorized * 0x40000 | held.frozen * 0x400000 | held.deep * 0x2000000
+    return {
+        "Balance": {"currency": currency, "issuer": NOBODY, "value": str(balance)},
+        "LowLimit": {"currency": currency, "issuer": low, "value": limits[low]},
+        "HighLimit": {"currency": currency, "issuer": high, "value": limits[high]},
+        "Flags": said << (high == issuer),
+    }
 
 
 def _fail(engine: Engine, waiting: Waiting, code: str) -> None:

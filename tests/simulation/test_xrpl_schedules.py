@@ -1,0 +1,82 @@
+"""Nothing lost, doubled or stuck on the XRP Ledger: crash schedules on the shipped adapter, services and database.
+
+How many is decided by SETTLEMENT_XRPL_SCHEDULES; `make nightly` runs 10,000. A run that never saw some fault, some code
+or some legal step counts as failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from settlement.core.states import ORDER_STEPS
+from tests.rippled.face import KINDS
+from tests.simulation.xrpl import RATES, STRANGER, XrplInstallation
+
+pytestmark = pytest.mark.network
+
+FRESH = int.from_bytes(os.urandom(4), "big")
+CODES = ("tesSUCCESS", "terPRE_SEQ", "tefALREADY", "tefPAST_SEQ", "telINSUF_FEE_P")
+EDGES = {
+    ("planned", "signed"),
+    ("signed", "submitted"),
+    ("signed", "unknown"),
+    ("submitted", "settled"),
+    ("unknown", "settled"),
+    ("submitted", "failed"),
+    ("submitted", "planned"),
+    ("unknown", "planned"),
+}
+"""Steps that even a short run must take; a long one must take them all but those in `BY_A_PERSON`."""
+BY_A_PERSON = {("contested", "settled")}
+LONG = 1_000
+
+
+async def run(new_database: Callable[[], str], schedules: int) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """That many schedules: on one node, on two that must agree, with tickets, and a tenth with a stranger."""
+    fired: Counter[str] = Counter()
+    walked: Counter[tuple[str, str]] = Counter()
+
+    async def lane(number: int, count: int, rates: dict[str, int], *, nodes: int, tickets: bool) -> None:
+        found = await XrplInstallation.begin(new_database(), number, nodes=nodes, tickets=tickets)
+        try:
+            for turn in range(count):
+                await found.schedule(number * 1_000_000 + turn + (0 if turn % 2 else FRESH), rates)
+            await found.audit(strangers=rates is STRANGER)
+        finally:
+            await found.close()
+        for node in found.peer.nodes:
+            fired.update(node.fired)
+            fired.update({code: node.asked[code] for code in CODES})
+        walked.update(found.walked)
+
+    tenth = max(2, schedules // 10)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lane(1, schedules - 4 * tenth, RATES, nodes=1, tickets=False))
+        group.create_task(lane(2, 2 * tenth, RATES, nodes=2, tickets=False))
+        group.create_task(lane(3, tenth, RATES, nodes=1, tickets=True))
+        group.create_task(lane(4, tenth, STRANGER, nodes=1, tickets=False))
+    return fired, walked
+
+
+def judge(schedules: int, fired: Counter[str], walked: Counter[tuple[str, str]]) -> None:
+    """Red when something never happened."""
+    print(f"\n{schedules} schedules; faults and codes {dict(fired)}; steps {dict(walked)}")
+    each = 100 * schedules // 10_000
+    assert {name for name in (*KINDS, *CODES) if fired[name] < max(1, each)} == set()
+    steps = ORDER_STEPS.keys() - BY_A_PERSON if schedules >= LONG else EDGES
+    assert {step for step in steps if walked[step] < max(1, each // 10)} == set()
+
+
+async def test_nothing_lost_doubled_or_stuck_on_the_xrp_ledger(new_database: Callable[[], str]) -> None:
+    schedules = int(os.environ.get("SETTLEMENT_XRPL_SCHEDULES", "80"))
+    judge(schedules, *await run(new_database, schedules))
+
+
+@pytest.mark.nightly
+async def test_ten_thousand_schedules_on_the_xrp_ledger(new_database: Callable[[], str]) -> None:
+    judge(10_000, *await run(new_database, 10_000))
