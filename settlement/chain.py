@@ -262,8 +262,8 @@ class Sent:
 class SentPage:
     """What the service's accounts have signed, in chain order, and the cursor behind it.
 
-    `next_numbers` has for each of these accounts the sequence that the chain offers next, where that doesn't follow from
-    what they have signed.
+    `next_numbers` has for each of these accounts the sequence that the chain offers next, where that doesn't follow
+    from what they have signed.
     """
 
     sent: tuple[Sent, ...]

@@ -73,7 +73,7 @@ def judge(schedules: int, fired: Counter[str], walked: Counter[tuple[str, str]])
 
 
 async def test_nothing_lost_doubled_or_stuck_on_the_xrp_ledger(new_database: Callable[[], str]) -> None:
-    schedules = int(os.environ.get("SETTLEMENT_XRPL_SCHEDULES", "80"))
+    schedules = int(os.environ.get("SETTLEMENT_XRPL_SCHEDULES", "60"))
     judge(schedules, *await run(new_database, schedules))
 
 
