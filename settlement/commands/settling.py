@@ -239,7 +239,7 @@ def match_history(
         raise typer.Exit(BROKEN)
 
 
-@chain_app.command("account-for")
+@chain_app.command("account")
 def account_for_operations(
     chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The chain's name.")],
     own: Annotated[
