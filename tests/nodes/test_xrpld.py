@@ -17,7 +17,7 @@ from adapters.nodes import Nodes
 from adapters.xrpl import Settings, XrplAdapter, rpc
 from adapters.xrpl.amounts import XRP
 from adapters.xrpl.transactions import half_sha512
-from settlement.chain import Asset, Expired, PayoutOrder, Settled, Slot, Transfer
+from settlement.chain import Asset, Expired, Order, PayoutOrder, Settled, Slot, Transfer
 from settlement.signers.local import LocalSigner
 from tests.adapters.contract import FUNDED, AdapterContract, Landed, Peer, all_deposits, hand_over
 from tests.loopback import Loopback
@@ -148,13 +148,13 @@ class RealPeer:
         whole, _, part = line["node"]["Balance"]["value"].lstrip("-").partition(".")
         return int(whole) * 10**6 + int(part.ljust(6, "0")[:6])
 
-    async def on_chain(self, order: str) -> Sequence[Landed]:
-        invoice = order.encode().ljust(32, b"\0").hex().upper()
+    async def on_chain(self, order: Order) -> Sequence[Landed]:
+        invoice = order.id.encode().ljust(32, b"\0").hex().upper()
         asked = {"account": self.treasury.address, "ledger_index_min": -1, "ledger_index_max": -1, "forward": True}
         found = []
         for row in (await self.node.ask("account_tx", **asked))["transactions"]:
             memos = [each["Memo"] for each in row["tx_json"].get("Memos", [])]
-            named = any(bytes.fromhex(memo["MemoData"]) == order.encode() for memo in memos)
+            named = any(bytes.fromhex(memo["MemoData"]) == order.id.encode() for memo in memos)
             if row["tx_json"].get("InvoiceID") == invoice or named:
                 anchors = [memo["MemoData"] for memo in memos if memo["MemoType"] == b"settlement/anchor".hex().upper()]
                 ok = row["meta"]["TransactionResult"] == "tesSUCCESS"
