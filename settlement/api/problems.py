@@ -207,6 +207,12 @@ CODES: dict[str, Code] = {
     "window_not_netted": _code(409, "Window not netted", "The window has to be closed and netted first."),
     "window_not_planned": _code(409, "Window not planned", "The window's payouts have to be planned first."),
     "window_not_checkpointed": _code(409, "No checkpoint yet", "The window needs its checkpoint first."),
+    "rail_closed": _code(409, "Chain closed already", "See `settlement chain choices` and `settlement chain open`."),
+    "rail_open": _code(
+        409, "Chain not closed", "Only a closed chain can be opened or given up: `settlement chain close`."
+    ),
+    "service_key_malformed": _code(422, "Hand-over not valid", "The document hands no key over."),
+    "service_key_order": _code(422, "Hand-over out of order", "A new key follows the one that signs now."),
     # The service itself.
     "internal_error": _code(500, "Internal error", "Nothing was changed by halves; tell the operator the request_id."),
     "database_unavailable": _code(503, "Database away", "Send the request again later."),

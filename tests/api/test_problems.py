@@ -55,9 +55,10 @@ def _raised(tree: ast.AST) -> set[tuple[str, int | None]]:
 
 @pytest.mark.parametrize("folder", ["settlement/api", "settlement/core", "settlement/services", "settlement/storage"])
 def test_every_code_that_is_raised_is_listed_with_its_status(folder: str) -> None:
+    typed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/reference/command-line.md").read_text(), re.M)
     raised = {each for path in sorted((ROOT / folder).rglob("*.py")) for each in _raised(ast.parse(path.read_text()))}
     assert raised
-    assert {code for code, _ in raised} - NEVER_OVER_HTTP <= CODES.keys()
+    assert {code for code, _ in raised} - NEVER_OVER_HTTP - set(typed) <= CODES.keys()
     for code, status in raised:
         if status is not None and code in CODES:
             assert CODES[code].status == status, code
