@@ -11,8 +11,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from settlement.meter.proxy import metered_proxy, upstream_client
 from settlement.meter.spool import SpoolFailed
 from tests.meter.gateway import Gateway, events, open_gateway, said
+from tests.meter.servers import serving
 from tests.meter.upstream import WORD
 from tests.world import World
 
@@ -45,6 +47,20 @@ async def test_a_whole_answer_is_counted_and_its_cost_is_in_the_headers(gateway:
 async def test_the_model_server_gets_its_own_key_and_never_the_consumers(gateway: Gateway) -> None:
     await gateway.chat("say 1")
     assert gateway.upstream.headers["authorization"] == "Bearer upstream-key"
+    assert gateway.spending not in str(gateway.upstream.headers)
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key", "x-goog-api-key"])
+async def test_a_model_server_without_a_key_gets_none(gateway: Gateway, header: str) -> None:
+    """Wherever a client puts the consumer's key, it ends at the proxy."""
+    value = f"Bearer {gateway.spending}" if header == "authorization" else gateway.spending
+    async with (
+        upstream_client(gateway.upstream.url) as forward,
+        serving(metered_proxy(gateway.meter, forward)) as url,
+        httpx2.AsyncClient(base_url=url, trust_env=False, headers={header: value}) as http,
+    ):
+        answer = await http.post("/v1/chat/completions", json=gateway.body("say 1"))
+    assert answer.status_code == 200
     assert gateway.spending not in str(gateway.upstream.headers)
 
 
@@ -211,8 +227,15 @@ async def test_no_record_no_last_byte(gateway: Gateway, monkeypatch: pytest.Monk
         raise SpoolFailed("No space left on device")
 
     monkeypatch.setattr(gateway.spool, "record", full)
+    got = ""
     with pytest.raises(httpx2.RemoteProtocolError):
-        await gateway.chat("say 20", stream=True)
+        async with gateway.http.stream(
+            "POST", "/v1/chat/completions", json=gateway.body("say 20", stream=True)
+        ) as sent:
+            async for text in sent.aiter_text():
+                got += text
+    assert got.count(WORD) == 20
+    assert "[DONE]" not in got
     answer = await gateway.chat("say 20")
     assert (answer.status_code, answer.json()["code"]) == (503, "spool_failed")
 
