@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ async def open_gateway(
             RateTables(http),
             spool,
             world.sources,
-            time.monotonic_ns,
+            itertools.count(0, 10**9).__next__,  # a second a look: how fast this machine is decides no test
         )
         async with (
             serving(metered_proxy(meter, forward, {"authorization": "Bearer upstream-key"})) as url,
