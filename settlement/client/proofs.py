@@ -13,11 +13,13 @@ from typing import Any
 from settlement.client.keychain import document_keys, jwk_key
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.offers import charge_of, read_offer
+from settlement.client.reports import rated_at
 from settlement.client.rules import parse_table
 from settlement.core import canonical, liabilities, merkle, rating, signatures
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.offers import Offers
 from settlement.core.signatures import PublicKey
+from settlement.core.units import PICO_PER_MICRO
 
 TREES = ("records", "positions", "liabilities")
 
@@ -218,11 +220,13 @@ def _check_charge(proof: Fields, leaf: Fields, checkpoint: Fields, rate_table: b
     equal(canonical.digest(rate_table), stated[version], "proof_rates", "rate table", "its digest")
     record = leaf.object("record")
     table = parse_table(rate_table, "rate table")
-    in_force = table.effective_from <= record.time("at")
+    in_force = table.effective_from <= rated_at(record.plain(), record.time("at"))
     require(in_force, "proof_rates", "leaf", "the rate table was not in force yet")
     charge = charge_of(table, offers, record.plain(), record.time("at"))
     found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
-    equal(leaf.amount("charge_pico"), found, "proof_charge", "leaf", "the charge")
+    pico = leaf.amount("charge_pico")
+    bounded = record.plain().get("hold") is not None and isinstance(found, int) and pico < found
+    equal(pico, pico if bounded and pico % PICO_PER_MICRO == 0 else found, "proof_charge", "leaf", "the charge")
 
 
 def _offers(proof: Fields, leaf: Fields) -> Offers:

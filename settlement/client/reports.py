@@ -7,7 +7,7 @@ Memory: a carry for each (consumer, provider), this window's obligations, and th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,13 +15,13 @@ from settlement.client.books import CU, EntryLine, legs
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.offers import charge_of
 from settlement.client.rules import Rules
-from settlement.core import canonical, checkpoints, merkle, rating, signatures, strictjson, times
+from settlement.core import canonical, checkpoints, ids, merkle, rating, signatures, strictjson, times
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.ids import micros
 from settlement.core.rates import RateTable
 from settlement.core.rating import Refusal
 from settlement.core.signatures import PublicKey
-from settlement.core.units import split_pico
+from settlement.core.units import PICO_PER_MICRO, split_pico
 
 OLDEST = timedelta(days=35)
 AHEAD = timedelta(minutes=5)
@@ -43,11 +43,16 @@ OTHER_CODES = frozenset(
         "rates_not_in_force",
         "rates_mismatch",
         "unknown_hold",
+        "hold_mismatch",
+        "hold_ended",
+        "budget_exceeded",
         "unknown_consumer",
         "consumer_suspended",
         "insufficient_balance",
     }
 )
+HOLD_CODES = ("unknown_hold", "hold_mismatch", "hold_ended", "budget_exceeded")
+"""Refusals that only a record which names a hold can meet."""
 RATING_CODES = frozenset(
     {"unknown_model", "unknown_tier", "unknown_meter", "unpriced_meter", "subset_above_whole", "charge_too_large"}
 )
@@ -120,6 +125,8 @@ class Reports:
         self._ids: set[str] = set()
         self._names: set[tuple[str, str]] = set()
         self._days: dict[int, set[bytes]] = {}
+        self._holds: dict[str, tuple[str, str, int]] = {}
+        """Whose each captured hold is, (provider, consumer), and the microCU that are left of it."""
         self._latest: datetime | None = None
 
     def read(self, line: Fields, usage: WindowUsage) -> Done:
@@ -138,7 +145,11 @@ class Reports:
         refused = _refusals(line, len(document["records"]), name)
         equal(line.whole("accepted"), len(document["records"]) - len(refused), "report_lines", name, "its accepted")
         self._advance(received_at, name)
-        charged = list(self._charge(document, refused, received_at, name))
+        captures = _captures(line, name)
+        charged = list(self._charge(document, refused, captures, received_at, name))
+        require(
+            not captures, "capture_unfounded", name, f"lines {sorted(captures)} capture holds that they do not name"
+        )
         posted = self._owe(provider, charged, usage)
         total = sum(posted.values())
         equal(line.amount("total"), total, "report_total", name, "its total")
@@ -237,21 +248,27 @@ class Reports:
         require(in_order, "report_time", name, "it was received a day before a report that is journaled earlier")
 
     def _charge(
-        self, document: Mapping[str, Any], refused: Mapping[int, str], received_at: datetime, name: str
+        self,
+        document: Mapping[str, Any],
+        refused: Mapping[int, str],
+        captures: dict[int, Fields],
+        received_at: datetime,
+        name: str,
     ) -> Iterator[Charged]:
         for number, record in enumerate(document["records"]):
             where = f"{name} line {number}"
             _check_record(record, where)
             code = refused.get(number)
             if code is None:
-                yield self._accepted(number, record, document["provider"], received_at, where)
+                charged = self._accepted(number, record, document["provider"], received_at, where)
+                yield self._captured(charged, captures.pop(number, None), document["provider"], where)
             elif not self._founded(code, record, document["provider"], received_at, where):
                 raise Wrong("refusal_unfounded", where, f"it was refused as {code}, and that is not so")
 
     def _founded(self, code: str, record: Mapping[str, Any], provider: str, received_at: datetime, where: str) -> bool:
         """Whether a refusal is true, as far as the export can tell: a balance or a status of that moment it can't."""
         at = _time(record, where)
-        table = self._rules.table_at(at)
+        table = self._rules.table_at(rated_at(record, at))
         if code in RATING_CODES:
             return table is None or isinstance(self._rate(table, record, provider, at), Refusal)
         milliseconds = int.from_bytes(id_bytes(record["id"], where)[:6], "big")
@@ -262,7 +279,7 @@ class Reports:
             "id_time_mismatch": abs(milliseconds * 1_000 - micros(at)) > ID_TIME_TOLERANCE // timedelta(microseconds=1),
             "rates_not_in_force": table is None,
             "rates_mismatch": table is not None and record.get("rates") not in (None, str(table.version)),
-            "unknown_hold": "hold" in record,
+            **dict.fromkeys(HOLD_CODES, "hold" in record),
             "unknown_consumer": not record["consumer"].startswith("acc_") or known is None or known >= received_at,
         }
         return found.get(code, code in OTHER_CODES)
@@ -276,7 +293,7 @@ class Reports:
         require(
             self._parties.get(record["consumer"]) == "consumer", "record_consumer", where, "there's no such consumer"
         )
-        table = self._rules.table_at(at)
+        table = self._rules.table_at(rated_at(record, at))
         if table is None:
             raise Wrong("record_rates", where, "no rate table was in force at that time")
         charge = self._rate(table, record, provider, at)
@@ -293,6 +310,20 @@ class Reports:
         self, table: RateTable, record: Mapping[str, Any], provider: str, at: datetime
     ) -> rating.Charge | Refusal:
         return charge_of(table, self._rules.asked_by(provider), record, at)
+
+    def _captured(self, charged: Charged, capture: Fields | None, provider: str, where: str) -> Charged:
+        """The record with its charge bounded by what was left of the hold that it names."""
+        hold = charged.record.get("hold")
+        require((hold is None) == (capture is None), "capture_missing", where, "a record that names a hold captures it")
+        if hold is None or capture is None:
+            return charged
+        equal(capture.text("hold"), hold, "capture_hold", where, "the hold that it captures")
+        left, consumer = capture.amount("left"), charged.record["consumer"]
+        before = self._holds.get(hold, (provider, consumer, left))
+        equal((provider, consumer, left), before, "capture_hold", where, "whose hold it is, and what was left of it")
+        pico = min(charged.pico, left * PICO_PER_MICRO)
+        self._holds[hold] = (provider, consumer, left - -(-pico // PICO_PER_MICRO))
+        return replace(charged, pico=pico)
 
     def _owe(self, provider: str, charged: list[Charged], usage: WindowUsage) -> dict[str, int]:
         """What each consumer pays for this report in whole microCU; the rest is carried."""
@@ -360,6 +391,23 @@ def id_bytes(text: str, where: str) -> bytes:
     good = plain and digits[12] == "7" and digits[16] in "89ab" and set(digits) <= set("0123456789abcdef")
     require(good, "record_id", where, "its id is not a UUIDv7 in lower case")
     return bytes.fromhex(digits)
+
+
+def rated_at(record: Mapping[str, Any], at: datetime) -> datetime:
+    """The time whose rate table a record is charged by: its own, or that in the id of the hold that it names."""
+    try:
+        return at if record.get("hold") is None else ids.made_at(record["hold"])
+    except ValueError:
+        return at  # no hold has such an id, so the record was refused
+
+
+def _captures(line: Fields, name: str) -> dict[int, Fields]:
+    found: dict[int, Fields] = {}
+    for capture in line.objects("captures"):
+        number = capture.whole("line")
+        require(number > max(found, default=-1), "capture_order", name, f"the capture of line {number} is out of place")
+        found[number] = capture
+    return found
 
 
 def _document(body: bytes, name: str) -> dict[str, Any]:

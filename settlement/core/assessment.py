@@ -7,9 +7,10 @@ and the rest of the report stands. The order of checks is the order of `assess`;
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from settlement.core import columns, multipliers, rating
+from settlement.core.captures import HoldTerms, named_holds
 from settlement.core.ids import micros
 from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
@@ -60,6 +62,7 @@ class RateBook:
 
     def __init__(self, tables: Sequence[RateTable]) -> None:
         self.tables = tuple(sorted(tables, key=lambda table: table.effective_from))
+        self.places = {table.version: place for place, table in enumerate(self.tables)}
         self.starts = np.array([micros(table.effective_from) for table in self.tables], np.int64)
         self._compiled: dict[tuple[int, str, str], rating.CompiledModel | rating.Refusal] = {}
 
@@ -76,7 +79,7 @@ class RateBook:
 
 @dataclass(frozen=True, slots=True)
 class Assessed:
-    """A report's records as columns. `pico` is zero where `refusals` has the line."""
+    """A report's records as columns. `pico` is zero where `refusals` has the line; `holds` are named by line."""
 
     ids: columns.Bytes
     at: Integers
@@ -87,11 +90,19 @@ class Assessed:
     models: tuple[str, ...]
     model_codes: Small
     refusals: dict[int, RecordRefusal]
+    holds: Mapping[int, str] = field(default_factory=dict)
 
 
-def assess(report: UsageReport, book: RateBook, now: datetime, asked: Offers = NO_OFFERS) -> Assessed:
+def assess(
+    report: UsageReport,
+    book: RateBook,
+    now: datetime,
+    asked: Offers = NO_OFFERS,
+    holds: Mapping[str, HoldTerms] = MappingProxyType({}),
+) -> Assessed:
     """Check and rate every record of `report` as of `now`, by the tables and by what its provider asked for.
 
+    `holds` are those that the report names and that exist: a record is rated by the version of its hold.
     Raises Malformed for ids and times that are none.
     """
     ids, id_milliseconds = columns.uuid7_column(report.ids)
@@ -99,15 +110,19 @@ def assess(report: UsageReport, book: RateBook, now: datetime, asked: Offers = N
     refusals: dict[int, RecordRefusal] = {}
     _refuse_times(refusals, at, id_milliseconds, now)
     _refuse_repeated(refusals, report.ids)
-    _refuse_holds(refusals, report)
+    held, not_held = named_holds(report, holds, lambda version: book.tables[book.places[version]])
+    for line, why in not_held.items():
+        refusals.setdefault(line, RecordRefusal(line, *why))
     tables = np.searchsorted(book.starts, at, side="right") - 1
+    for line, name in held.items():
+        tables[line] = book.places[holds[name].rates]
     refuse(refusals, tables < 0, "rates_not_in_force", "no rate table was in force at that time")
     versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
     _refuse_quoted(refusals, report, versions)
     pico = _rate(refusals, report, at, tables, book, asked)
     consumers, consumer_codes = _coded(report.consumers)
     models, model_codes = _coded(report.models)
-    return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals)
+    return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals, held)
 
 
 def at_par(report: UsageReport, table: RateBook) -> tuple[Integers, dict[int, RecordRefusal]]:
@@ -143,20 +158,12 @@ def _refuse_repeated(refusals: dict[int, RecordRefusal], ids: Sequence[str]) -> 
         seen.add(key)
 
 
-def _refuse_holds(refusals: dict[int, RecordRefusal], report: UsageReport) -> None:
-    if report.holds.count(UNSET) == len(report.holds):
-        return
-    for line, hold in enumerate(report.holds):
-        if hold is not UNSET:
-            refusals.setdefault(line, RecordRefusal(line, "unknown_hold", "no such hold"))
-
-
 def _refuse_quoted(refusals: dict[int, RecordRefusal], report: UsageReport, versions: Small) -> None:
     if report.rates.count(UNSET) == len(report.rates):
         return
     for line, (quoted, version) in enumerate(zip(report.rates, versions.tolist(), strict=True)):
         if quoted is not UNSET and quoted != str(version):
-            detail = f"the version in force at `at` is {version}"
+            detail = f"the version that holds for this record is {version}"
             refusals.setdefault(line, RecordRefusal(line, "rates_mismatch", detail))
 
 

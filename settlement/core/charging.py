@@ -57,10 +57,17 @@ def chargeable(assessed: Assessed, known: Container[str]) -> npt.NDArray[np.bool
     return mask
 
 
-def charge(assessed: Assessed, balances: Mapping[str, Balance], known: frozenset[int] = frozenset()) -> Charged:
+def charge(
+    assessed: Assessed,
+    balances: Mapping[str, Balance],
+    known: frozenset[int] = frozenset(),
+    reserved: frozenset[int] = frozenset(),
+) -> Charged:
     """Decide what is charged, given the consumers' locked `balances`; `known` are lines whose id was charged before.
 
-    A consumer whose balance does not cover all of its records is charged in line order for those that fit.
+    Lines in `reserved` are paid for by holds, whose money is in the balance already: they are charged first, and also
+    when the account may not be charged any more. A consumer whose balance does not cover all of its other records is
+    charged in line order for those that fit.
     """
     refusals = dict(assessed.refusals)
     for line in known:
@@ -71,10 +78,12 @@ def charge(assessed: Assessed, balances: Mapping[str, Balance], known: frozenset
         refuse(refusals, unknown[assessed.consumer_codes], "unknown_consumer", "no such account")
     blocked = np.array([name in balances and not balances[name].active for name in assessed.consumers])
     if blocked.any():
-        refuse(refusals, blocked[assessed.consumer_codes], "consumer_suspended", "the account may not be charged now")
+        lines = blocked[assessed.consumer_codes]
+        lines[list(reserved)] = False
+        refuse(refusals, lines, "consumer_suspended", "the account may not be charged now")
     accepted = np.ones(len(assessed.pico), np.bool_)
     accepted[list(refusals)] = False
-    pairs = [pair for pair in _pairs(assessed, balances, accepted, refusals) if pair.records]
+    pairs = [pair for pair in _pairs(assessed, balances, accepted, refusals, reserved) if pair.records]
     ordered = tuple(refusals[line] for line in sorted(refusals))
     return Charged(accepted, tuple(sorted(pairs, key=lambda pair: pair.consumer)), ordered)
 
@@ -84,6 +93,7 @@ def _pairs(
     balances: Mapping[str, Balance],
     accepted: npt.NDArray[np.bool_],
     refusals: dict[int, RecordRefusal],
+    reserved: frozenset[int],
 ) -> list[PairCharge]:
     codes = assessed.consumer_codes[accepted]
     amounts = assessed.pico[accepted]
@@ -97,7 +107,7 @@ def _pairs(
         records, pico = counts[code], sums[code]
         posted, carry = split_pico(balance.carry, pico)
         if posted > balance.available:
-            records, pico = _those_that_fit(assessed, code, balance, accepted, refusals)
+            records, pico = _those_that_fit(assessed, code, balance, accepted, refusals, reserved)
             posted, carry = split_pico(balance.carry, pico)
         pairs.append(PairCharge(consumer, records, pico, posted, carry))
     return pairs
@@ -121,10 +131,13 @@ def _those_that_fit(
     balance: Balance,
     accepted: npt.NDArray[np.bool_],
     refusals: dict[int, RecordRefusal],
+    reserved: frozenset[int],
 ) -> tuple[int, int]:
     room = balance.available * PICO_PER_MICRO + PICO_PER_MICRO - 1 - balance.carry
-    records = pico = 0
-    for line in np.flatnonzero(accepted & (assessed.consumer_codes == code)).tolist():
+    lines = np.flatnonzero(accepted & (assessed.consumer_codes == code)).tolist()
+    paid_for = [line for line in lines if line in reserved]
+    records, pico = len(paid_for), sum(int(assessed.pico[line]) for line in paid_for)
+    for line in (line for line in lines if line not in reserved):
         amount = int(assessed.pico[line])
         if pico + amount <= room:
             records, pico = records + 1, pico + amount

@@ -7,12 +7,13 @@ balance and any number of budgets are one and the same to the rules here.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from settlement.core import multipliers
+from settlement.core.multipliers import Multiplier
 from settlement.core.rating import CompiledModel, Refusal
 from settlement.core.tiers import CONTEXT_METER
 from settlement.core.units import MAX_AMOUNT, PICO_PER_MICRO
@@ -138,9 +139,13 @@ class Capture:
     late: bool
 
 
-def dearest(compiled: CompiledModel) -> int:
-    """The highest multiplier of any time of day: a hold must do whenever its record is dated."""
-    return max([multipliers.ONE, *(hours.multiplier for hours in compiled.hours)])
+def dearest(compiled: CompiledModel, further: Sequence[Multiplier] = ()) -> int:
+    """One multiplier for all, rounded up: the highest of any time of day, for a hold must do whenever its record is
+    dated, and then `further` ones."""
+    value = max([multipliers.ONE, *(hours.multiplier for hours in compiled.hours)])
+    for each in further:
+        value = -(-value * each.value // multipliers.ONE)
+    return value
 
 
 def terms(compiled: CompiledModel, meters: Mapping[str, int], multiplier: int = multipliers.ONE) -> Terms | Refusal:

@@ -74,6 +74,17 @@ def public_id(prefix: str, value: bytes) -> str:
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
+def made_at(text: str) -> datetime:
+    """The millisecond in which a public id was made, from its UUIDv7. Raises ValueError for text that is no id."""
+    match = _PUBLIC.fullmatch(text)
+    if match is None:
+        raise ValueError("not a public id")
+    number = 0
+    for character in match.group(2):
+        number = number << 5 | _ALPHABET.index(character)
+    return EPOCH + timedelta(milliseconds=number >> 80)
+
+
 def is_public_id(prefix: str, text: str) -> bool:
     """Whether ``text`` has the shape of an id with that prefix."""
     match = _PUBLIC.fullmatch(text)

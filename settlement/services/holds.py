@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -27,11 +29,13 @@ from settlement.core.errors import (
     Unauthenticated,
 )
 from settlement.core.holds import Ask, Hold, Terms
-from settlement.core.ids import micros
+from settlement.core.ids import micros, public_id, uuid7
+from settlement.core.multipliers import Multiplier
+from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
 from settlement.core.rating import Refusal
 from settlement.core.units import cu_text
-from settlement.services import pauses, ratebook
+from settlement.services import offers, pauses, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
 from settlement.services.lanes import Lane
@@ -208,8 +212,8 @@ async def _place(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | Sett
             return [stopped for _ in batch]
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
         arrival = await storage.arrive(connection, wanted, holds.periods(now))
-        desk = _Desk(context, arrival.locked)
         book = await ratebook.current(context, connection, arrival.newest_rates)
+        desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys))
         outcomes: list[Answer | SettlementError] = []
         for placing in batch:
             try:
@@ -228,8 +232,8 @@ async def _change(asked: Sequence[tuple[Context, Extending | Releasing]]) -> lis
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
         ids, keys = [each.hold for each in batch], [each.provider.key_id for each in batch]
         standing = await storage.lock(connection, ids, keys)
-        desk = _Desk(context, standing.locked)
         book = await ratebook.current(context, connection, standing.newest_rates)
+        desk = _Desk(context, standing.locked, await _asked(context, connection, standing.keys))
         outcomes: list[Answer | SettlementError] = []
         for each in batch:
             try:
@@ -237,7 +241,7 @@ async def _change(asked: Sequence[tuple[Context, Extending | Releasing]]) -> lis
                 found = desk.latest(standing.holds.get(each.hold))
                 if found is None or found.provider_no != provider.party_no:
                     raise _unknown()
-                act = desk.release(found) if isinstance(each, Releasing) else desk.extend(found, each, book)
+                act = desk.release(found) if isinstance(each, Releasing) else desk.extend(found, each, provider, book)
                 outcomes.append(act)
             except Refused as refusal:
                 outcomes.append(refusal)
@@ -247,13 +251,20 @@ async def _change(asked: Sequence[tuple[Context, Extending | Releasing]]) -> lis
     return await context.database.run(use_case)
 
 
+async def _asked(context: Context, connection: Connection, keys: Mapping[str, KeyRow]) -> dict[str, Offers]:
+    """What each provider asks, as a multiple of par."""
+    providers = {row.party: row.newest_offer for row in keys.values() if row.kind == "provider"}
+    return {name: await offers.up_to(context, connection, name, newest) for name, newest in providers.items()}
+
+
 class _Desk:
     """One transaction's decisions, one after the other: each sees what those before it have reserved."""
 
-    def __init__(self, context: Context, locked: Locked) -> None:
+    def __init__(self, context: Context, locked: Locked, asked: Mapping[str, Offers] = MappingProxyType({})) -> None:
         self._sources = context.sources
         self._now = context.sources.clock()
         self._locked = locked
+        self._asked = asked
         self._latest: dict[str, StoredHold] = {}
         self._meters: dict[str, Mapping[str, int]] = {}
         self.changes = Changes()
@@ -287,7 +298,7 @@ class _Desk:
             return Answer(earlier, replayed=True)
         if consumer.status != "active":
             raise Forbidden("consumer_suspended", "the account may not be charged now")
-        table, terms = _priced(book, self._now, placing.model, placing.tier, placing.meters)
+        table, terms = _priced(book, self._now, placing, self._asked[provider.party])
         chain = self._locked.chain(consumer.budget_no)
         not_allowed = budgets.allows(chain, table, terms.model, provider.party)
         if not_allowed is not None:
@@ -300,7 +311,7 @@ class _Desk:
         if grant is None:
             raise _short(terms.amount(holds.wanted(terms, placing.ask), placing.ask.requests), account.available, bound)
         stored = StoredHold(
-            id=self._sources.new_id("hld"),
+            id=public_id("hld", uuid7(self._now, self._sources.entropy)),
             request=placing.request,
             fingerprint=placing.fingerprint,
             provider_no=provider.party_no,
@@ -319,7 +330,7 @@ class _Desk:
         known[placing.request, provider.party_no] = stored
         return Answer(stored)
 
-    def extend(self, found: StoredHold, extending: Extending, book: KnownRates) -> Answer:
+    def extend(self, found: StoredHold, extending: Extending, provider: KeyRow, book: KnownRates) -> Answer:
         """The next grant, or a heartbeat."""
         hold = found.hold
         if hold.state != "open":
@@ -333,7 +344,8 @@ class _Desk:
         meters = dict(extending.meters if extending.meters is not None else found.meters)
         if any(units > meters.get(meter, 0) for meter, units in found.meters.items()):
             raise _malformed("/meters", "document_malformed", "meters of a hold only grow")
-        terms = _terms_of(book, found.rates_version, found.model, found.tier, meters)
+        asked = self._asked[provider.party].multipliers(found.model, found.tier, hold.created_at)
+        terms = _terms_of(book, found.rates_version, found.model, found.tier, meters, asked)
         periods = holds.periods(hold.created_at)
         bound = budgets.tightest(self._locked.chain(found.budget_no), self._locked.uses, periods, hold.amount)
         available = self._locked.rooms[found.consumer_no].available
@@ -396,21 +408,29 @@ def _consumer(keys: Mapping[str, KeyRow], given: Credential) -> KeyRow:
     return found
 
 
-def _priced(book: KnownRates, now: Any, model: str, tier: str, meters: Mapping[str, int]) -> tuple[RateTable, Terms]:
+def _priced(book: KnownRates, now: datetime, placing: Placing, asked: Offers) -> tuple[RateTable, Terms]:
     """The rate table in force now, and what it makes of a request. Raises Malformed."""
     index = int(np.searchsorted(book.rates.starts, micros(now), side="right")) - 1
     if index < 0:
         raise _malformed("/model", "rates_not_in_force", _UNPRICED["rates_not_in_force"])
     table = book.rates.tables[index]
-    return table, _terms_of(book, table.version, model, tier, meters)
+    model = table.resolve(placing.model) or placing.model
+    multipliers = asked.multipliers(model, placing.tier, now)
+    return table, _terms_of(book, table.version, model, placing.tier, placing.meters, multipliers)
 
 
-def _terms_of(book: KnownRates, version: int, model: str, tier: str, meters: Mapping[str, int]) -> Terms:
+def _terms_of(
+    book: KnownRates,
+    version: int,
+    model: str,
+    tier: str,
+    meters: Mapping[str, int],
+    asked: Sequence[Multiplier],
+) -> Terms:
     if sum(meters.values()) > holds.MOST_TOKENS:
         raise _malformed("/meters", "request_too_large", f"one request has at most {holds.MOST_TOKENS} units")
-    index = next(place for place, table in enumerate(book.rates.tables) if table.version == version)
-    compiled = book.rates.compiled(index, model, tier)
-    terms = compiled if isinstance(compiled, Refusal) else holds.terms(compiled, meters, holds.dearest(compiled))
+    compiled = book.rates.compiled(book.rates.places[version], model, tier)
+    terms = compiled if isinstance(compiled, Refusal) else holds.terms(compiled, meters, holds.dearest(compiled, asked))
     if isinstance(terms, Refusal):
         pointer = {"unknown_model": "/model", "unknown_tier": "/tier"}.get(terms.code, "/meters")
         about = f" ({terms.meter})" if terms.meter else ""

@@ -22,12 +22,14 @@ import numpy.typing as npt
 
 from settlement.core import assessment, canonical, charging, signatures, times
 from settlement.core.assessment import Assessed
+from settlement.core.captures import HoldTerms
 from settlement.core.charging import Balance, Charged, chargeable
 from settlement.core.errors import Conflict, Forbidden, SettlementError, Unauthenticated
 from settlement.core.journal import CU, Entry, Head, Posting
 from settlement.core.units import cu_text
 from settlement.core.usage import UsageReport
-from settlement.services import directory, offers, ratebook
+from settlement.services import captures, directory, offers, ratebook
+from settlement.services.captures import Captures, Taken
 from settlement.services.context import Context
 from settlement.services.offers import KnownOffers
 from settlement.services.ratebook import KnownRates
@@ -45,6 +47,7 @@ class Incoming:
     report: UsageReport
     book: KnownRates
     asked: KnownOffers
+    holds: Mapping[str, HoldTerms]
     assessed: Assessed
     digest: bytes
     body: bytes
@@ -73,6 +76,8 @@ class _Fresh:
     provider: Party
     place: Place
     lines: npt.NDArray[np.bool_]
+    known: frozenset[int] = frozenset()
+    taken: Taken | None = None
 
 
 Listening = Callable[[], AbstractContextManager[None]]
@@ -134,7 +139,7 @@ async def _by_newest_prices(context: Context, connection: Connection, incoming: 
         book = await ratebook.current(context, connection, arrival.newest_rates)
     if asked.newest != newest_offer:
         asked = await offers.current(context, connection, incoming.report.provider)
-    assessed = assessment.assess(incoming.report, book.rates, incoming.received_at, asked.offers)
+    assessed = assessment.assess(incoming.report, book.rates, incoming.received_at, asked.offers, incoming.holds)
     return replace(incoming, book=book, asked=asked, assessed=assessed)
 
 
@@ -181,6 +186,11 @@ async def _charge_all(
     parties: dict[str, int] = {}
     for each in fresh:
         parties |= await directory.party_numbers(context, connection, each.incoming.assessed.consumers)
+    if careful:
+        fresh = [await _knowing(connection, each) for each in fresh]
+    held = await captures.begin(connection, [each.incoming.assessed for each in fresh], context.sources.clock())
+    if held is not None:
+        fresh = [_taking(held, each) for each in fresh]
     if not careful:
         await _copy(connection, [(each, each.lines) for each in fresh], parties, window_no, listening)
     locked = await storage.lock_accounts(
@@ -188,13 +198,15 @@ async def _charge_all(
         [(each.provider, [name for name in each.incoming.assessed.consumers if name in parties]) for each in fresh],
     )
     service_keys.check_signer(locked.signer, context.key.public)
-    charged = [await _charged(connection, each, locked, careful=careful) for each in fresh]
+    charged = [_charged(each, locked, held) for each in fresh]
     if careful:
         lines = [(each, found.accepted) for each, found in zip(fresh, charged, strict=True)]
         await _copy(connection, lines, parties, window_no, listening)
     elif any((found.accepted != each.lines).any() for each, found in zip(fresh, charged, strict=True)):
         raise NotAllFit
     # From here on nothing can refuse a report any more.
+    if held is not None:
+        await held.store(connection)
     head, written, reports = locked.head, [], []
     for each, found in zip(fresh, charged, strict=True):
         report_id = context.sources.new_id("rep")
@@ -206,16 +218,32 @@ async def _charge_all(
     return [Answer(answer_document(report), replayed=False) for report, _ in reports]
 
 
-async def _charged(connection: Connection, each: _Fresh, locked: Locked, *, careful: bool) -> Charged:
+async def _knowing(connection: Connection, each: _Fresh) -> _Fresh:
+    """The report with the lines whose ids this provider was paid for before."""
+    return replace(each, known=await storage.known_lines(connection, each.provider.no, each.incoming.assessed))
+
+
+def _taking(held: Captures, each: _Fresh) -> _Fresh:
+    """The report with its charges bounded by the holds that its records name."""
+    taken = held.take(each.incoming.assessed, each.known)
+    lines = each.lines.copy()
+    lines[list(taken.assessed.refusals)] = False
+    return replace(each, incoming=replace(each.incoming, assessed=taken.assessed), lines=lines, taken=taken)
+
+
+def _charged(each: _Fresh, locked: Locked, held: Captures | None) -> Charged:
     """Charge one report, and leave its consumers that much less for the reports behind it."""
-    assessed, provider = each.incoming.assessed, each.provider
-    known = await storage.known_lines(connection, provider.no, assessed) if careful else frozenset()
+    assessed, provider, taken = each.incoming.assessed, each.provider, each.taken
+    for consumer, freed in taken.freed.items() if taken else ():
+        locked.available[consumer] += freed
     balances = {
         name: Balance(locked.available[name], locked.carry(provider.no, name), locked.active[name])
         for name in assessed.consumers
         if name in locked.available
     }
-    found = charging.charge(assessed, balances, known)
+    found = charging.charge(assessed, balances, each.known, taken.reserved if taken else frozenset())
+    if held is not None and taken is not None:
+        held.keep(taken, found.accepted, each.place.report_no, locked.account_numbers)
     for pair in found.pairs:
         locked.available[pair.consumer] -= pair.posted
     return found

@@ -99,6 +99,16 @@ async def current(context: Context, connection: Connection, provider: str) -> Kn
     return found
 
 
+async def up_to(context: Context, connection: Connection, provider: str, newest: int) -> Offers:
+    """The offers of a provider, read again only when `newest` is a version that this process hasn't seen."""
+    if not newest:
+        return NO_OFFERS.offers
+    found = _known.get(context.database, {}).get(provider)
+    if found is None or found.newest != newest:
+        found = await current(context, connection, provider)
+    return found.offers
+
+
 async def documents(connection: Connection, providers: Collection[str], until: datetime) -> list[dict[str, Any]]:
     """Signed offers of these providers that came before a time, with the keys to check them by, for outsiders."""
     return [

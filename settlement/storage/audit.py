@@ -56,7 +56,9 @@ _QUERIES = {
         FROM record_salt s JOIN party p ON p.no = s.consumer_no WHERE s.window_no = :window ORDER BY p.no""",
     "usage_report": """
         SELECT r.id, p.id AS provider, r.report, r.seq, r.digest, r.window_no AS "window", r.journal_seq, r.received_at,
-               r.kid, r.signature, r.body, r.accepted, r.refusals, r.total::text, r.receipt
+               r.kid, r.signature, r.body, r.accepted, r.refusals, r.total::text, r.receipt, ARRAY(
+                   SELECT jsonb_build_object('line', c.line, 'hold', c.hold_id, 'left', c.bound::text)
+                   FROM hold_capture c WHERE c.report_no = r.no ORDER BY c.line) AS captures
         FROM usage_report r JOIN party p ON p.no = r.provider_no ORDER BY r.journal_seq""",
     "deposit": """
         SELECT d.id, d.chain, d.tx, d.tx_index, d.asset, d.amount::text, d.sender, d.reference::text, d.ledger,

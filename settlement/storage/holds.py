@@ -16,12 +16,14 @@ import msgspec
 import psycopg
 
 from settlement.core.budgets import Budget, Period, Use
+from settlement.core.captures import HoldTerms
 from settlement.core.errors import Broken
 from settlement.core.holds import Hold
 from settlement.storage.database import Connection, Restart, array, driver
 
 _KEYS = """
-SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status
+SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status,
+       (SELECT coalesce(max(version), 0) FROM offer WHERE provider_no = p.no)
 FROM api_key k JOIN party p ON p.no = k.party_no WHERE k.id = ANY(%(keys)s::text[]) AND k.revoked_at IS NULL
 """
 
@@ -127,9 +129,15 @@ ORDER BY h.expires_at LIMIT %(limit)s
 """
 
 _CAPTURES = """
-INSERT INTO hold_capture (record_id, provider_no, hold_id, taken, late)
-SELECT * FROM unnest(%(records)s::uuid[], %(providers)s::int[], %(holds)s::text[], %(taken)s::bigint[],
-                     %(late)s::bool[])
+INSERT INTO hold_capture (report_no, line, hold_id, bound, taken, late)
+SELECT * FROM unnest(%(reports)s::bigint[], %(lines)s::int[], %(holds)s::text[], %(bounds)s::bigint[],
+                     %(taken)s::bigint[], %(late)s::bool[])
+"""
+
+_TERMS = """
+SELECT h.id, p.id, c.id, h.model, h.tier, h.rates_version
+FROM hold h JOIN party p ON p.no = h.provider_no JOIN party c ON c.no = h.consumer_no
+WHERE h.id = ANY(%(ids)s::text[])
 """
 
 
@@ -144,6 +152,7 @@ class KeyRow:
     party: str
     kind: str
     status: str
+    newest_offer: int
 
 
 @dataclass(slots=True)
@@ -171,6 +180,18 @@ class StoredHold:
     rates_version: int
     meters: Mapping[str, int]
     hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRow:
+    """What the record in a line of a report took of a hold that had `bound` microCU left."""
+
+    report_no: int
+    line: int
+    hold_id: str
+    bound: int
+    taken: int
+    late: bool
 
 
 @dataclass(slots=True)
@@ -283,6 +304,14 @@ async def find_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stor
         return {row[0]: _stored(row) for row in await cursor.fetchall()}
 
 
+async def terms_of(connection: Connection, ids: Sequence[str]) -> dict[str, HoldTerms]:
+    """What never changes of holds. Unknown ids are left out."""
+    connected = await driver(connection)
+    async with connected.cursor(binary=True) as cursor:
+        await cursor.execute(_TERMS, {"ids": list(ids)})
+        return {row[0]: HoldTerms(*row[1:]) for row in await cursor.fetchall()}
+
+
 async def due(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Open holds whose time has run out, the oldest first. They are not locked yet."""
     connected = await driver(connection)
@@ -320,15 +349,16 @@ async def store_changes(
     _check(reserved, changes)
 
 
-async def add_captures(connection: Connection, captures: Sequence[tuple[bytes, int, str, int, bool]]) -> None:
-    """Write which records took what: (record id, provider's number, hold, microCU, late)."""
+async def add_captures(connection: Connection, captures: Sequence[CaptureRow]) -> None:
+    """Write which records took what."""
     connected = await driver(connection)
     values = {
-        "records": [record.hex() for record, *_ in captures],
-        "providers": array(each[1] for each in captures),
-        "holds": [each[2] for each in captures],
-        "taken": array(each[3] for each in captures),
-        "late": [each[4] for each in captures],
+        "reports": array(each.report_no for each in captures),
+        "lines": array(each.line for each in captures),
+        "holds": [each.hold_id for each in captures],
+        "bounds": array(each.bound for each in captures),
+        "taken": array(each.taken for each in captures),
+        "late": [each.late for each in captures],
     }
     await connected.cursor().execute(_CAPTURES, values)
 

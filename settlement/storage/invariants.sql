@@ -39,6 +39,47 @@ GROUP BY a.id, a.settled HAVING a.settled <> coalesce(sum(p.amount), 0) ORDER BY
 SELECT id FROM account
 WHERE held < 0 OR (settled < held AND kind NOT IN ('treasury', 'conversion', 'fees', 'equity')) ORDER BY id;
 
+-- I03c held_is_holds: what an account holds is what its open holds reserve
+SELECT a.id FROM account a LEFT JOIN hold h ON h.consumer_no = a.party_no AND h.state = 'open'
+GROUP BY a.id, a.held HAVING a.held <> coalesce(sum(h.amount - h.captured - h.released), 0) ORDER BY a.id;
+
+-- I04 hold_amount (deep): a hold reserves something
+SELECT id FROM hold WHERE amount <= 0 ORDER BY id;
+
+-- I05 hold_parts (deep): what was taken and given back is never more than the hold, and all of it once it has ended
+SELECT id FROM hold
+WHERE captured < 0 OR released < 0 OR late < 0 OR captured + released > amount OR captured + late > amount
+   OR (state <> 'open' AND captured + released <> amount) OR (state = 'open') <> (ended_at IS NULL)
+   OR (state = 'captured') <> (uses = requests AND late = 0) ORDER BY id;
+
+-- I05b hold_captures (deep): a hold was used by its captures, and gave what they took
+SELECT coalesce(h.id, c.hold_id) FROM hold h FULL JOIN (
+    SELECT hold_id, count(*) AS uses, sum(taken) FILTER (WHERE NOT late) AS captured, sum(taken) FILTER (WHERE late) AS late
+    FROM hold_capture GROUP BY hold_id
+) c ON c.hold_id = h.id
+WHERE h.uses IS DISTINCT FROM coalesce(c.uses, 0) OR h.captured <> coalesce(c.captured, 0)
+   OR h.late <> coalesce(c.late, 0) ORDER BY 1;
+
+-- I05c capture_is_charge (deep): a capture takes its record's charge, rounded up, of a hold for it
+SELECT c.hold_id FROM hold_capture c
+LEFT JOIN usage_record u ON u.report_no = c.report_no AND u.line = c.line
+LEFT JOIN hold h ON h.id = c.hold_id
+WHERE u.id IS NULL OR c.taken <> div(u.charge_pico + 999999, 1000000) OR u.charge_pico > c.bound::numeric * 1000000
+   OR (h.provider_no, h.consumer_no, h.rates_version) IS DISTINCT FROM (u.provider_no, u.consumer_no, u.rates_version)
+ORDER BY 1;
+
+-- I05d budget_uses (deep): what counts in a budget is what its holds of that day or month keep or took
+SELECT 'budget ' || coalesce(u.budget_no, w.no) || ' ' || coalesce(u.period, w.period) FROM budget_use u FULL JOIN (
+    SELECT n.no, p.period,
+           sum(CASE WHEN h.state = 'open' THEN h.amount ELSE h.captured + h.late END) AS used
+    FROM hold h JOIN budget leaf ON leaf.no = h.budget_no
+    CROSS JOIN LATERAL unnest(leaf.path || leaf.no) AS n(no)
+    CROSS JOIN LATERAL (VALUES (to_char(h.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')),
+                               (to_char(h.created_at AT TIME ZONE 'UTC', 'YYYY-MM'))) AS p(period)
+    GROUP BY n.no, p.period
+) w ON w.no = u.budget_no AND w.period = u.period
+WHERE coalesce(u.used, 0) <> coalesce(w.used, 0) ORDER BY 1;
+
 -- I06 entry_once: a subject has one entry of a kind
 SELECT kind || ' ' || subject FROM journal_entry GROUP BY kind, subject HAVING count(*) > 1 ORDER BY 1;
 
@@ -71,12 +112,15 @@ GROUP BY r.id, r.total HAVING r.total <> coalesce(sum(p.amount), 0) ORDER BY r.i
 SELECT principal || ' ' || route || ' ' || key FROM idempotency_key
 GROUP BY principal, route, key HAVING count(*) > 1 ORDER BY 1;
 
--- I08 rate_in_force (deep): a record is rated by the table in force at its time
+-- I08 rate_in_force (deep): a record is rated by the table in force at its time, or when the hold was made that it names
 SELECT u.id::text FROM usage_record u
+LEFT JOIN hold_capture c ON c.report_no = u.report_no AND c.line = u.line
+LEFT JOIN hold h ON h.id = c.hold_id
 LEFT JOIN (
     SELECT version, effective_from, lead(effective_from) OVER (ORDER BY effective_from) AS until FROM rate_table
 ) t ON t.version = u.rates_version
-WHERE t.version IS NULL OR u.at < t.effective_from OR u.at >= t.until ORDER BY 1;
+WHERE t.version IS NULL OR coalesce(h.created_at, u.at) < t.effective_from OR coalesce(h.created_at, u.at) >= t.until
+ORDER BY 1;
 
 -- I09 rate_versions: versions are contiguous, each in force later than the last, never published after that time
 SELECT 'rate table ' || version FROM (

@@ -52,6 +52,7 @@ UNSEEN = {
     ("report_conflict", "received_at"),
     ("usage_report", "refusals", "detail"),
     ("usage_report", "refusals", "pointer"),
+    ("usage_report", "captures", "left"),
 }
 """What an export can't prove by itself (docs/reference/verification.md lists the same)."""
 
@@ -287,7 +288,7 @@ def revoke_early(lines: Lines) -> None:
 
 
 def shift_the_rates(lines: Lines) -> None:
-    """A rate table that differs by one microCU a million units: what is posted stays, the carry differs."""
+    """A rate table that differs by one microCU a million units: a fraction of a microCU a record."""
     line = lines[of_kind(lines, "rate_table")]
     table = json.loads(line["document"])
     for tier in table["models"]["gpt-5"]["tiers"].values():
@@ -327,7 +328,7 @@ LIES: dict[Callable[[Lines], None], str] = {
     withhold_a_liability: "checkpoint_liabilities",
     pay_less: "position_payout",
     revoke_early: "report_key",
-    shift_the_rates: "obligation_pico",
+    shift_the_rates: "report_total",
     hide_a_liability: "checkpoint_liabilities",
     anchor_once_for_two: "attempt_repeated",
 }

@@ -12,8 +12,9 @@ from adapters.simulated import USD
 from settlement.client.verifier import Report, verify_export
 from settlement.core.errors import Conflict
 from settlement.core.signatures import sign_detached
-from settlement.services import audit, chains, funding, metering, offers, payouts, solvency, windows
+from settlement.services import audit, chains, funding, holds, metering, offers, payouts, solvency, windows
 from settlement.services.context import Context
+from tests.holding import till_of
 from tests.world import Member, World
 
 Lines = list[dict[str, Any]]
@@ -109,6 +110,27 @@ async def trade(town: Town, turn: int) -> None:
         world.record(town.buyer, meters={"input_tokens": 1}),
     ]
     await send(world, town.plain, refused)
+    await hold(town)
+
+
+async def hold(town: Town) -> None:
+    """Every way in which a hold can end, and holds that are open: a record within, above and after each."""
+    world = town.world
+    till = await till_of(world, town.linked, town.buyer)
+    plain, over, late, released, lease, _ = [
+        await till.place(**ask) for ask in ({}, {}, {"expires_in": 10}, {}, {"requests": 3}, {})
+    ]
+    at = world.sources.clock()
+    await till.extend(plain, 2)
+    await till.release(released)
+    world.sources.settable.advance(seconds=10)
+    await holds.expire(world.context)
+    uses = [(plain, 300), (over, 5_000), (late, 77), (released, 5), (lease, 200), (lease, 211)]
+    records = [
+        world.record(town.buyer, at=at, hold=of.stored.id, meters={"input_tokens": 1155, "output_tokens": output})
+        for of, output in uses
+    ]
+    await send(world, town.linked, [*records, world.record(town.buyer, outcome="errored")])
 
 
 async def equivocate(town: Town) -> None:

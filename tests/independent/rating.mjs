@@ -78,6 +78,13 @@ export function ask(offer, table, record) {
   return multiplier((asks.find((each) => each.tier !== undefined) ?? asks[0])?.multiplier ?? offer.usual);
 }
 
+// The microseconds in which a hold was made, from the UUIDv7 in its id; null for text that is no hold's id.
+export function madeAt(hold) {
+  if (!/^hld_[0-7][0-9a-hjkmnp-tv-z]{25}$/.test(hold)) return null;
+  const digits = [...hold.slice(4)].map((digit) => "0123456789abcdefghjkmnpqrstvwxyz".indexOf(digit));
+  return (digits.reduce((number, digit) => number << 5n | BigInt(digit), 0n) >> 80n) * 1000n;
+}
+
 // Steps 1 to 12 of "Checks on each record", without step 4: {code} or {pico, version}. `offers` are its provider's.
 export function assess(record, receivedAt, tables, offers) {
   const at = micros(record.at);
@@ -86,8 +93,7 @@ export function assess(record, receivedAt, tables, offers) {
   const made = BigInt("0x" + record.id.replaceAll("-", "").slice(0, 12)) * 1000n;
   const apart = made > at ? made - at : at - made;
   if (apart > MINUTE) return refuse("id_time_mismatch");
-  if (has(record, "hold")) return refuse("unknown_hold");
-  const table = inForce(tables, at);
+  const table = inForce(tables, has(record, "hold") ? madeAt(record.hold) ?? at : at);
   if (table === null) return refuse("rates_not_in_force");
   if (has(record, "rates") && record.rates !== String(table.version)) return refuse("rates_mismatch");
   const offer = inForce(offers, at);

@@ -4,14 +4,15 @@ import {
 } from "./formats.mjs";
 import { assess } from "./rating.mjs";
 
-const RATED = new Set(`time_in_future time_too_old id_time_mismatch unknown_hold rates_not_in_force rates_mismatch
+const RATED = new Set(`time_in_future time_too_old id_time_mismatch rates_not_in_force rates_mismatch
   unknown_model unknown_tier unknown_meter unpriced_meter subset_above_whole charge_too_large`.split(/\s+/));
 const JUDGED = new Set(["duplicate_record", "unknown_consumer", "consumer_suspended", "insufficient_balance"]);
+const HELD = new Set(["unknown_hold", "hold_mismatch", "hold_ended", "budget_exceeded"]);
 const DAY = 86_400_000_000n;
 
 export class Usage {
   constructor(world) {
-    Object.assign(this, { world, streams: new Map(), carries: new Map(), paid: new Map() });
+    Object.assign(this, { world, streams: new Map(), carries: new Map(), paid: new Map(), holds: new Map() });
   }
 
   // A report's body and signature, and the signer's right to speak for the provider at that time.
@@ -69,6 +70,9 @@ export class Usage {
     need(line.accepted === records.length - refused.size, "report_lines", line.id,
       "a line is neither charged nor refused");
     const receivedAt = micros(line.received_at);
+    const captures = new Map(line.captures.map((capture) => [capture.line, capture]));
+    need(line.captures.every(({ line: at }, n) => n === 0 || at > line.captures[n - 1].line), "capture_order", line.id,
+      "captures are not in the order of their lines");
     const [sums, seen] = [new Map(), new Set()];
     records.forEach((record, number) => {
       const subject = `${line.id}/records/${number}`;
@@ -77,8 +81,9 @@ export class Usage {
       seen.add(record.id);
       if (refused.has(number)) {
         const code = refused.get(number);
-        need(RATED.has(code) || JUDGED.has(code), "refusal_unfounded", subject, `${code} is no reason`);
-        need(JUDGED.has(code) || code === found.code, "refusal_unfounded", subject, `${code} does not hold`);
+        need(RATED.has(code) || JUDGED.has(code) || HELD.has(code), "refusal_unfounded", subject, `${code} is no reason`);
+        need(!HELD.has(code) || record.hold !== undefined, "refusal_unfounded", subject, "it names no hold");
+        need(JUDGED.has(code) || HELD.has(code) || code === found.code, "refusal_unfounded", subject, `${code} does not hold`);
         need(code !== "duplicate_record" || again, "refusal_unfounded", subject, "the id is new");
         return;
       }
@@ -86,13 +91,31 @@ export class Usage {
       need(!again, "record_repeated", subject, "this provider was paid for a record with this id before");
       need(parties.get(record.consumer)?.party_kind === "consumer", "record_consumer", subject, "no such account");
       this.pay(line.provider, record.id, receivedAt);
+      found.pico = this.bounded(line.provider, record, captures.get(number), found.pico, subject);
+      captures.delete(number);
       const sum = sums.get(record.consumer) ?? { records: 0, pico: 0n };
       sums.set(record.consumer, { records: sum.records + 1, pico: sum.pico + found.pico });
       tree.add(this.leaf(line, number, record, found, window));
       window.records += 1;
       window.charged += found.pico;
     });
+    need(captures.size === 0, "capture_unfounded", line.id, "a line captures a hold that it does not name");
     return sums;
+  }
+
+  // The charge of a record that names a hold is at most what is left of it (holds.md, "What a checker recomputes").
+  bounded(provider, record, capture, pico, subject) {
+    need((record.hold === undefined) === (capture === undefined), "capture_missing", subject,
+      "a record captures the hold that it names");
+    if (capture === undefined) return pico;
+    const whose = `${provider} ${record.consumer}`;
+    const left = BigInt(capture.left);
+    const before = this.holds.get(record.hold) ?? { whose, left };
+    need(capture.hold === record.hold && before.whose === whose && before.left === left, "capture_hold", subject,
+      "it is another hold, or another amount is left of it");
+    const charged = pico < left * 1_000_000n ? pico : left * 1_000_000n;
+    this.holds.set(record.hold, { whose, left: left - (charged + 999_999n) / 1_000_000n });
+    return charged;
   }
 
   leaf(line, number, record, found, window) {

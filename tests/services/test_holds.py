@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text
@@ -18,100 +16,18 @@ from settlement.core.errors import (
     Insufficient,
     Malformed,
     NotFound,
-    SettlementError,
     Unauthenticated,
 )
-from settlement.core.holds import Ask
-from settlement.core.ids import uuid7
 from settlement.core.units import cu_text
 from settlement.services import authentication, holds
-from settlement.services.authentication import Credential, Principal, credential, issue_api_key
-from settlement.services.context import Context
-from settlement.services.holds import Answer, Extending, Placing, Releasing
-from settlement.storage import accounts
+from settlement.services.authentication import Credential, Principal
+from settlement.services.holds import Answer
 from settlement.storage.database import Database
 from settlement.storage.tables import api_key, hold, party
-from tests.world import Member, World
+from tests.holding import PER_TOKEN, amount, attempt, key_of, open_till
+from tests.world import World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.database]
-
-INPUT = {"input_tokens": 1155}
-BASE, PER_TOKEN = 1155 * 277_777_778, 2_222_222_222
-"""picoCU of the input and of one output token of gpt-5, by the first rate table."""
-
-
-def amount(output: int) -> int:
-    return -(-(BASE + PER_TOKEN * output) // 10**6)
-
-
-@dataclass
-class Till:
-    """A provider with its key, and a consumer with a spending key."""
-
-    world: World
-    provider: Member
-    consumer: Member
-    provider_key: Credential
-    consumer_key: Credential
-    contexts: list[Context] = field(default_factory=list)
-
-    def placing(self, **ask: Any) -> Placing:
-        request = UUID(bytes=uuid7(self.world.sources.clock(), self.world.sources.entropy))
-        model = ask.pop("model", "gpt-5")
-        meters = ask.pop("meters", INPUT)
-        return Placing(
-            self.provider_key,
-            self.consumer_key,
-            request,
-            sha256(request.bytes).digest(),
-            model,
-            ask.pop("tier", "standard"),
-            meters,
-            Ask(**ask),
-        )
-
-    async def place(self, **ask: Any) -> Answer:
-        return await holds.place(self.world.context, self.placing(**ask))
-
-    async def extend(self, placed: Answer, grant: int, **more: Any) -> Answer:
-        asked = Extending(self.provider_key, placed.stored.id, grant, **more)
-        return await holds.extend(self.world.context, asked)
-
-    async def release(self, placed: Answer) -> Answer:
-        return await holds.release(self.world.context, Releasing(self.provider_key, placed.stored.id))
-
-    async def balance(self) -> tuple[int, int, int]:
-        """Settled, held, available."""
-        async with self.world.context.database.read() as connection:
-            found = await accounts.get(connection, self.consumer.id)
-        return found.settled, found.held, found.available
-
-    async def count(self, state: str) -> int:
-        async with self.world.context.database.read() as connection:
-            query = text("SELECT count(*) FROM hold WHERE state = :state")
-            return int((await connection.execute(query, {"state": state})).scalar_one())
-
-
-async def key_of(world: World, member: Member, *scopes: str) -> Credential:
-    async with world.context.database.begin() as connection:
-        token = await issue_api_key(connection, world.sources, member.party.no, scopes)
-    found = credential(token)
-    assert found is not None
-    return found
-
-
-async def open_till(world: World, *, micro: int) -> Till:
-    provider, consumer = await world.provider(), await world.consumer(micro=micro)
-    return Till(
-        world, provider, consumer, await key_of(world, provider, "holds"), await key_of(world, consumer, "spend")
-    )
-
-
-async def attempt(asking: Any) -> Any:
-    try:
-        return await asking
-    except SettlementError as error:
-        return error
 
 
 async def test_a_hold_reserves_input_and_the_first_slice(world: World) -> None:

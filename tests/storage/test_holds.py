@@ -12,7 +12,7 @@ from settlement.core.errors import Broken
 from settlement.storage import holds as storage
 from settlement.storage.database import Restart
 from settlement.storage.holds import Changes
-from tests.services.test_holds import Till, open_till
+from tests.holding import Till, open_till
 from tests.world import World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.database]

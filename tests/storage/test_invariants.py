@@ -15,6 +15,10 @@ pytestmark = pytest.mark.database
 
 UNGUARDED = "ALTER TABLE obligation DROP CONSTRAINT ck_obligation_carry; "
 
+UNHELD = "".join(
+    f"ALTER TABLE hold DROP CONSTRAINT ck_hold_{name}; " for name in ("amount", "ended_at", "parts", "whole", "late")
+)
+
 SEEDED = {
     "entry_balances": "UPDATE posting SET amount = amount + 1 WHERE entry_seq = 5 AND leg = 0",
     "entry_has_postings": "INSERT INTO posting (entry_seq, leg, account_no, amount) VALUES (9999, 0, 1, 1)",
@@ -26,6 +30,12 @@ SEEDED = {
     "balance_floor": """
         ALTER TABLE account DROP CONSTRAINT ck_account_floor;
         UPDATE account SET settled = -1 WHERE kind = 'provider'""",
+    "held_is_holds": "UPDATE account SET held = held + 1 WHERE held > 0",
+    "hold_amount": UNHELD + "UPDATE hold SET amount = 0 WHERE state = 'released'",
+    "hold_parts": UNHELD + "UPDATE hold SET state = 'released' WHERE state = 'open'",
+    "hold_captures": "UPDATE hold SET uses = 0 WHERE state = 'captured'",
+    "capture_is_charge": "UPDATE hold_capture SET taken = taken - 1 WHERE taken > 1",
+    "budget_uses": "INSERT INTO budget_use (budget_no, period, used) VALUES (1, '2026-11', 5)",
     "entry_once": """
         ALTER TABLE journal_entry DROP CONSTRAINT uq_journal_entry_kind_subject;
         UPDATE journal_entry SET subject = (SELECT min(subject) FROM journal_entry WHERE kind = 'usage')

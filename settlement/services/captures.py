@@ -1,0 +1,135 @@
+"""Records that name holds: what they take, in the transaction of the report that they are in.
+
+A report without holds passes through here untouched. Otherwise its holds are locked before the accounts, each charge is
+bounded by its hold, and what a capture frees is available again to the records of the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from settlement.core import budgets, holds
+from settlement.core.assessment import Assessed, RecordRefusal
+from settlement.core.captures import HoldTerms
+from settlement.core.holds import Hold
+from settlement.core.ids import EPOCH
+from settlement.core.usage import UsageReport
+from settlement.services.context import Context
+from settlement.storage import holds as storage
+from settlement.storage.database import Connection
+from settlement.storage.holds import CaptureRow, Changes, Locked, StoredHold
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a report's records take of holds, if they are charged.
+
+    `assessed` has the bounded charges and further refusals. Lines in `reserved` are paid for by their holds; those that
+    capture an expired hold late are not. `freed` is what the captures free on each consumer's account.
+    """
+
+    assessed: Assessed
+    captures: Mapping[int, tuple[StoredHold, holds.Capture]]
+    reserved: frozenset[int]
+    freed: Mapping[str, int]
+
+
+async def terms_of(context: Context, report: UsageReport) -> Mapping[str, HoldTerms]:
+    """What never changes of the holds that a report names, by which its records are rated. Nothing is locked."""
+    names = (
+        {name for name in report.holds if name is not UNSET} if report.holds.count(UNSET) != len(report.holds) else ()
+    )
+    if not names:
+        return {}
+    async with context.database.read() as connection:
+        return await storage.terms_of(connection, sorted(names))
+
+
+async def begin(connection: Connection, reports: Sequence[Assessed], now: datetime) -> Captures | None:
+    """Lock the holds that reports are about to capture; None when they name none."""
+    names = {name for each in reports for line, name in each.holds.items() if line not in each.refusals}
+    if not names:
+        return None
+    return Captures(*await storage.lock_for_capture(connection, sorted(names)), now)
+
+
+class Captures:
+    """One transaction's captures, report after report: each sees what those before it have taken."""
+
+    def __init__(self, stored: Mapping[str, StoredHold], locked: Locked, now: datetime) -> None:
+        self._stored = dict(stored)
+        self._locked = locked
+        self._now = now
+        self._changes = Changes()
+        self._changed: dict[str, Hold] = {}
+        self._rows: list[CaptureRow] = []
+
+    def take(self, assessed: Assessed, known: frozenset[int]) -> Taken:
+        """Bound the charges of the records that name holds; lines in `known` were charged before."""
+        refusals, pico = dict(assessed.refusals), assessed.pico.copy()
+        captures: dict[int, tuple[StoredHold, holds.Capture]] = {}
+        reserved, freed = set(), dict[str, int]()
+        for line, name in assessed.holds.items():
+            if line in refusals or line in known:
+                continue
+            stored = self._stored[name]
+            done = self._capture(stored, int(assessed.at[line]), int(pico[line]))
+            if isinstance(done, tuple):
+                refusals[line] = RecordRefusal(line, *done)
+                pico[line] = 0
+                continue
+            captures[line] = stored, done
+            self._stored[name] = replace(stored, hold=done.hold)
+            pico[line] = done.pico
+            if not done.late:
+                reserved.add(line)
+                freed[stored.consumer] = freed.get(stored.consumer, 0) + done.freed
+        return Taken(replace(assessed, pico=pico, refusals=refusals), captures, frozenset(reserved), freed)
+
+    def keep(
+        self, taken: Taken, accepted: npt.NDArray[np.bool_], report_no: int, account_numbers: Mapping[str, int]
+    ) -> None:
+        """The report is charged: its captures count. A late one that the balance did not cover is taken back."""
+        for line, (before, done) in taken.captures.items():
+            if not accepted[line]:
+                self._stored[before.id] = before
+                continue
+            self._changed[before.id] = done.hold
+            self._changes.reserve(account_numbers[before.consumer], -done.freed)
+            self._use(before, done.taken - done.freed)
+            self._rows.append(CaptureRow(report_no, line, before.id, before.hold.left, done.taken, done.late))
+
+    async def store(self, connection: Connection) -> None:
+        """Write what was kept. Before the balances change: what is held may never be above what is settled."""
+        await storage.store_changes(
+            connection, [(name, hold, None) for name, hold in self._changed.items()], self._changes
+        )
+        if self._rows:
+            await storage.add_captures(connection, self._rows)
+
+    def _capture(self, stored: StoredHold, at: int, pico: int) -> holds.Capture | tuple[str, str]:
+        refused = holds.refusal(stored.hold, EPOCH + timedelta(microseconds=at))
+        if refused is not None:
+            return refused
+        done = holds.capture(stored.hold, pico, self._now)
+        if done.late:
+            periods = holds.periods(stored.hold.created_at)
+            chain = self._locked.chain(stored.budget_no)
+            bound = budgets.tightest(chain, self._locked.uses, periods)
+            if bound is not None and bound.left < done.taken:
+                return "budget_exceeded", f"{bound.what} of budget {bound.budget.id} does not cover it"
+        return done
+
+    def _use(self, stored: StoredHold, amount: int) -> None:
+        if not amount:
+            return
+        for budget in self._locked.chain(stored.budget_no):
+            for period in holds.periods(stored.hold.created_at):
+                self._locked.uses[budget.no, period].used += amount
+                self._changes.use(budget.no, period, amount)
