@@ -32,6 +32,8 @@ class CreateApiKey(In):
     model_config = ConfigDict(json_schema_extra={"example": {"scopes": ["read"]}})
 
     scopes: list[Literal["api-keys", "funding", "holds", "read", "spend"]] = Field(min_length=1, max_length=8)
+    name: str = Field(default="", max_length=128)
+    budget: str | None = Field(default=None, max_length=64, description="of a spending key: an id of `/v1/budgets`")
     purpose: Literal["add-api-key"] | None = None
     at: Time | None = None
 
@@ -49,6 +51,7 @@ class ApiKeyOut(Out):
     """An API key without its secret."""
 
     id: str
+    name: str
     scopes: list[str]
     created_at: str
     revoked_at: str | None
@@ -63,6 +66,7 @@ class ApiKeysOut(Out):
                 "data": [
                     {
                         "id": EXAMPLE_KEY_ID,
+                        "name": "chat",
                         "scopes": ["read"],
                         "created_at": EXAMPLE_TIME,
                         "revoked_at": "2027-11-22T00:00:00Z",
@@ -86,6 +90,7 @@ async def listed(context: ContextDep, reader: Reader) -> ApiKeysOut:
         data=[
             ApiKeyOut(
                 id=key.id,
+                name=key.name,
                 scopes=list(key.scopes),
                 created_at=times.text(key.created_at),
                 revoked_at=None if key.revoked_at is None else times.text(key.revoked_at),
@@ -113,7 +118,9 @@ async def create(
         token = await participants.recover_api_key(context, signed_request, scopes)
     else:
         principal = await _needs_api_keys(request, bearer)
-        token = await participants.create_api_key(context, principal, scopes)
+        token = await participants.create_api_key(
+            context, principal, scopes, name=document.name, budget=document.budget
+        )
     return ApiKeyCreated(api_key=token, scopes=scopes)
 
 

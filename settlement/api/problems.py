@@ -129,6 +129,8 @@ CODES: dict[str, Code] = {
     "consumer_suspended": _code(403, "Consumer suspended", "The account may not be charged now."),
     "model_not_allowed": _code(403, "Model not allowed", "The spending key's budget doesn't allow this model."),
     "provider_not_allowed": _code(403, "Provider not allowed", "The spending key's budget doesn't allow it."),
+    "unknown_budget": _code(404, "Unknown budget", "This participant has no such budget."),
+    "budget_too_deep": _code(409, "Budget too deep", "Budgets nest at most 4 levels."),
     "unknown_hold": _code(404, "Unknown hold", "This participant has no such hold."),
     "hold_conflict": _code(409, "Other hold on file", "Every call has a request id of its own."),
     "hold_ended": _code(409, "Hold ended", "It was captured, released, or has expired."),

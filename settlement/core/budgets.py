@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from settlement.core.rates import RateTable
 
@@ -57,6 +58,11 @@ class Crossing:
     percent: int
     used: int
     limit: int
+
+
+def periods(at: datetime) -> tuple[str, str]:
+    """The UTC day and month of a time, as budgets count them."""
+    return at.strftime("%Y-%m-%d"), at.strftime("%Y-%m")
 
 
 def bounds(

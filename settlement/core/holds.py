@@ -15,7 +15,7 @@ from typing import Literal
 from settlement.core import multipliers
 from settlement.core.multipliers import Multiplier
 from settlement.core.rating import CompiledModel, Refusal
-from settlement.core.tiers import CONTEXT_METER
+from settlement.core.tiers import CONTEXT_METER, Tier
 from settlement.core.units import MAX_AMOUNT, PICO_PER_MICRO
 
 FIRST_SLICE = 256
@@ -139,10 +139,12 @@ class Capture:
     late: bool
 
 
-def dearest(compiled: CompiledModel, further: Sequence[Multiplier] = ()) -> int:
-    """One multiplier for all, rounded up: the highest of any time of day, for a hold must do whenever its record is
-    dated, and then `further` ones."""
+def dearest(compiled: CompiledModel, further: Sequence[Multiplier] = (), at: datetime | None = None) -> int:
+    """One multiplier for all, rounded up: that of a time of day and then `further` ones. Without a time it is the
+    highest of any, for a hold must do whenever its record is dated."""
     value = max([multipliers.ONE, *(hours.multiplier for hours in compiled.hours)])
+    if at is not None:
+        value = Tier((), hours=compiled.hours).multiplier_at(at)
     for each in further:
         value = -(-value * each.value // multipliers.ONE)
     return value
@@ -291,8 +293,3 @@ def absorbed_output(terms: Terms, limit: int) -> int:
     """How many output tokens the provider's own `limit` in microCU is worth."""
     dear = terms.per_token * terms.multiplier
     return min(limit * PICO_PER_MICRO * multipliers.ONE // dear, MOST_TOKENS) if dear else 0
-
-
-def periods(at: datetime) -> tuple[str, str]:
-    """The UTC day and month of a time, as budgets count them."""
-    return at.strftime("%Y-%m-%d"), at.strftime("%Y-%m")

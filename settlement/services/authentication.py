@@ -20,7 +20,7 @@ from settlement.core.keys import public_key
 from settlement.services.context import Context
 from settlement.storage import parties
 from settlement.storage.database import Connection
-from settlement.storage.parties import Key, Party
+from settlement.storage.parties import Key, NewApiKey, Party
 
 SCOPES = {"consumer": ("api-keys", "funding", "read"), "provider": ("api-keys", "holds", "read")}
 """What a first API key may do, by the kind of its owner; later ones get a part of it."""
@@ -83,10 +83,19 @@ async def by_signature(context: Context, connection: Connection, value: str, bod
     return party, key
 
 
-async def issue_api_key(connection: Connection, sources: Sources, party_no: int, scopes: Sequence[str]) -> str:
+async def issue_api_key(
+    connection: Connection,
+    sources: Sources,
+    party_no: int,
+    scopes: Sequence[str],
+    *,
+    name: str = "",
+    budget_no: int | None = None,
+) -> str:
     """Make an API key; the text that is returned is shown once and kept nowhere."""
     key_id = sources.new_id("key")
     secret = sources.entropy(32).hex()
     hashed = sha256(secret.encode()).digest()
-    await parties.add_api_key(connection, key_id, party_no, hashed, sorted(scopes), sources.clock())
+    key = NewApiKey(key_id, party_no, hashed, sorted(scopes), name, budget_no)
+    await parties.add_api_key(connection, key, sources.clock())
     return f"cu_{key_id.removeprefix('key_')}_{secret}"

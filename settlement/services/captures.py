@@ -119,7 +119,7 @@ class Captures:
             return refused
         done = holds.capture(stored.hold, pico, self._now)
         if done.late:
-            periods = holds.periods(stored.hold.created_at)
+            periods = budgets.periods(stored.hold.created_at)
             chain = self._locked.chain(stored.budget_no)
             bound = budgets.tightest(chain, self._locked.uses, periods)
             if bound is not None and bound.left < done.taken:
@@ -130,6 +130,6 @@ class Captures:
         if not amount:
             return
         for budget in self._locked.chain(stored.budget_no):
-            for period in holds.periods(stored.hold.created_at):
+            for period in budgets.periods(stored.hold.created_at):
                 self._locked.uses[budget.no, period].used += amount
                 self._changes.use(budget.no, period, amount)

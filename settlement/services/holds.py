@@ -8,34 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from settlement.core import budgets, holds, times
 from settlement.core.errors import (
     Conflict,
     Forbidden,
     Insufficient,
-    Malformed,
     NotFound,
-    Problem,
     Refused,
     SettlementError,
     Unauthenticated,
 )
-from settlement.core.holds import Ask, Hold, Terms
-from settlement.core.ids import micros, public_id, uuid7
-from settlement.core.multipliers import Multiplier
+from settlement.core.holds import Ask, Hold
+from settlement.core.ids import public_id, uuid7
 from settlement.core.offers import Offers
-from settlement.core.rates import RateTable
-from settlement.core.rating import Refusal
 from settlement.core.units import cu_text
-from settlement.services import offers, pauses, ratebook
+from settlement.services import offers, pauses, pricing, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
 from settlement.services.lanes import Lane
@@ -47,16 +39,6 @@ from settlement.storage.holds import Changes, KeyRow, Locked, StoredHold
 SWEPT_TOGETHER = 500
 """How many expired holds one transaction ends."""
 TOP_UP = "/v1/funding-intents"
-
-_UNPRICED = {
-    "unknown_model": "the rate table in force has no such model or alias",
-    "unknown_tier": "the rate table in force has no such tier for this model",
-    "unknown_meter": "the rate table in force has no such meter, or it is granted in slices",
-    "unpriced_meter": "the model has no rate for this meter",
-    "subset_above_whole": "the parts of this meter are more than the whole",
-    "charge_too_large": "the charge is more than the books can hold",
-    "rates_not_in_force": "no rate table is in force now",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +193,7 @@ async def _place(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | Sett
         if stopped is not None:
             return [stopped for _ in batch]
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
-        arrival = await storage.arrive(connection, wanted, holds.periods(now))
+        arrival = await storage.arrive(connection, wanted, budgets.periods(now))
         book = await ratebook.current(context, connection, arrival.newest_rates)
         desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys))
         outcomes: list[Answer | SettlementError] = []
@@ -298,12 +280,15 @@ class _Desk:
             return Answer(earlier, replayed=True)
         if consumer.status != "active":
             raise Forbidden("consumer_suspended", "the account may not be charged now")
-        table, terms = _priced(book, self._now, placing, self._asked[provider.party])
+        table = pricing.table_at(book, self._now)
+        model = table.resolve(placing.model) or placing.model
+        asked = self._asked[provider.party].multipliers(model, placing.tier, self._now)
+        terms = pricing.terms(book, table.version, model, placing.tier, placing.meters, asked)
         chain = self._locked.chain(consumer.budget_no)
         not_allowed = budgets.allows(chain, table, terms.model, provider.party)
         if not_allowed is not None:
             raise Forbidden(not_allowed, "the budget of this spending key does not allow it")
-        periods = holds.periods(self._now)
+        periods = budgets.periods(self._now)
         bound = budgets.tightest(chain, self._locked.uses, periods)
         account = self._locked.rooms[consumer.party_no]
         room = account.available if bound is None else min(account.available, bound.left)
@@ -343,10 +328,10 @@ class _Desk:
             raise Conflict("hold_is_lease", "a lease is not extended; place another one")
         meters = dict(extending.meters if extending.meters is not None else found.meters)
         if any(units > meters.get(meter, 0) for meter, units in found.meters.items()):
-            raise _malformed("/meters", "document_malformed", "meters of a hold only grow")
+            pricing.refuse("/meters", "document_malformed", "meters of a hold only grow")
         asked = self._asked[provider.party].multipliers(found.model, found.tier, hold.created_at)
-        terms = _terms_of(book, found.rates_version, found.model, found.tier, meters, asked)
-        periods = holds.periods(hold.created_at)
+        terms = pricing.terms(book, found.rates_version, found.model, found.tier, meters, asked)
+        periods = budgets.periods(hold.created_at)
         bound = budgets.tightest(self._locked.chain(found.budget_no), self._locked.uses, periods, hold.amount)
         available = self._locked.rooms[found.consumer_no].available
         room = max(0, available if bound is None else min(available, bound.left))
@@ -377,7 +362,7 @@ class _Desk:
         account = self._locked.rooms[stored.consumer_no]
         account.available -= amount
         self.changes.reserve(account.account_no, amount)
-        periods = holds.periods(stored.hold.created_at)
+        periods = budgets.periods(stored.hold.created_at)
         for budget in self._locked.chain(stored.budget_no):
             for period in periods:
                 self._locked.uses[budget.no, period].used += amount
@@ -406,40 +391,6 @@ def _consumer(keys: Mapping[str, KeyRow], given: Credential) -> KeyRow:
     if found.kind != "consumer" or list(found.scopes) != ["spend"]:
         raise Forbidden("consumer_key_scope", "X-Consumer-Key must be a spending key: the scope spend and no other")
     return found
-
-
-def _priced(book: KnownRates, now: datetime, placing: Placing, asked: Offers) -> tuple[RateTable, Terms]:
-    """The rate table in force now, and what it makes of a request. Raises Malformed."""
-    index = int(np.searchsorted(book.rates.starts, micros(now), side="right")) - 1
-    if index < 0:
-        raise _malformed("/model", "rates_not_in_force", _UNPRICED["rates_not_in_force"])
-    table = book.rates.tables[index]
-    model = table.resolve(placing.model) or placing.model
-    multipliers = asked.multipliers(model, placing.tier, now)
-    return table, _terms_of(book, table.version, model, placing.tier, placing.meters, multipliers)
-
-
-def _terms_of(
-    book: KnownRates,
-    version: int,
-    model: str,
-    tier: str,
-    meters: Mapping[str, int],
-    asked: Sequence[Multiplier],
-) -> Terms:
-    if sum(meters.values()) > holds.MOST_TOKENS:
-        raise _malformed("/meters", "request_too_large", f"one request has at most {holds.MOST_TOKENS} units")
-    compiled = book.rates.compiled(book.rates.places[version], model, tier)
-    terms = compiled if isinstance(compiled, Refusal) else holds.terms(compiled, meters, holds.dearest(compiled, asked))
-    if isinstance(terms, Refusal):
-        pointer = {"unknown_model": "/model", "unknown_tier": "/tier"}.get(terms.code, "/meters")
-        about = f" ({terms.meter})" if terms.meter else ""
-        raise _malformed(pointer, terms.code, _UNPRICED[terms.code] + about)
-    return terms
-
-
-def _malformed(pointer: str, code: str, detail: str) -> Malformed:
-    return Malformed(code, detail, (Problem(pointer, code, detail),))
 
 
 def _short(amount: int, available: int, bound: budgets.Bound | None) -> Insufficient:

@@ -19,7 +19,7 @@ from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Pro
 from settlement.core.keys import parse_public_jwk
 from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
 from settlement.services.context import Context
-from settlement.storage import governance, governance_log, idempotency, parties, rails
+from settlement.storage import budgets, governance, governance_log, idempotency, parties, rails
 from settlement.storage.database import Connection
 from settlement.storage.parties import ApiKey, Key, Party, PayoutAddress
 
@@ -249,11 +249,21 @@ async def payout_addresses(context: Context, party: Party) -> tuple[PayoutAddres
     return in_force, newest if newest is not None and newest.valid_from > now else None
 
 
-async def create_api_key(context: Context, principal: Principal, scopes: Sequence[str]) -> str:
-    """One more API key for the owner of an API key, with some of its scopes. Raises Forbidden ``scope_not_granted``."""
+async def create_api_key(
+    context: Context, principal: Principal, scopes: Sequence[str], *, name: str = "", budget: str | None = None
+) -> str:
+    """One more API key for the owner of an API key, with some of its scopes; a spending key may have a budget.
+
+    Raises Forbidden ``scope_not_granted``, NotFound ``unknown_budget``, Malformed for a budget of another kind of key.
+    """
     _check_scopes(scopes, principal.scopes, principal.party)
+    if budget is not None and tuple(scopes) != SPENDING:
+        _refuse("budget", "document_malformed", "only a spending key has a budget")
     async with context.database.begin() as connection:
-        return await issue_api_key(connection, context.sources, principal.party.no, scopes)
+        number = None if budget is None else (await budgets.get(connection, principal.party.no, budget)).no
+        return await issue_api_key(
+            connection, context.sources, principal.party.no, scopes, name=_clean_name(name), budget_no=number
+        )
 
 
 async def recover_api_key(context: Context, request: SignedRequest, scopes: Sequence[str]) -> str:

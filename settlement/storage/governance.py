@@ -37,6 +37,11 @@ async def rate_tables(connection: Connection, *, lock: bool = False) -> list[Sig
     return [_signed(row) for row in await connection.execute(select(rate_table).order_by(rate_table.c.version))]
 
 
+async def newest_rates(connection: Connection) -> int:
+    """The version of the newest rate table, in force or not; 0 when there is none."""
+    return int((await connection.execute(select(func.coalesce(func.max(rate_table.c.version), 0)))).scalar_one())
+
+
 async def publish_rates(connection: Connection, signed: Signed, names: Iterable[str], published_at: datetime) -> None:
     """Add the next rate table and number the names that it rates. Its primary key lets one publisher win."""
     await connection.execute(insert(rate_table).values(**_columns(signed), published_at=published_at))

@@ -51,6 +51,19 @@ class ApiKey:
     scopes: tuple[str, ...]
     created_at: datetime
     revoked_at: datetime | None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """An API key that is about to be registered; a spending key may be bound by a budget."""
+
+    id: str
+    party_no: int
+    secret_hash: bytes
+    scopes: list[str]
+    name: str = ""
+    budget_no: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +162,10 @@ async def revoke_key(connection: Connection, kid: str, at: datetime) -> None:
     await connection.execute(update(party_key).where(party_key.c.kid == kid, later).values(revoked_at=at))
 
 
-async def add_api_key(
-    connection: Connection, key_id: str, party_no: int, secret_hash: bytes, scopes: list[str], now: datetime
-) -> None:
+async def add_api_key(connection: Connection, key: NewApiKey, now: datetime) -> None:
     """Register an API key by the SHA-256 of its secret; the secret itself is not kept."""
-    await connection.execute(
-        insert(api_key).values(id=key_id, party_no=party_no, secret_hash=secret_hash, scopes=scopes, created_at=now)
-    )
+    values = {name: getattr(key, name) for name in NewApiKey.__slots__}
+    await connection.execute(insert(api_key).values(**values, created_at=now))
 
 
 async def find_api_key(connection: Connection, key_id: str) -> tuple[bytes, list[str], Party] | None:
@@ -169,7 +179,7 @@ async def api_keys_of(connection: Connection, party_no: int) -> list[ApiKey]:
     """All API keys of a party, revoked ones too, oldest first."""
     query = select(api_key).where(api_key.c.party_no == party_no).order_by(api_key.c.created_at, api_key.c.id)
     rows = await connection.execute(query)
-    return [ApiKey(row.id, tuple(row.scopes), row.created_at, row.revoked_at) for row in rows]
+    return [ApiKey(row.id, tuple(row.scopes), row.created_at, row.revoked_at, row.name) for row in rows]
 
 
 async def revoke_api_key(connection: Connection, key_id: str, party_no: int, at: datetime) -> bool:

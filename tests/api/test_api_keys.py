@@ -22,7 +22,7 @@ async def test_a_key_gives_a_part_of_its_scopes(street: Street) -> None:
     problem(await street.client.post("/v1/funding-intents", json=intent, headers=paying), 403, "scope_missing")
     listed = (await street.client.get("/v1/api-keys", headers=reading)).json()["data"]
     assert [each["scopes"] for each in listed] == [["api-keys", "funding", "read"], ["read"]]
-    assert all(set(each) == {"id", "scopes", "created_at", "revoked_at"} for each in listed)
+    assert all(set(each) == {"id", "name", "scopes", "created_at", "revoked_at"} for each in listed)
 
 
 async def test_a_provider_has_no_scope_to_fund(street: Street) -> None:

@@ -12,7 +12,7 @@ from settlement.core.errors import Conflict, NotFound, SettlementError, Unavaila
 from settlement.core.signatures import SigningKey
 from settlement.storage import accounts, parties
 from settlement.storage.database import Connection, Database
-from settlement.storage.parties import Key, Party, PayoutAddress
+from settlement.storage.parties import Key, NewApiKey, Party, PayoutAddress
 from tests.world import START
 
 pytestmark = pytest.mark.database
@@ -89,8 +89,8 @@ async def test_a_key_counts_in_a_half_open_span_and_an_earlier_revocation_stands
 async def test_a_revoked_api_key_is_nobodys(database: Database) -> None:
     async with database.begin() as connection:
         one, two = await add(connection, "prv_1"), await add(connection, "prv_2")
-        await parties.add_api_key(connection, "key_1", one.no, b"h" * 32, ["read"], START)
-        await parties.add_api_key(connection, "key_2", one.no, b"i" * 32, [], START + HOUR)
+        await parties.add_api_key(connection, NewApiKey("key_1", one.no, b"h" * 32, ["read"]), START)
+        await parties.add_api_key(connection, NewApiKey("key_2", one.no, b"i" * 32, []), START + HOUR)
         assert await parties.find_api_key(connection, "key_1") == (b"h" * 32, ["read"], one)
         assert not await parties.revoke_api_key(connection, "key_1", two.no, START), "it is somebody else's"
         assert await parties.revoke_api_key(connection, "key_1", one.no, START + HOUR)
