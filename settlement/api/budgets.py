@@ -28,6 +28,7 @@ _LIMITS: Example = {
     "alert_at": [50, 80, 100],
 }
 _OUT: Example = {**_LIMITS, "id": _EXAMPLE_ID, "parent": _EXAMPLE_ID, "used_today": "1.5", "used_this_month": "20"}
+_OUT |= {"alert_today": 0, "alert_this_month": 50}
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}$")]
 Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -81,6 +82,8 @@ class BudgetOut(Out):
     alert_at: list[int]
     used_today: Cu
     used_this_month: Cu
+    alert_today: int
+    alert_this_month: int
 
 
 class BudgetsOut(Out):
@@ -129,6 +132,8 @@ def _out(view: BudgetView) -> BudgetOut:
         models=None if budget.models is None else list(budget.models),
         providers=None if budget.providers is None else list(budget.providers),
         alert_at=list(budget.alert_at),
-        used_today=cu_text(view.day),
-        used_this_month=cu_text(view.month),
+        used_today=cu_text(view.day.used),
+        used_this_month=cu_text(view.month.used),
+        alert_today=view.day.alerted,
+        alert_this_month=view.month.alerted,
     )

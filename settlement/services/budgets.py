@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from settlement.core.budgets import Budget, periods
+from settlement.core.budgets import Budget, Use, periods
 from settlement.core.errors import Conflict
 from settlement.services.context import Context
 from settlement.storage import budgets as storage
@@ -13,16 +13,17 @@ from settlement.storage.database import Connection
 from settlement.storage.parties import Party
 
 MOST_LEVELS = 4
+_NOTHING = Use(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetView:
-    """A budget, the id of the one above it, and what counts in it today and this month, in microCU."""
+    """A budget, the id of the one above it, and what counts in it today and this month, with the thresholds reached."""
 
     budget: Budget
     parent: str | None
-    day: int
-    month: int
+    day: Use
+    month: Use
 
 
 async def create(context: Context, party: Party, limits: Limits, parent: str | None) -> BudgetView:
@@ -39,7 +40,7 @@ async def create(context: Context, party: Party, limits: Limits, parent: str | N
         budget_id = context.sources.new_id("bud")
         return await storage.add(connection, budget_id=budget_id, party_no=party.no, path=path, limits=limits, now=now)
 
-    return BudgetView(await context.database.run(use_case), parent, 0, 0)
+    return BudgetView(await context.database.run(use_case), parent, _NOTHING, _NOTHING)
 
 
 async def change(context: Context, party: Party, budget_id: str, limits: Limits) -> BudgetView:
@@ -57,14 +58,14 @@ async def listed(context: Context, party: Party) -> list[BudgetView]:
     day, month = periods(context.sources.clock())
     async with context.database.read() as connection:
         found = await storage.listed(connection, party.no)
-        used = await storage.used(connection, [budget.no for budget in found], [day, month])
+        uses = await storage.uses(connection, [budget.no for budget in found], [day, month])
     names = {budget.no: budget.id for budget in found}
     return [
         BudgetView(
             budget,
             names[budget.path[-1]] if budget.path else None,
-            used.get((budget.no, day), 0),
-            used.get((budget.no, month), 0),
+            uses.get((budget.no, day), _NOTHING),
+            uses.get((budget.no, month), _NOTHING),
         )
         for budget in found
     ]

@@ -30,7 +30,7 @@ from settlement.core.units import cu_text
 from settlement.services import offers, pauses, pricing, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
-from settlement.services.lanes import Lane
+from settlement.services.lanes import Lane, Taking
 from settlement.services.ratebook import KnownRates
 from settlement.storage import holds as storage
 from settlement.storage.database import Connection, Database
@@ -86,8 +86,8 @@ class Answer:
 class _Lanes:
     """A database's lanes. What waits in them brings its context along: kept here, it would keep the database alive."""
 
-    placing: Lane[tuple[Context, Placing], Answer]
-    changing: Lane[tuple[Context, Extending | Releasing], Answer]
+    placing: Taking[tuple[Context, Placing], Answer]
+    changing: Taking[tuple[Context, Extending | Releasing], Answer]
 
 
 _lanes: WeakKeyDictionary[Database, _Lanes] = WeakKeyDictionary()
@@ -177,14 +177,24 @@ def _final(hold: Hold) -> dict[str, Any] | None:
     return {"action": hold.final_action, **more.get(hold.final_action, {})}
 
 
+def use_lanes(
+    database: Database,
+    placing: Taking[tuple[Context, Placing], Answer],
+    changing: Taking[tuple[Context, Extending | Releasing], Answer],
+) -> None:
+    """Take requests in some other way than by a lane: what a benchmark compares lanes with."""
+    _lanes[database] = _Lanes(placing, changing)
+
+
 def _of(context: Context) -> _Lanes:
     found = _lanes.get(context.database)
     if found is None:
-        found = _lanes[context.database] = _Lanes(Lane(_place), Lane(_change))
+        found = _lanes[context.database] = _Lanes(Lane(place_together), Lane(change_together))
     return found
 
 
-async def _place(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | SettlementError]:
+async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | SettlementError]:
+    """Place any number of holds in one transaction: an answer or a refusal for each."""
     context, batch = asked[0][0], [placing for _, placing in asked]
 
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
@@ -208,7 +218,8 @@ async def _place(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | Sett
     return await context.database.run(use_case)
 
 
-async def _change(asked: Sequence[tuple[Context, Extending | Releasing]]) -> list[Answer | SettlementError]:
+async def change_together(asked: Sequence[tuple[Context, Extending | Releasing]]) -> list[Answer | SettlementError]:
+    """Extend and release any number of holds in one transaction."""
     context, batch = asked[0][0], [each for _, each in asked]
 
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
@@ -367,6 +378,9 @@ class _Desk:
             for period in periods:
                 self._locked.uses[budget.no, period].used += amount
                 self.changes.use(budget.no, period, amount)
+        for crossed in budgets.crossings(self._locked.chain(stored.budget_no), self._locked.uses, periods):
+            key = crossed.budget.no, crossed.period
+            self._locked.uses[key].alerted = self.changes.alerted[key] = crossed.percent
 
 
 def _provider(keys: Mapping[str, KeyRow], given: Credential) -> KeyRow:

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from settlement.core.errors import SettlementError, Unavailable
 
 Ask = TypeVar("Ask")
 Outcome = TypeVar("Outcome")
+
+
+Ask_contra = TypeVar("Ask_contra", contravariant=True)
+Outcome_co = TypeVar("Outcome_co", covariant=True)
+
+
+class Taking(Protocol[Ask_contra, Outcome_co]):
+    """Whatever takes one request and has its outcome after the commit."""
+
+    async def take(self, ask: Ask_contra, /) -> Outcome_co:
+        """The outcome, or what it raises."""
 
 
 class Lane(Generic[Ask, Outcome]):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from settlement.core.budgets import Budget
+from settlement.core.budgets import Budget, Period, Use
 from settlement.core.errors import NotFound
 from settlement.storage.database import Connection
 from settlement.storage.tables import budget, budget_use
@@ -70,10 +70,10 @@ async def listed(connection: Connection, party_no: int) -> list[Budget]:
     return [_budget(row) for row in await connection.execute(query)]
 
 
-async def used(connection: Connection, numbers: Sequence[int], periods: Sequence[str]) -> dict[tuple[int, str], int]:
+async def uses(connection: Connection, numbers: Sequence[int], periods: Sequence[str]) -> dict[Period, Use]:
     """What counts in budgets in these periods; nothing where there was no hold."""
     query = select(budget_use).where(budget_use.c.budget_no.in_(numbers), budget_use.c.period.in_(periods))
-    return {(row.budget_no, row.period): row.used for row in await connection.execute(query)}
+    return {(row.budget_no, row.period): Use(row.used, row.alerted) for row in await connection.execute(query)}
 
 
 def _known(row: Any | None) -> Budget:

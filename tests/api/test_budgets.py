@@ -25,8 +25,9 @@ async def test_a_key_with_a_budget_reserves_no_more_than_it(street: Street) -> N
     assert found["missing"] == "0.779446"
     (shown,) = (await street.client.get("/v1/budgets", headers=desk.consumer.auth)).json()["data"]
     assert (shown["used_today"], shown["used_this_month"]) == ("0.889723", "0.889723")
+    assert (shown["alert_today"], shown["alert_this_month"]) == (80, 0)
     keys = (await street.client.get("/v1/api-keys", headers=desk.consumer.auth)).json()["data"]
-    assert [each["name"] for each in keys] == ["", "", "chat"]
+    assert sorted(each["name"] for each in keys) == ["", "", "chat"]
 
 
 async def test_limits_are_replaced(street: Street) -> None:

@@ -236,10 +236,12 @@ def test_every_code_of_record_refusals_is_on_the_page_in_order() -> None:
     rows = re.findall(r"^\| \d+ \| (.*?) \|", text, re.MULTILINE)
     listed = [code for row in rows for code in re.findall(r"`(\w+)`", row)]
     assert listed == [
-        *("time_in_future", "time_too_old", "id_time_mismatch", "duplicate_record", "unknown_hold"),
+        *("time_in_future", "time_too_old", "id_time_mismatch", "duplicate_record"),
+        *("unknown_hold", "hold_mismatch"),
         *("rates_not_in_force", "rates_mismatch"),
         *assessment.RATING_REFUSALS,
-        *("duplicate_record", "unknown_consumer", "consumer_suspended", "insufficient_balance"),
+        *("duplicate_record", "hold_ended", "hold_mismatch", "budget_exceeded"),
+        *("unknown_consumer", "consumer_suspended", "insufficient_balance"),
     ]
 
 

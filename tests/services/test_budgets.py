@@ -41,7 +41,7 @@ async def under(till: Till, view: BudgetView) -> Till:
 async def use_of(till: Till, view: BudgetView) -> tuple[int, int]:
     """What counts today and this month."""
     found = {each.budget.id: each for each in await budgets.listed(till.world.context, till.consumer.party)}
-    return found[view.budget.id].day, found[view.budget.id].month
+    return found[view.budget.id].day.used, found[view.budget.id].month.used
 
 
 async def reconciled(till: Till) -> None:
@@ -155,11 +155,22 @@ async def test_a_lower_limit_takes_nothing_back(world: World) -> None:
     placed = await spender.place()
     lower = replace(NO_LIMITS, per_day=1)
     changed = await budgets.change(world.context, till.consumer.party, view.budget.id, lower)
-    assert (changed.budget.per_day, changed.day) == (1, amount(256))
+    assert (changed.budget.per_day, changed.day.used) == (1, amount(256))
     with pytest.raises(Insufficient):
         await spender.place()
     assert (await spender.extend(placed, 2)).stored.hold.output_tokens == 256
     await reconciled(till)
+
+
+async def test_a_threshold_stays_reached_when_money_is_given_back(world: World) -> None:
+    till = await open_till(world, micro=1_000 * amount(256))
+    view = await made(till, per_day=4 * amount(256), per_month=40 * amount(256), alert_at=(50, 80))
+    spender = await under(till, view)
+    placed = [await spender.place(output_tokens=256) for _ in range(3)]
+    for each in placed:
+        await spender.release(each)
+    (shown,) = await budgets.listed(world.context, till.consumer.party)
+    assert (shown.day.used, shown.day.alerted, shown.month.alerted) == (0, 50, 0)
 
 
 async def test_budgets_are_ones_own_and_four_levels_deep(world: World) -> None:

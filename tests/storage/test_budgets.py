@@ -27,7 +27,7 @@ async def test_what_is_written_is_read(world: World) -> None:
         assert await budgets.get(connection, owner.no, "bud_2") == leaf
         assert await budgets.listed(connection, owner.no) == [root, leaf]
         assert (leaf.per_day, list(leaf.alert_at), list(leaf.path)) == (2, [50, 80], [root.no])
-        assert await budgets.used(connection, [root.no], ["2026-11"]) == {}
+        assert await budgets.uses(connection, [root.no], ["2026-11"]) == {}
         with pytest.raises(NotFound, match="unknown_budget"):
             await budgets.get(connection, owner.no + 1, "bud_2")
 
