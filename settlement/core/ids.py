@@ -33,7 +33,11 @@ class Sources:
 
     def new_id(self, prefix: str) -> str:
         """A fresh public id such as ``acc_01j...``."""
-        return public_id(prefix, uuid7(self.clock(), self.entropy))
+        return self.id_at(prefix, self.clock())
+
+    def id_at(self, prefix: str, at: datetime) -> str:
+        """A fresh public id of something that was made at a time, which then is the time in its id."""
+        return public_id(prefix, uuid7(at, self.entropy))
 
     def record_id(self, at: datetime) -> str:
         """A fresh id for a usage record of that time: UUIDv7 text."""

@@ -24,7 +24,6 @@ from settlement.core.errors import (
     Unauthenticated,
 )
 from settlement.core.holds import Ask, Hold
-from settlement.core.ids import public_id, uuid7
 from settlement.core.offers import Offers
 from settlement.core.units import cu_text
 from settlement.services import offers, pauses, pricing, ratebook
@@ -307,7 +306,7 @@ class _Desk:
         if grant is None:
             raise _short(terms.amount(holds.wanted(terms, placing.ask), placing.ask.requests), account.available, bound)
         stored = StoredHold(
-            id=public_id("hld", uuid7(self._now, self._sources.entropy)),
+            id=self._sources.id_at("hld", self._now),
             request=placing.request,
             fingerprint=placing.fingerprint,
             provider_no=provider.party_no,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settlement.core.ids import EPOCH, Sources, is_public_id, micros, permuted, public_id, uuid7, uuid_text
+from settlement.core.ids import EPOCH, Sources, is_public_id, made_at, micros, permuted, public_id, uuid7, uuid_text
 
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
 TEN = st.binary(min_size=10, max_size=10)
@@ -29,6 +29,16 @@ def test_uuid7_is_what_rfc_9562_says(at: datetime, random: bytes) -> None:
 def test_a_records_id_has_its_time(at: datetime, random: bytes) -> None:
     made = Sources(lambda: EPOCH, lambda size: random[:size]).record_id(at)
     assert UUID(made).int >> 80 == (at - EPOCH) // timedelta(milliseconds=1)
+
+
+@given(MOMENTS, TEN)
+def test_a_public_id_says_in_which_millisecond_it_was_made(at: datetime, random: bytes) -> None:
+    made = Sources(lambda: EPOCH, lambda size: random[:size]).id_at("hld", at)
+    assert (made_at(made) - EPOCH) // timedelta(milliseconds=1) == (at - EPOCH) // timedelta(milliseconds=1)
+    assert made_at(made) <= at
+    for wrong in ("", "hld_", made[:-1], made.upper()):
+        with pytest.raises(ValueError, match="not a public id"):
+            made_at(wrong)
 
 
 @given(MOMENTS, MOMENTS, TEN, TEN)
