@@ -7,11 +7,10 @@ and the rest of the report stands. The order of checks is the order of `assess`;
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +44,6 @@ NO_OFFERS = Offers()
 
 Integers = npt.NDArray[np.int64]
 Small = npt.NDArray[np.int32]
-Value = TypeVar("Value", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +118,8 @@ def assess(
     versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
     _refuse_quoted(refusals, report, versions)
     pico = _rate(refusals, report, at, tables, book, asked)
-    consumers, consumer_codes = _coded(report.consumers)
-    models, model_codes = _coded(report.models)
+    consumers, consumer_codes = columns.coded(report.consumers)
+    models, model_codes = columns.coded(report.models)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals, held)
 
 
@@ -167,13 +165,6 @@ def _refuse_quoted(refusals: dict[int, RecordRefusal], report: UsageReport, vers
             refusals.setdefault(line, RecordRefusal(line, "rates_mismatch", detail))
 
 
-def _coded(values: Sequence[Value]) -> tuple[tuple[Value, ...], Small]:
-    """The distinct values in order of first use, and each value's place among them."""
-    places: dict[Value, int] = {}
-    codes = [places.setdefault(value, len(places)) for value in values]
-    return tuple(places), np.array(codes, np.int32)
-
-
 def _rate(
     refusals: dict[int, RecordRefusal],
     report: UsageReport,
@@ -187,7 +178,7 @@ def _rate(
     Records of the same table, model, tier and set of meters are rated together, as one matrix times one vector.
     """
     pico = np.zeros(len(report.ids), np.int64)
-    alike, groups = _coded(
+    alike, groups = columns.coded(
         list(zip(tables.tolist(), report.models, report.tiers, map(tuple, report.meters), strict=True))
     )
     counts = np.fromiter(map(len, report.meters), np.int64, len(report.meters))

@@ -6,7 +6,8 @@ a Python call for each record. Values that don't have the usual length are parse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,20 @@ from settlement.core.ids import micros
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
+Small = npt.NDArray[np.int32]
+Value = TypeVar("Value", bound=Hashable)
 
 _DASHES = np.array([8, 13, 18, 23])
 _DIGITS = np.array([column for column in range(36) if column not in (8, 13, 18, 23)])
 _NIBBLE = np.full(256, 255, np.uint8)
 _NIBBLE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16, dtype=np.uint8)
+
+
+def coded(values: Sequence[Value]) -> tuple[tuple[Value, ...], Small]:
+    """The distinct values in order of first use, and each value's place among them."""
+    places: dict[Value, int] = {}
+    codes = [places.setdefault(value, len(places)) for value in values]
+    return tuple(places), np.array(codes, np.int32)
 
 
 def uuid7_column(ids: Sequence[str]) -> tuple[Bytes, Integers]:
