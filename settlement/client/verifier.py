@@ -114,6 +114,7 @@ class ExportVerifier:
         self._totals = _Totals()
         self._number = 0
         self._stage = 0
+        self._last = ""
         self._fault: Fault | None = None
 
     @property
@@ -160,6 +161,9 @@ class ExportVerifier:
         require(stage >= self._stage, "line_order", subject, f"{kind} comes too late")
         follows = self._waiting is None or kind == "journal_entry"
         require(follows, "line_order", subject, "a usage report is followed by its journal entry")
+        salted = kind != "record_salt" or self._last in ("window", "record_salt")
+        require(salted, "line_order", subject, "the salts of a window come directly behind it")
+        self._last = kind
         if self._stage == SERVICE_KEYS < stage:
             self._rules.keychain.check(self._trusted)
         self._stage = stage
