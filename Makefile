@@ -1,11 +1,13 @@
 # Needs Linux, make and Python 3.11 or newer; everything else comes from requirements.lock into .venv.
 # The newest Python is taken for which every locked wheel exists (3.14 at this time).
-# `make PYTHON=/usr/bin/python3.12 test` chooses the interpreter, `make demo ARGS="--stay"` passes options on.
+# `make PYTHON=/usr/bin/python3.12 test` chooses the interpreter, `make demo ARGS="--stay"` passes options on, and
+# `make WORKERS=1 test` runs the tests in fewer processes: three keep two cores busy, because many tests wait.
 
 PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
 	command -v $$name >/dev/null 2>&1 && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$name; break; }; done)
 ARGS ?=
+WORKERS ?= 3
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -27,7 +29,7 @@ serve: $(READY) ## start the service: API and console
 	@$(BIN)/settlement serve $(ARGS)
 
 test: check ## check, then every test but the nightly ones
-	@$(BIN)/python -m pytest -m "not nightly" $(ARGS)
+	@$(BIN)/python -m pytest -m "not nightly" -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(READY) ## lint, format, types and import contracts, side by side
 	@$(SUBMAKE) --jobs=4 --keep-going --output-sync=target check-types check-imports check-lint check-format
