@@ -116,6 +116,9 @@ class Facts:
     finer: frozenset[Asset] = frozenset()
     """Assets that the network divides finer than their smallest unit here: what is less than a unit is held in no
     account of the books, so that holdings may exceed them (`Holdings`)."""
+    address_proof: str = ""
+    """How the key of an address signs a text here: the name of the method (docs/reference/address-proof.md), empty
+    when the network has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +234,8 @@ class Deposit:
     reference: int | None
     sender: str
     at: Ledger
+    sender_reference: int | None = None
+    """What the sender wants on whatever comes back to it, such as XRPL's source tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +353,16 @@ class ChainAdapter(Protocol):
 
     def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         """A URI that a wallet understands for paying the treasury with that reference."""
+
+    def combined_address(self, reference: int) -> str:
+        """The treasury's address and a reference in one text, where the network has such a form (X-address, muxed
+        account); empty where it has none."""
+
+    def proves_address(self, address: str, text: str, public_key: str, signature: str) -> bool:
+        """Whether `signature` is one of `text` by the key that controls `address`, by the method that `Facts` names.
+
+        `public_key` is given where an address is a hash of it. Whatever isn't well formed proves nothing: False.
+        """
 
     def check_address(self, address: str) -> None:
         """Raises Unpayable ``address_malformed`` unless `address` is one of this network."""

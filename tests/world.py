@@ -19,7 +19,7 @@ from adapters.simulated import USD, SimulatedAdapter, Wallet, open_adapter
 from governance import service as governance
 from governance.ratebook.catalogue import read_prices
 from governance.ratebook.document import build
-from settlement.core import canonical
+from settlement.core import addresses, canonical
 from settlement.core.ids import Sources, public_id, uuid7, uuid_text
 from settlement.core.journal import Entry, Posting
 from settlement.core.offers import SIGNATURE_TYPE as OFFER_SIGNATURE
@@ -123,6 +123,18 @@ class World:
                     connection, member.party.no, address, b"{}", "test", self.sources.clock()
                 )
         return member
+
+    async def payable(self, consumer: Member, wallet: Wallet, *, reference: int | None = None) -> None:
+        """Make `wallet` the consumer's proven payout address, in force at once."""
+        now = self.sources.clock()
+        text = addresses.statement(
+            network=self.chain.facts.network, address=wallet.address, kid=consumer.key.public.kid, at=now
+        )
+        key, signature = wallet.prove(text)
+        proof = {"at": time_text(now), "signature": signature, "public_key": key}
+        address = PayoutAddress("simulated", USD.text, wallet.address, reference, now, proof)
+        async with self.context.database.begin() as connection:
+            await parties.add_payout_address(connection, consumer.party.no, address, b"{}", "test", now)
 
     def wallet(self, *, usd: int = 0) -> Wallet:
         """A funded wallet on the simulated chain; `usd` in millionths."""

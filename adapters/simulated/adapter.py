@@ -21,6 +21,7 @@ from adapters.simulated.blobs import (
     blob_id,
     decoded,
     is_address,
+    proves,
 )
 from adapters.simulated.ledger import BASE_FEE, RESERVE, SIM, USD
 from adapters.simulated.network import HELD_AHEAD, Final, Network, Snapshot
@@ -80,6 +81,7 @@ class SimulatedAdapter:
             memo=MEMO_BYTES,
             reference_bits=REFERENCE_BITS,
             reuses_slot=True,
+            address_proof="simulated",
         )
 
     @property
@@ -137,6 +139,14 @@ class SimulatedAdapter:
 
     def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         return payment_uri(self.treasury, asset, reference, amount)
+
+    def combined_address(self, reference: int) -> str:
+        """Empty: this network keeps address and reference apart."""
+        return ""
+
+    def proves_address(self, address: str, text: str, public_key: str, signature: str) -> bool:
+        """Ed25519 over a prefix and the text; key and signature in hexadecimal, the address is made from the key."""
+        return proves(address, text, public_key, signature)
 
     def check_address(self, address: str) -> None:
         if not is_address(address):

@@ -26,6 +26,7 @@ _MAX_BLOB = 32_768
 _PREFIX = "sim1"
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _TAG = b"SIMULATED-TRANSACTION-1\x00"
+_MESSAGE_TAG = b"SIMULATED-MESSAGE-1\x00"
 _AMOUNT = re.compile(r"[1-9][0-9]{0,18}")
 _INVOICE = re.compile(rf"[!-~]{{0,{INVOICE_CHARACTERS}}}")
 
@@ -84,6 +85,22 @@ class Key:
         """The blob of `body`, signed. Ed25519 is deterministic: the same body always gives the same blob and id."""
         document = _document(body, self.public)
         return _canonical({"body": document, "signature": self._private.sign(_TAG + _canonical(document)).hex()})
+
+    def signed_text(self, text: str) -> str:
+        """The signature of a text, in hexadecimal: what proves that whoever has this key controls its address."""
+        return self._private.sign(_MESSAGE_TAG + text.encode()).hex()
+
+
+def proves(address: str, text: str, public: str, signature: str) -> bool:
+    """Whether the signature of a text (`Key.signed_text`) is by the key that the address is made from."""
+    try:
+        key, signed = bytes.fromhex(public), bytes.fromhex(signature)
+        if len(key) != 32 or address_of(key) != address:
+            return False
+        Ed25519PublicKey.from_public_bytes(key).verify(signed, _MESSAGE_TAG + text.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def address_of(public: bytes) -> str:

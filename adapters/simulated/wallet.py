@@ -47,6 +47,10 @@ class Wallet:
         """
         return self._network.pay(self.key, (Payment(to, asset.text, amount, reference, partial),))
 
+    def prove(self, text: str) -> tuple[str, str]:
+        """Public key and signature that prove, with `text`, whose address this is (`ChainAdapter.proves_address`)."""
+        return self.key.public.hex(), self.key.signed_text(text)
+
     def pay_uri(self, uri: str, amount: int | None = None) -> str:
         """Pay what a payment URI asks for; `amount` in smallest units when it names none (or to overrule it)."""
         to, asset, asked, reference = parsed_uri(uri)

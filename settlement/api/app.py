@@ -31,6 +31,7 @@ from settlement.api import (
     usage_reports,
     value,
     windows,
+    withdrawals,
 )
 from settlement.api.dependencies import Settings, State
 from settlement.api.guard import Guard, Traffic
@@ -51,6 +52,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     meta.router,
     rates.router,
     windows.router,
+    withdrawals.router,
     checkpoints.router,
     accounts.router,
     providers.router,

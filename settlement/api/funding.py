@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Literal
 
 import segno
 from fastapi import APIRouter, Depends, Header, Request
@@ -32,6 +33,7 @@ from settlement.core.units import cu_text, decimal_text, parse_decimal
 from settlement.services import funding, idempotency
 from settlement.services.authentication import Principal
 from settlement.services.context import Context
+from settlement.services.funding import FundingIntent
 from settlement.storage.idempotency import Claim, Reply
 
 router = APIRouter(prefix="/v1", tags=["consumers"], route_class=StrictRoute)
@@ -49,6 +51,7 @@ _INTENT: Example = {
     "address": "sim1treasury",
     "reference": "2871830913",
     "payment_uri": "simulated:sim1treasury?asset=USD:sim1issuer&reference=2871830913&amount=25",
+    "combined_address": None,
     "qr": "data:image/svg+xml;charset=utf-8,%3Csvg%3E%3C/svg%3E",
 }
 _DEPOSIT: Example = {
@@ -91,6 +94,9 @@ class IntentOut(Out):
     address: str
     reference: str
     payment_uri: str
+    combined_address: Annotated[
+        str | None, Field(description="address and reference in one (X-address, muxed account), where the chain has it")
+    ]
     qr: Annotated[str, Field(description="the payment URI as a QR code: an SVG picture in a data URI")]
 
 
@@ -144,21 +150,40 @@ async def create_intent(
         made = await funding.create_intent(
             context, party=funder.party.id, chain=document.chain, asset=document.asset, amount=amount
         )
-        shown = IntentOut(
-            id=made.id,
-            chain=made.chain,
-            asset=made.asset,
-            amount=None if made.amount is None else decimal_text(made.amount, made.decimals),
-            address=made.address,
-            reference=str(made.reference),
-            payment_uri=made.payment_uri,
-            qr=segno.make(made.payment_uri, micro=False).svg_data_uri(scale=4),
-        )
-        return Reply(201, shown.model_dump_json().encode())
+        return Reply(201, _shown(made).model_dump_json().encode())
 
     reply, replayed = await idempotency.once(context, claim, act)
     headers = {"Idempotency-Replayed": "true"} if replayed else {}
     return Response(reply.body, reply.status, headers, media_type=JSONResponse.media_type)
+
+
+@router.get("/funding-intents/{intent}", operation_id="getFundingIntent", summary="How to pay in, again")
+async def intent(context: ContextDep, reader: ConsumerReader, intent: str) -> IntentOut:
+    """One of my funding intents."""
+    return _shown(await funding.intent_of(context, reader.party, intent))
+
+
+@router.get(
+    "/funding-intents/{intent}/qr.{form}",
+    operation_id="fundingIntentPicture",
+    summary="The payment URI as a picture",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                "image/svg+xml": {"schema": {"type": "string"}, "example": "<svg/>"},
+                "image/png": {"schema": {"type": "string", "format": "binary"}, "example": "\x89PNG"},
+            }
+        }
+    },
+)
+async def picture(context: ContextDep, reader: ConsumerReader, intent: str, form: Literal["svg", "png"]) -> Response:
+    """A QR code of the payment URI, as SVG or PNG. It never changes while the chain's address stays."""
+    made = await funding.intent_of(context, reader.party, intent)
+    out = io.BytesIO()
+    segno.make(made.payment_uri, micro=False).save(out, kind=form, scale=4, border=4)
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(out.getvalue(), media_type={"svg": "image/svg+xml", "png": "image/png"}[form], headers=headers)
 
 
 @router.get("/deposits", operation_id="listDeposits", summary="My deposits, newest first")
@@ -191,6 +216,20 @@ async def deposits(
         ],
         has_more=more,
         next_cursor=cursor_text("dep", shown[-1].id.removeprefix("dep_")) if more else None,
+    )
+
+
+def _shown(made: FundingIntent) -> IntentOut:
+    return IntentOut(
+        id=made.id,
+        chain=made.chain,
+        asset=made.asset,
+        amount=None if made.amount is None else decimal_text(made.amount, made.decimals),
+        address=made.address,
+        reference=str(made.reference),
+        payment_uri=made.payment_uri,
+        combined_address=made.combined_address or None,
+        qr=segno.make(made.payment_uri, micro=False).svg_data_uri(scale=4),
     )
 
 

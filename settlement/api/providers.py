@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header
 from pydantic import ConfigDict, Field
 
 from settlement.api.accounts import Name
-from settlement.api.dependencies import ContextDep, ProviderReader, SignedDep, StateDep, StrictRoute
+from settlement.api.dependencies import ContextDep, ProviderReader, Signed, SignedDep, StateDep, StrictRoute
 from settlement.api.shapes import (
     EXAMPLE_CONSUMER,
     EXAMPLE_JWK,
@@ -23,17 +23,18 @@ from settlement.api.shapes import (
     PayoutOut,
     PublicJwk,
     Time,
+    payout_out,
 )
-from settlement.core import times
 from settlement.core.units import cu_text
 from settlement.services import participants, reading
 from settlement.services.authentication import SCOPES
-from settlement.services.participants import Destination, SignedRequest
-from settlement.storage.parties import PayoutAddress
+from settlement.services.context import Context
+from settlement.services.participants import AddressProof, Destination, SignedRequest
 
 router = APIRouter(prefix="/v1/providers", tags=["providers"], route_class=StrictRoute)
 
 _PAYOUT: Example = {"chain": "simulated", "asset": "USD:sim1issuer", "address": "sim1provider", "reference": 77}
+_SHOWN: Example = {**_PAYOUT, "proven": False, "valid_from": EXAMPLE_TIME}
 
 AccountSignature = Annotated[
     str,
@@ -81,7 +82,7 @@ class RegisteredProvider(Out):
                 "api_key": "cu_01kamk5q0r2c4e6g8j0m2p4r6t_" + "00112233445566778899aabbccddeeff" * 2,
                 "scopes": ["api-keys", "read"],
                 "account": EXAMPLE_CONSUMER,
-                "payout": {**_PAYOUT, "valid_from": EXAMPLE_TIME},
+                "payout": _SHOWN,
             }
         }
     )
@@ -106,8 +107,8 @@ class ProviderOut(Out):
                 "status": "active",
                 "account": EXAMPLE_CONSUMER,
                 "settled": "5.25",
-                "payout": {**_PAYOUT, "valid_from": EXAMPLE_TIME},
-                "payout_next": {**_PAYOUT, "valid_from": "2026-11-25T00:00:00Z"},
+                "payout": _SHOWN,
+                "payout_next": {**_PAYOUT, "proven": False, "valid_from": "2026-11-25T00:00:00Z"},
             }
         }
     )
@@ -122,7 +123,7 @@ class ProviderOut(Out):
 
 
 class SetPayoutAddress(In):
-    """Signed by a key of the provider."""
+    """Signed by a key of the participant."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"purpose": "set-payout-address", "at": EXAMPLE_TIME, "payout": _PAYOUT}}
@@ -148,7 +149,7 @@ class SetFallbackAddress(In):
 class PayoutAddressOut(Out):
     """The payout address that was asked for, and from when on it is paid to."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"payout": {**_PAYOUT, "valid_from": EXAMPLE_TIME}}})
+    model_config = ConfigDict(json_schema_extra={"example": {"payout": _SHOWN}})
 
     payout: PayoutOut
 
@@ -175,7 +176,7 @@ async def register(
         api_key=made.api_key,
         scopes=list(SCOPES["provider"]),
         account=made.party.account_id,
-        payout=_payout(made.payout),
+        payout=payout_out(made.payout),
     )
 
 
@@ -191,8 +192,8 @@ async def mine(context: ContextDep, reader: ProviderReader) -> ProviderOut:
         status=party.status,
         account=party.account_id,
         settled=cu_text(account.settled),
-        payout=_payout(in_force),
-        payout_next=_payout(waiting),
+        payout=payout_out(in_force),
+        payout_next=payout_out(waiting),
     )
 
 
@@ -202,9 +203,18 @@ async def set_payout_address(context: ContextDep, signed: SignedDep, document: S
 
     Asking for the one that is in force calls off a change that waits.
     """
+    return await set_address(context, signed, document, "provider")
+
+
+async def set_address(
+    context: Context, signed: Signed, document: SetPayoutAddress, kind: Literal["consumer", "provider"]
+) -> PayoutAddressOut:
+    """What providers' and consumers' calls have in common."""
     request = SignedRequest(signed.body, signed.signature, document.at)
-    address = await participants.set_payout_address(context, request, _destination(document.payout))
-    return PayoutAddressOut(payout=_payout_of(address))
+    payout = _destination(document.payout)
+    address = payout_out(await participants.set_payout_address(context, request, payout, kind=kind))
+    assert address is not None, "there is an address by now"
+    return PayoutAddressOut(payout=address)
 
 
 @router.put("/me/fallback-address", operation_id="setFallbackAddress", summary="Where I may be paid instead")
@@ -219,18 +229,7 @@ async def set_fallback_address(
 
 
 def _destination(payout: PayoutIn) -> Destination:
-    return Destination(payout.chain, payout.asset, payout.address, payout.reference)
-
-
-def _payout(address: PayoutAddress | None) -> PayoutOut | None:
-    return None if address is None else _payout_of(address)
-
-
-def _payout_of(address: PayoutAddress) -> PayoutOut:
-    return PayoutOut(
-        chain=address.chain,
-        asset=address.asset,
-        address=address.address,
-        reference=address.reference,
-        valid_from=times.text(address.valid_from),
-    )
+    proof = None
+    if payout.proof is not None:
+        proof = AddressProof(payout.proof.at, payout.proof.signature, payout.proof.public_key)
+    return Destination(payout.chain, payout.asset, payout.address, payout.reference, proof)

@@ -17,6 +17,7 @@ from settlement.core.errors import Malformed, NotFound
 from settlement.core.signatures import parse_base64url
 from settlement.core.units import decimal_text
 from settlement.services.context import Context
+from settlement.storage.parties import PayoutAddress
 
 Example = dict[str, Any]
 """An example document of the OpenAPI description."""
@@ -83,13 +84,22 @@ Limit = Annotated[int, Query(ge=1, le=200, description="how many at most")]
 Cursor = Annotated[str | None, Query(max_length=128, description="the `next_cursor` of the page before")]
 
 
+class AddressProofIn(In):
+    """The address's own signature of the text of docs/reference/address-proof.md that has this time."""
+
+    at: Time
+    signature: str = Field(min_length=1, max_length=512)
+    public_key: str = Field("", max_length=130, description="where an address is a hash of its key")
+
+
 class PayoutIn(In):
-    """Where to pay."""
+    """Where to pay. `proof` says that the address is yours; a consumer's needs one."""
 
     chain: str = Field(max_length=32, description="a chain of this service, such as `simulated`")
     asset: str = Field(max_length=128, description="`CODE` or `CODE:issuer`")
     address: str = Field(min_length=1, max_length=128)
     reference: int | None = Field(None, ge=0, lt=2**63, description="the payee's destination tag or memo id")
+    proof: AddressProofIn | None = None
 
 
 class PayoutOut(Out):
@@ -99,7 +109,22 @@ class PayoutOut(Out):
     asset: str
     address: str
     reference: int | None
+    proven: bool
     valid_from: str
+
+
+def payout_out(address: PayoutAddress | None) -> PayoutOut | None:
+    """A payout address as it is shown."""
+    if address is None:
+        return None
+    return PayoutOut(
+        chain=address.chain,
+        asset=address.asset,
+        address=address.address,
+        reference=address.reference,
+        proven=address.proof is not None,
+        valid_from=times.text(address.valid_from),
+    )
 
 
 def chain_amount(context: Context, chain: str, asset: str, units: int) -> str:

@@ -12,32 +12,14 @@ from datetime import datetime
 from settlement.client.anchors import Anchor
 from settlement.client.books import CU, Books, EntryLine, legs
 from settlement.client.lines import Fields, Wrong, equal, require
+from settlement.client.payouts import Payouts
 from settlement.client.rules import Rules
 from settlement.client.settling import Windows
 from settlement.core import policy
 
 EVENTS = frozenset({"planned", "signed", "submitted", "unknown", "settled", "failed", "contested", "expired"})
+STATES = EVENTS - {"expired"}
 Legs = dict[tuple[str, str], int]
-
-
-@dataclass(slots=True)
-class Payout:
-    """A payout and how far the journal has taken it: "", planned, settled or failed."""
-
-    id: str
-    window: int
-    party: str
-    chain: str
-    asset: str
-    amount: int
-    micro: int
-    state: str
-    order: str | None
-    transfer: int | None
-    facts: dict[str, str]
-    booked: str = ""
-    landed: tuple[str, int] | None = None
-    """The transaction and the ledger by which it arrived, as the journal says."""
 
 
 @dataclass(slots=True)
@@ -67,14 +49,13 @@ class Money:
         self._intents: dict[tuple[str, int], str] = {}
         self._deposits: dict[str, _Deposit] = {}
         self._transfers_in: set[tuple[str, str, int]] = set()
-        self.payouts: dict[str, Payout] = {}
+        self.payouts = Payouts(rules, books, windows, parties)
         self._fees: dict[str, Legs] = {}
         self._orders: dict[str, str] = {}
         self._order: Order | None = None
         self._transactions: set[str] = set()
         self._slots: set[tuple[str, str, str, int]] = set()
         self._anchored: dict[int, list[datetime]] = {}
-        self._by_order: dict[str, list[Payout]] = {}
         self.anchors: list[Anchor] = []
 
     # --- coming in ---
@@ -124,12 +105,21 @@ class Money:
         equal(dict(entry.net), legs(*parts), "deposit_postings", entry.name, "what it posts")
         if entry.kind == "deposit" or line["party"] is None:
             del self._deposits[deposit_id]
+        if entry.kind == "suspense" and line["party"] is None:
+            self.payouts.suspended[deposit_id] = line
 
     def _check_facts(self, line: Fields, entry: EntryLine) -> None:
         """The chained entry says where the money came from, so that the deposit can't be rewritten later."""
         network, _ = self._rules.networks.get(line.text("chain"), ("", ""))
         equal(entry.facts["network"], network, "deposit_facts", entry.name, "its network")
         equal(entry.facts["sender"], line.text("sender"), "deposit_facts", entry.name, "its sender")
+        equal(
+            entry.facts.get("sender_reference"),
+            line["sender_reference"],
+            "deposit_facts",
+            entry.name,
+            "its sender's reference",
+        )
         if line["reference"] is not None:  # one too large for the books is in the facts alone
             equal(entry.facts["reference"], line.text("reference"), "deposit_facts", entry.name, "its reference")
 
@@ -166,72 +156,6 @@ class Money:
             require(right, "opening_postings", entry.name, f"{account} has no counterpart in {entry.subject}")
 
     # --- going out ---
-
-    def add_payout(self, line: Fields) -> None:
-        """A payout, before its ``payout_planned`` entry: exactly what a position promised, once."""
-        reference = line.amount_or_none("reference")
-        facts = {
-            "window": f"win_{line.whole('window')}",
-            "chain": line.text("chain"),
-            "asset": line.text("asset"),
-            "amount": str(line.amount("amount")),
-            "address": line.text("address"),
-        }
-        payout = Payout(
-            facts=facts if reference is None else facts | {"reference": str(reference)},
-            id=line.text("id"),
-            window=line.whole("window"),
-            party=line.text("party"),
-            chain=line.text("chain"),
-            asset=line.text("asset"),
-            amount=line.amount("amount"),
-            micro=line.amount("micro"),
-            state=line.text("state"),
-            order=line.text_or_none("order"),
-            transfer=None if line["transfer"] is None else line.whole("transfer"),
-        )
-        name = f"payout {payout.id}"
-        due = self._windows.due.pop((payout.window, payout.party), None)
-        if due is None or payout.id in self.payouts:
-            raise Wrong("payout_unfounded", name, "no position promises it, or it came before")
-        for member in ("chain", "asset", "amount", "micro"):
-            equal(getattr(payout, member), getattr(due, member), "payout_mismatch", name, f"its {member}")
-        known = payout.state in ("planned", "ordered", "settled", "failed")
-        require(known, "payout_state", name, f"there is no state {payout.state}")
-        self.payouts[payout.id] = payout
-        if payout.order is not None:
-            self._by_order.setdefault(payout.order, []).append(payout)
-
-    def book_payout(self, entry: EntryLine) -> None:
-        """``payout_planned``, then at most one of ``payout_settled`` and ``payout_failed``."""
-        payout = self.payouts.get(entry.subject)
-        if payout is None:
-            raise Wrong("payout_missing", entry.name, f"there is no payout {entry.subject} before it")
-        step = entry.kind.removeprefix("payout_")
-        before = "" if step == "planned" else "planned"
-        equal(payout.booked, before, "payout_entry", f"payout {payout.id}", f"its state before it is {step}")
-        if step == "planned":
-            equal(entry.facts.plain(), payout.facts, "payout_facts", entry.name, "its facts")
-        transit, asset = (f"transit/{CU}", CU), f"{payout.chain}/{payout.asset}"
-        expected = {
-            "planned": legs((payout.party, CU, -payout.micro), (*transit, payout.micro)),
-            "failed": legs((*transit, -payout.micro), (payout.party, CU, payout.micro)),
-            "settled": legs(
-                (*transit, -payout.micro),
-                (f"conversion/{CU}", CU, payout.micro),
-                (f"conversion/{asset}", asset, -payout.amount),
-                (f"treasury/{asset}", asset, payout.amount),
-            ),
-        }[step]
-        equal(dict(entry.net), expected, "payout_postings", entry.name, "what it posts")
-        payout.booked = step
-        if step != "planned":
-            equal(entry.facts["order"], payout.order, "payout_facts", entry.name, "its order")
-        if step == "settled":
-            equal(entry.facts["transfer"], payout.transfer, "payout_facts", entry.name, "its transfer")
-            payout.landed = (entry.facts.text("tx"), entry.facts.whole("ledger"))
-        if step == "failed":
-            self._windows.returned(payout.party, entry.seq, payout.micro)
 
     def book_fee(self, entry: EntryLine) -> None:
         """A fee that a chain took for an order; compared with the order at the end."""
@@ -300,17 +224,28 @@ class Money:
             in_span = ended.whole("first") <= ledger <= ended.whole("last")
             require(in_span, "order_ledger", name, f"ledger {ledger} is outside of what its transaction allows")
             require(line.amount("fee") <= ended.amount("fee"), "order_fee", name, "the fee is above the signed one")
+        else:
+            require(state in STATES, "order_state", name, f"there is no state {state}")
+            own = line["tx"] is None or ended is not None
+            require(own, "order_transaction", name, "it ended by a transaction that is none of its attempts")
+            equal(line["ledger"], None, "order_ledger", name, "the ledger of an order that did not settle")
         self._check_fee(line, name)
+        equal(line["step"] is not None, line["order_kind"] == "setup", "order_kind", name, "whether it has a step")
         if line.text("order_kind") == "anchor":
             expected = self._windows.checkpoints.get(line.whole("window"))
             equal(line.digest("digest"), expected, "anchor_digest", name, "the checkpoint's digest")
             if state == "settled":
                 self._anchored.setdefault(line.whole("window"), []).append(line.time("ended_at"))
                 self.anchors.append(self._anchor(line))
-        else:
-            equal(line.text("order_kind"), "payout", "order_kind", name, "its kind")
-            equal(line["digest"], None, "order_kind", name, "the digest of an order that is no anchor")
+            return
+        known = line.text("order_kind") in ("payout", "setup")
+        require(known, "order_kind", name, f"there is no kind {line['order_kind']}")
+        equal(line["digest"], None, "order_kind", name, "the digest of an order that is no anchor")
+        if line["order_kind"] == "payout":
             self._check_transfers(line, name)
+        else:
+            idle = line.text("id") not in self.payouts.by_order
+            require(idle, "order_kind", name, "it sets an account up and carries a payout")
 
     def _anchor(self, line: Fields) -> Anchor:
         network, treasury = self._rules.networks.get(line.text("chain"), ("", ""))
@@ -329,18 +264,7 @@ class Money:
         self.end_order()
         for deposit in self._deposits.values():
             raise Wrong("deposit_entry", f"deposit {deposit.line.text('id')}", "it was never credited in the journal")
-        open_micro = 0
-        for payout in self.payouts.values():
-            name = f"payout {payout.id}"
-            booked = payout.state if payout.state in ("settled", "failed") else "planned"
-            equal(payout.booked, booked, "payout_state", name, "what the journal says of it")
-            open_micro += payout.micro if booked == "planned" else 0
-            order = self._orders.get(payout.order or "")
-            landed = order == "settled" or payout.state != "settled"
-            require(landed, "payout_order", name, f"it is settled and its order is {order}")
-            ended = order != "settled" or payout.state in ("settled", "failed")
-            require(ended, "payout_order", name, "its order settled, and it did neither arrive nor fail")
-        equal(self._books.balance(f"transit/{CU}"), open_micro, "transit_mismatch", f"transit/{CU}", "the balance")
+        self.payouts.finish(self._orders)
         for window, at in self._windows.anchored.items():
             times = self._anchored.get(window, [None])
             require(at in times, "window_anchored", f"window {window}", f"it was anchored at {times[0]}, not {at}")
@@ -353,10 +277,11 @@ class Money:
         return self._order
 
     def _check_slot(self, order: Order, name: str) -> None:
-        line = order.line
+        line, members = order.line, ("slot_account", "slot_kind", "slot_number")
         if line["slot_account"] is None:
+            empty = all(line[member] is None for member in members)
+            require(empty, "attempt_slot", name, "it has a part of a slot")
             return
-        members = ("slot_account", "slot_kind", "slot_number")
         for attempt in order.transactions.values():
             for member in members:
                 equal(line[member], attempt[member], "attempt_slot", name, f"its {member}")
@@ -375,7 +300,7 @@ class Money:
         equal(booked, expected, "order_fee", name, "what was booked as its fee")
 
     def _check_transfers(self, line: Fields, name: str) -> None:
-        payouts = self._by_order.get(line.text("id"), [])
+        payouts = self.payouts.by_order.get(line.text("id"), [])
         for payout in payouts:
             subject, landed = f"payout {payout.id}", (line["tx"], line["ledger"])
             equal(payout.chain, line.text("chain"), "payout_order", subject, "the chain of its order")

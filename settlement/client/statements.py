@@ -15,7 +15,7 @@ from settlement.client.reports import rated_at
 from settlement.client.rules import check_signatures, parse_table
 from settlement.core import canonical, rating
 from settlement.core.offers import Offer, Offers
-from settlement.core.policy import to_micro
+from settlement.core.policy import to_micro, to_units
 from settlement.core.rates import RateTable
 from settlement.core.units import PICO_PER_MICRO, split_pico
 
@@ -184,19 +184,37 @@ class _Statement:
             worth = Fraction(line.text("micro_per_unit"))
             name = f"deposit {line.text('id')}"
             equal(line.amount("credited"), to_micro(line.amount("amount"), worth), "deposit_credit", name, "the credit")
+        taken = {line.whole("journal_seq"): self._withdrawn(line) for line in self.fields.objects("withdrawals")}
+        fees = {
+            line.text("id"): -line.amount("fee") for line in self.fields.objects("withdrawals") if line.amount("fee")
+        }
         credited = {line.whole("journal_seq"): line.amount("credited") for line in self.fields.objects("deposits")}
         balance, last = self.fields.amount("opening"), 0
         for line in self.fields.objects("postings"):
             seq, amount, name = line.whole("journal_seq"), line.amount("amount"), f"posting {line['journal_seq']}"
             require(seq > last, "posting_order", name, "it is out of order")
-            expected = {"usage": usage, "deposit": credited}.get(line.text("kind"))
+            expected = {"usage": usage, "deposit": credited, "withdrawal_planned": taken}.get(line.text("kind"))
             if expected is not None:
                 equal(amount, expected.pop(seq, 0), "posting_amount", name, "its amount")
+            if line.text("kind") == "withdrawal_fee":
+                equal(amount, fees.pop(line.text("subject"), 0), "posting_amount", name, "its amount")
             balance, last = balance + amount, seq
-        missing = sorted({**usage, **credited})
+        missing = [*sorted({**usage, **credited, **taken}), *fees]
         require(not missing, "posting_missing", f"posting {missing[:1]}", "it was recomputed and is not stated")
         equal(self.fields.amount("closing"), balance, "statement_closing", "statement", "the closing balance")
         self.result.closing = balance
+
+    def _withdrawn(self, line: Fields) -> int:
+        """What a withdrawal takes from the balance, beside its fee: what its whole units are worth, rounded up."""
+        worth, micro = Fraction(line.text("micro_per_unit")), line.amount("micro")
+        equal(
+            to_units(micro, worth),
+            (line.amount("amount"), micro),
+            "withdrawal_amount",
+            f"withdrawal {line.text('id')}",
+            "what its microCU pay for",
+        )
+        return -micro
 
     def _check_position(self) -> None:
         """The position's own side from the pairs, netting and payouts from the position, and its proof."""

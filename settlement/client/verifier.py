@@ -16,6 +16,7 @@ from settlement.client.books import Books, EntryLine, account_asset, account_kin
 from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.money import Money
+from settlement.client.payouts import NAMES
 from settlement.client.proofs import (
     ConsistencyResult,
     ProofResult,
@@ -233,13 +234,14 @@ class ExportVerifier:
             "deposit": self._money.book_deposit,
             "suspense": self._money.book_deposit,
             "netting": self._windows.net,
-            "payout_planned": self._money.book_payout,
-            "payout_settled": self._money.book_payout,
-            "payout_failed": self._money.book_payout,
+            "withdrawal_fee": self._money.payouts.book_fee,
+            "withdrawal_fee_returned": self._money.payouts.book_fee,
             "chain_fee": self._money.book_fee,
             "operation": self._money.book_operation,
             "service_key": self._book_service_key,
         }
+        steps = ((name, step) for name in NAMES.values() for step in ("planned", "settled", "failed"))
+        checks |= {f"{name}_{step}": self._money.payouts.book for name, step in steps}
         check = checks.get(entry.kind)
         if check is None:
             raise Wrong("entry_kind", entry.name, f"there is no kind of entry {entry.kind}")
@@ -293,7 +295,7 @@ _HANDLERS: dict[str, tuple[int, _Read]] = {
     "record_salt": (14, lambda v, line: v._windows.add_salt(line)),
     "usage_report": (14, ExportVerifier._read_report),
     "deposit": (14, lambda v, line: v._money.add_deposit(line)),
-    "payout": (14, lambda v, line: v._money.add_payout(line)),
+    "payout": (14, lambda v, line: v._money.payouts.add(line)),
     "journal_entry": (14, ExportVerifier._read_entry),
     "obligation": (14, lambda v, line: v._windows.check_obligation(line)),
     "position": (14, lambda v, line: v._windows.check_position(line)),

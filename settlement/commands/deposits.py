@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import Json, answer, cu, table, with_installation
+from settlement.commands.running import DryRun, Json, answer, cu, table, with_installation
+from settlement.core.errors import NotFound
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
@@ -79,3 +80,38 @@ def assign(
     micro = with_installation(use)
     document = {"deposit": deposit, "account": account, "credited": cu_text(micro)}
     answer(document, [f"credited {cu(micro)} to {account}"], as_json=as_json)
+
+
+@app.command("refund")
+def refund(
+    deposit: Annotated[str, typer.Argument(metavar="DEPOSIT", help="The deposit's id, as `deposits suspense` shows.")],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Send a deposit in suspense back to its sender: what was delivered, with the sender's own tag, at most once."""
+
+    async def use(installation: Installation) -> dict[str, Any]:
+        from settlement.services import funding, refunds
+
+        context = installation.context
+        if dry_run:
+            waiting = {each.id: each for each in await funding.suspense(context)}
+            if deposit not in waiting:
+                raise NotFound("unknown_deposit", f"there is no deposit {deposit} in suspense")
+            found = waiting[deposit]
+            return _refund(None, deposit, "dry_run", found.asset, found.amount, found.sender, found.sender_reference)
+        made = await refunds.refund(context, deposit)
+        return _refund(made.id, deposit, made.state, made.asset, made.amount, made.address, made.reference)
+
+    document = with_installation(use)
+    tag = "" if document["reference"] is None else f" with reference {document['reference']}"
+    said = f"{document['units']} units of {document['asset']} go back to {document['address']}{tag}"
+    answer(document, [f"would send: {said}" if dry_run else f"{document['payout']}: {said}"], as_json=as_json)
+
+
+def _refund(
+    payout: str | None, deposit: str, state: str, asset: str, units: int, address: str, reference: int | None
+) -> dict[str, Any]:
+    tag = None if reference is None else str(reference)
+    named = {"payout": payout, "deposit": deposit, "state": state, "asset": asset, "units": str(units)}
+    return {**named, "address": address, "reference": tag}

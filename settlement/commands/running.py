@@ -24,6 +24,7 @@ GOOD, FAILED, BROKEN, HALTED, USAGE, INTERRUPTED = 0, 1, 2, 3, 64, 130
 
 Result = TypeVar("Result")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE; - is standard output.")]
 
 

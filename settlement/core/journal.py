@@ -29,6 +29,14 @@ Kind = Literal[
     "payout_failed",  # the payout can't be made: the set-aside goes back
     "chain_fee",  # what the network burned
     "operation",  # what a chain account spent beside payouts and anchors: an operator's transaction, an issuer's charge
+    "withdrawal_planned",  # a consumer's balance is set aside for a withdrawal
+    "withdrawal_fee",  # what the consumer pays for it
+    "withdrawal_settled",  # the withdrawal arrived: the set-aside leaves the books with the asset
+    "withdrawal_failed",  # the withdrawal can't be made: the set-aside goes back
+    "withdrawal_fee_returned",  # and its fee with it
+    "refund_planned",  # a deposit in suspense is set aside to go back to its sender
+    "refund_settled",  # it arrived there
+    "refund_failed",  # it can't be sent: it is in suspense again
     "service_key",  # the service's signature was handed over to a new key
 ]
 

@@ -21,8 +21,14 @@ from settlement.core.governing import GovernanceRules
 from settlement.core.pricing import PricingRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
+from settlement.core.withdrawals import WithdrawalRules
 
-SECTIONS: Mapping[str, type] = {"governance": GovernanceRules, "index": IndexPolicy, "pricing": PricingRules}
+SECTIONS: Mapping[str, type] = {
+    "governance": GovernanceRules,
+    "index": IndexPolicy,
+    "pricing": PricingRules,
+    "withdrawals": WithdrawalRules,
+}
 """Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
 
 
@@ -46,6 +52,7 @@ class Policy:
     settlement_asset: tuple[str, Fraction] | None = None
     """Mode ``settlement_asset``: the code of the one asset, and how many whole units of it 1 CU is. Then `usd_per_cu`
     only says what a CU is taken to be worth where an invoice must say it in USD."""
+    withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 

@@ -13,6 +13,8 @@ from settlement.core.errors import Broken
 
 OrderState = Literal["planned", "signed", "submitted", "unknown", "settled", "failed", "contested"]
 PayoutState = Literal["planned", "ordered", "settled", "failed"]
+PayoutKind = Literal["earnings", "withdrawal", "refund"]
+"""Whose money leaves: a provider's earnings, a consumer's balance, a deposit that goes back to its sender."""
 
 ORDER_STATES: tuple[OrderState, ...] = ("planned", "signed", "submitted", "unknown", "settled", "failed", "contested")
 PAYOUT_STATES: tuple[PayoutState, ...] = ("planned", "ordered", "settled", "failed")
@@ -49,7 +51,7 @@ PAYOUT_STEPS: Mapping[tuple[PayoutState, PayoutState], str] = {
     ("planned", "ordered"): "it is one transfer of a chain order",
     ("ordered", "planned"): "its order failed without its fault; it gets a new order",
     ("ordered", "settled"): "its whole amount was delivered in a final ledger",
-    ("ordered", "failed"): "it is at fault, or its chain is given up; the money goes back to the provider's balance",
+    ("ordered", "failed"): "it is at fault, or its chain is given up; the money goes back to where it came from",
 }
 
 

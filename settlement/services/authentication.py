@@ -22,7 +22,10 @@ from settlement.storage import parties
 from settlement.storage.database import Connection
 from settlement.storage.parties import Key, NewApiKey, Party
 
-SCOPES = {"consumer": ("api-keys", "funding", "read"), "provider": ("api-keys", "holds", "read")}
+SCOPES = {
+    "consumer": ("api-keys", "funding", "read", "withdrawals"),
+    "provider": ("api-keys", "holds", "read"),
+}
 """What a first API key may do, by the kind of its owner; later ones get a part of it."""
 
 SPENDING = ("spend",)

@@ -20,10 +20,11 @@ from settlement.core.journal import CU, Entry, Posting
 from settlement.core.policy import to_micro
 from settlement.core.units import MAX_AMOUNT
 from settlement.services.context import Context
-from settlement.storage import accounts, chain_orders, funding, governance, halts, journal, parties, windows
+from settlement.storage import accounts, chain_orders, funding, governance, halts, journal, parties, payouts, windows
 from settlement.storage.accounts import system_account
 from settlement.storage.database import Connection
 from settlement.storage.funding import ChainState, Intent, StoredDeposit
+from settlement.storage.parties import Party
 
 GAP = "deposit_gap"
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class FundingIntent:
     address: str
     reference: int
     payment_uri: str
+    combined_address: str
+    """Address and reference in one, where the network has such a form; else empty."""
 
 
 # --- opening a chain --------------------------------------------------------------------------------------------------
@@ -175,11 +178,12 @@ async def _read_on(adapter: ChainAdapter, cursor: str | None) -> tuple[Page, lis
 
 async def _make_accounts(connection: Connection, chain: str, facts: Facts) -> None:
     for asset in facts.assets:
-        for kind in ("treasury", "conversion", "suspense", "equity", "fees"):
+        for kind in ("treasury", "conversion", "suspense", "equity", "fees", "transit"):
             name = system_account(kind, chain, asset.text)
             await accounts.ensure(connection, name, kind, f"{chain}/{asset.text}")
     await accounts.ensure(connection, system_account("conversion"), "conversion", CU)
     await accounts.ensure(connection, system_account("transit"), "transit", CU)
+    await accounts.ensure(connection, system_account("fees"), "fees", CU)
 
 
 # --- references -------------------------------------------------------------------------------------------------------
@@ -210,10 +214,31 @@ async def create_intent(context: Context, *, party: str, chain: str, asset: str,
             raise Broken("reference_taken", f"{reference} on {chain} was given out before")
         return intent
 
-    made = await context.database.run(use_case)
-    uri = adapter.payment_uri(found, made.reference, amount)
-    decimals = adapter.facts.assets[found]
-    return FundingIntent(made.id, chain, found.text, decimals, amount, adapter.treasury, made.reference, uri)
+    return _shown(context, await context.database.run(use_case))
+
+
+async def intent_of(context: Context, party: Party, intent_id: str) -> FundingIntent:
+    """A consumer's own intent. Raises NotFound ``unknown_intent``; ``unknown_chain`` when it isn't served any more."""
+    async with context.database.read() as connection:
+        found = await funding.intent(connection, intent_id, party.no)
+    if found is None:
+        raise NotFound("unknown_intent", "this account has no such funding intent")
+    return _shown(context, found)
+
+
+def _shown(context: Context, made: Intent) -> FundingIntent:
+    adapter, asset = _asset(context, made.chain, made.asset)
+    return FundingIntent(
+        made.id,
+        made.chain,
+        asset.text,
+        adapter.facts.assets[asset],
+        made.amount,
+        adapter.treasury,
+        made.reference,
+        adapter.payment_uri(asset, made.reference, made.amount),
+        adapter.combined_address(made.reference),
+    )
 
 
 def _asset(context: Context, chain: str, asset: str) -> tuple[ChainAdapter, Asset]:
@@ -312,12 +337,15 @@ async def _book_one(
         micro,
         None if worth is None else str(worth),
         entry_seq=0,
+        sender_reference=deposit.sender_reference,
     )
     named = f"{chain}/{asset}"
     received = Posting(system_account("treasury", chain, asset), named, -deposit.amount)
     facts = {"network": state.network, "tx": stored.tx, "index": stored.tx_index, "sender": stored.sender}
     if reference is not None:
         facts["reference"] = str(reference)
+    if stored.sender_reference is not None:
+        facts["sender_reference"] = str(stored.sender_reference)
     now = context.sources.clock()
     legs: tuple[Posting, ...]
     if intent is None or worth is None:
@@ -374,8 +402,8 @@ async def assign_suspense(context: Context, deposit_id: str, party: str) -> int:
         deposit = await funding.lock_deposit(connection, deposit_id)
         if deposit is None:
             raise NotFound("unknown_deposit", f"there is no deposit {deposit_id}")
-        if deposit.party_no is not None:
-            raise Conflict("deposit_not_in_suspense", f"{deposit_id} was credited before")
+        if deposit.party_no is not None or await payouts.of_deposit(connection, deposit_id) is not None:
+            raise Conflict("deposit_not_in_suspense", f"{deposit_id} was credited or given back before")
         owner = await parties.get(connection, party)
         if owner.kind != "consumer":
             raise Conflict("party_not_consumer", f"{party} is a provider; only consumers' accounts are funded")

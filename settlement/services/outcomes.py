@@ -6,18 +6,36 @@ however often it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from settlement.chain import Contested, Expired, Failed, Outcome, Pending, Settled, Transaction
 from settlement.core.errors import Broken
-from settlement.core.journal import CU, Entry, Posting
+from settlement.core.journal import CU, Entry, Kind, Posting
+from settlement.core.states import PayoutKind
 from settlement.services.context import Context
 from settlement.storage import chain_orders, checkpoints, halts, journal, payouts, windows
 from settlement.storage.accounts import system_account
 from settlement.storage.chain_orders import Order
 from settlement.storage.database import Connection
 from settlement.storage.payouts import Payout
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The kinds of journal entries of a kind of payout."""
+
+    planned: Kind
+    settled: Kind
+    failed: Kind
+
+
+ENTRIES: Mapping[PayoutKind, Entries] = {
+    "earnings": Entries("payout_planned", "payout_settled", "payout_failed"),
+    "withdrawal": Entries("withdrawal_planned", "withdrawal_settled", "withdrawal_failed"),
+    "refund": Entries("refund_planned", "refund_settled", "refund_failed"),
+}
 
 FAILURES = 8
 """How many orders of a window may fail on a chain without any payee's fault before a person has to look."""
@@ -208,16 +226,9 @@ async def _book_settled(
     connection: Connection, window: int, payout: Payout, tx: Transaction, outcome: Settled, now: datetime
 ) -> None:
     await payouts.end(connection, payout, "settled")
-    chain, asset = payout.chain, payout.asset
-    named = f"{chain}/{asset}"
-    legs = (
-        Posting(system_account("transit"), CU, -payout.micro),
-        Posting(system_account("conversion"), CU, payout.micro),
-        Posting(system_account("conversion", chain, asset), named, -payout.amount),
-        Posting(system_account("treasury", chain, asset), named, payout.amount),
-    )
     facts = {"tx": tx.id, "ledger": outcome.at.number, "transfer": payout.transfer or 0, "order": payout.order_id or ""}
-    await journal.append(connection, Entry("payout_settled", payout.id, window, now, legs, facts))
+    entry = Entry(ENTRIES[payout.kind].settled, payout.id, window, now, _sent(payout), facts)
+    await journal.append(connection, entry)
 
 
 async def _book_surcharge(
@@ -236,10 +247,47 @@ async def _book_surcharge(
 
 
 async def _book_failed(connection: Connection, window: int, payout: Payout, code: str, now: datetime) -> None:
+    """The money goes back to where it came from, and with a withdrawal its fee."""
     await payouts.end(connection, payout, "failed", code)
-    legs = (Posting(system_account("transit"), CU, -payout.micro), Posting(payout.party_id, CU, payout.micro))
     facts = {"code": code, "order": payout.order_id or ""}
-    await journal.append(connection, Entry("payout_failed", payout.id, window, now, legs, facts))
+    entry = Entry(ENTRIES[payout.kind].failed, payout.id, window, now, _returned(payout), facts)
+    await journal.append(connection, entry)
+    if payout.fee:
+        legs = (
+            Posting(system_account("fees"), CU, -payout.fee),
+            Posting(party_of(payout), CU, payout.fee),
+        )
+        await journal.append(connection, Entry("withdrawal_fee_returned", payout.id, window, now, legs, {}))
+
+
+def party_of(payout: Payout) -> str:
+    """Whose balance a payout is of. Refunds are of nobody's."""
+    assert payout.party_id is not None, "earnings and withdrawals have their party (CHECK ck_payout_party_no)"
+    return payout.party_id
+
+
+def _sent(payout: Payout) -> tuple[Posting, ...]:
+    """What was set aside leaves the books together with the asset."""
+    chain, asset, named = payout.chain, payout.asset, f"{payout.chain}/{payout.asset}"
+    left = Posting(system_account("treasury", chain, asset), named, payout.amount)
+    if payout.kind == "refund":
+        return Posting(system_account("transit", chain, asset), named, -payout.amount), left
+    return (
+        Posting(system_account("transit"), CU, -payout.micro),
+        Posting(system_account("conversion"), CU, payout.micro),
+        Posting(system_account("conversion", chain, asset), named, -payout.amount),
+        left,
+    )
+
+
+def _returned(payout: Payout) -> tuple[Posting, ...]:
+    if payout.kind == "refund":
+        chain, asset, named = payout.chain, payout.asset, f"{payout.chain}/{payout.asset}"
+        return (
+            Posting(system_account("transit", chain, asset), named, -payout.amount),
+            Posting(system_account("suspense", chain, asset), named, payout.amount),
+        )
+    return Posting(system_account("transit"), CU, -payout.micro), Posting(party_of(payout), CU, payout.micro)
 
 
 async def _book_fee(

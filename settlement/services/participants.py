@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Literal, Never
 
 from settlement.chain import Asset, Unpayable
-from settlement.core import signatures
+from settlement.core import addresses, signatures, times
 from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Problem, Unauthenticated
 from settlement.core.keys import parse_public_jwk
 from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
@@ -38,13 +38,26 @@ class SignedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressProof:
+    """What the key of an address signed: `core.addresses.statement` with that time. `public_key` where chains need it.
+
+    Signature and key are text in the chain's own form.
+    """
+
+    at: datetime
+    signature: str
+    public_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a provider asks to be paid: a configured chain, ``CODE`` or ``CODE:issuer``, address, tag or memo id."""
+    """Where a participant asks to be paid: a configured chain, ``CODE`` or ``CODE:issuer``, address, tag or memo id."""
 
     chain: str
     asset: str
     address: str
     reference: int | None = None
+    proof: AddressProof | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +137,37 @@ async def _register(
         await parties.add_key(connection, Key(public.kid, party.no, public.raw, now, None), now)
         address = None
         if payout is not None:
-            address = await _add_address(context, connection, party, payout, now, request)
+            address = await _add_address(context, connection, party, payout, now, request, public.kid)
         token = await issue_api_key(connection, context.sources, party.no, SCOPES[kind])
         return Registered(party, public.kid, token, address)
 
     return await context.database.run(use_case)
 
 
-async def set_payout_address(context: Context, request: SignedRequest, payout: Destination) -> PayoutAddress:
-    """Where the signing provider is paid from now on.
+async def set_payout_address(
+    context: Context, request: SignedRequest, payout: Destination, *, kind: Literal["consumer", "provider"]
+) -> PayoutAddress:
+    """Where the signing participant is paid from now on: its earnings, or what a consumer withdraws.
 
     The first address, and the one that is in force anyhow (which calls off a change that waits), are in force at once;
-    any other after the policy's cool-down. Asking again for the newest one changes nothing.
+    any other after the policy's cool-down. Asking again for the newest one changes nothing. A consumer's address must
+    be proven; a provider's when the policy says so. Raises Malformed ``address_unproven``, ``address_proof_invalid``,
+    Forbidden ``consumers_only`` or ``providers_only`` when the key is of another `kind` of participant.
     """
     now = context.sources.clock()
 
     async def use_case(connection: Connection) -> PayoutAddress:
-        party = await _signed_by(context, connection, request, "set-payout-address", now)
-        if party.kind != "provider":
-            raise Forbidden("providers_only", "only providers are paid out")
+        party, kid = await _signed_by(context, connection, request, "set-payout-address", now)
+        if party.kind != kind:
+            raise Forbidden(f"{kind}s_only", f"this call is for {kind}s")
         newest = await parties.newest_payout_address(connection, party.no)
-        if newest is not None and _destination(newest) == payout:
+        if newest is not None and _destination(newest) == payout and (newest.proof or not payout.proof):
             return newest
         in_force = await parties.payout_address_at(connection, party.no, now)
         valid_from = now
         if in_force is not None and _destination(in_force) != payout:
             valid_from += (await governance.policy_at(connection, now)).address_cooldown
-        return await _add_address(context, connection, party, payout, valid_from, request)
+        return await _add_address(context, connection, party, payout, valid_from, request, kid)
 
     return await context.database.run(use_case)
 
@@ -197,7 +214,7 @@ async def add_key(
     since = _not_past(valid_from, now, "/valid_from")
 
     async def use_case(connection: Connection) -> Key:
-        party = await _signed_by(context, connection, request, "add-key", now)
+        party, _ = await _signed_by(context, connection, request, "add-key", now)
         if party.id != party_id:
             raise Forbidden("key_of_another", f"the signing key does not belong to {party_id}")
         added = Key(public.kid, party.no, public.raw, since, None)
@@ -217,7 +234,7 @@ async def revoke_key(context: Context, request: SignedRequest, *, kid: str, revo
     at = _not_past(revoked_at, now, "/revoked_at")
 
     async def use_case(connection: Connection) -> Key:
-        party = await _signed_by(context, connection, request, "revoke-key", now)
+        party, _ = await _signed_by(context, connection, request, "revoke-key", now)
         keys = {key.kid: key for key in await parties.keys_of(connection, party.no)}
         if kid not in keys:
             raise NotFound("unknown_key", f"this participant has no key {kid}")
@@ -271,7 +288,7 @@ async def recover_api_key(context: Context, request: SignedRequest, scopes: Sequ
     now = context.sources.clock()
 
     async def use_case(connection: Connection) -> str:
-        party = await _signed_by(context, connection, request, "add-api-key", now)
+        party, _ = await _signed_by(context, connection, request, "add-api-key", now)
         _check_scopes(scopes, SCOPES[party.kind], party)
         return await issue_api_key(connection, context.sources, party.no, scopes)
 
@@ -327,15 +344,18 @@ async def set_status(
 
 async def _signed_by(
     context: Context, connection: Connection, request: SignedRequest, purpose: str, now: datetime
-) -> Party:
-    """The party behind a signed request, which is locked and whose request is used up by this transaction."""
+) -> tuple[Party, str]:
+    """The party behind a signed request and the kid of the key that signed.
+
+    The party is locked, and its request used up, by this transaction.
+    """
     party, _ = await by_signature(context, connection, request.signature, request.body)
     _check_fresh(request, now)
     await parties.lock(connection, party.no)
     # Again, behind the lock: another request may have revoked the key while this one waited.
     party, key = await by_signature(context, connection, request.signature, request.body)
     await idempotency.use_once(connection, key.kid, purpose, sha256(request.body).digest(), now)
-    return party
+    return party, key.kid
 
 
 async def _check_account(
@@ -357,9 +377,17 @@ async def _add_address(
     payout: Destination,
     valid_from: datetime,
     request: SignedRequest,
+    kid: str,
 ) -> PayoutAddress:
     now = context.sources.clock()
     address = await _checked_address(context, connection, payout, valid_from)
+    proof = _proven(context, payout, kid, now)
+    able = bool(context.chains[payout.chain].facts.address_proof)
+    rules = (await governance.policy_at(connection, now)).withdrawals
+    if proof is None and (party.kind == "consumer" or (able and rules.prove_payouts)):
+        why = "the address's own key must sign that it is yours" if able else f"{payout.chain} has no way to prove it"
+        _refuse("proof", "address_unproven", f"{why}, see docs/reference/address-proof.md")
+    address = replace(address, proof=proof)
     await parties.add_payout_address(connection, party.no, address, request.body, request.signature, now)
     return address
 
@@ -394,6 +422,19 @@ def _check_destination(context: Context, payout: Destination) -> int:
     if payout.address == adapter.treasury:
         _refuse("address", "address_ours", "this is the service's own address")
     return decimals
+
+
+def _proven(context: Context, payout: Destination, kid: str, now: datetime) -> dict[str, str] | None:
+    """The proof of the address as it is kept, None without one. Raises Malformed ``address_proof_invalid``."""
+    if payout.proof is None:
+        return None
+    adapter, proof = context.chains[payout.chain], payout.proof
+    if abs(proof.at - now) > addresses.FRESH:
+        _refuse("proof/at", "address_proof_invalid", "its time must be within an hour of our clock; sign anew")
+    text = addresses.statement(network=adapter.facts.network, address=payout.address, kid=kid, at=proof.at)
+    if not adapter.proves_address(payout.address, text, proof.public_key, proof.signature):
+        _refuse("proof/signature", "address_proof_invalid", "it is not the address's own signature of the right text")
+    return {"at": times.text(proof.at), "signature": proof.signature, "public_key": proof.public_key}
 
 
 def _refuse(member: str, code: str, detail: str) -> Never:

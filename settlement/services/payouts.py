@@ -8,7 +8,7 @@ from datetime import datetime
 from settlement.core.errors import Broken, Conflict, Unavailable
 from settlement.core.ids import fact_id
 from settlement.core.journal import CU, Entry, Posting
-from settlement.services import anchoring, pauses
+from settlement.services import anchoring, outcomes, pauses
 from settlement.services.context import Context
 from settlement.storage import accounts, halts, journal, payouts, windows
 from settlement.storage.accounts import Account, system_account
@@ -70,7 +70,7 @@ async def _set_aside(context: Context, connection: Connection, number: int, wind
     await payouts.add(connection, planned)
     numbers = {name: account.no for name, account in locked.items()}
     for payout in planned:
-        legs = (Posting(payout.party_id, CU, -payout.micro), Posting(transit, CU, payout.micro))
+        legs = (Posting(outcomes.party_of(payout), CU, -payout.micro), Posting(transit, CU, payout.micro))
         facts = {
             "window": f"win_{window_no}",
             "chain": payout.chain,

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from settlement.chain import Holdings, Unreachable
 from settlement.core.errors import NotFound, Unavailable
+from settlement.core.journal import CU
 from settlement.core.policy import Policy
 from settlement.core.signatures import sign_document
 from settlement.core.solvency import Held, Solvency, shortage, total
@@ -100,12 +101,16 @@ async def _still(context: Context, chain_name: str) -> int | None:
 async def coverage(context: Context, connection: Connection) -> Coverage:
     """By the books, over all configured chains; an asset without a value, or of a chain that isn't configured, counts
     as nothing."""
-    owed = sum(each.settled for each in await accounts.of_kinds(connection, "consumer", "provider", "transit"))
+    claims = await accounts.of_kinds(connection, "consumer", "provider", "transit", "suspense")
+    owed = sum(each.settled for each in claims if each.asset == CU)
     try:
         policy = await governance.policy_at(connection, context.sources.clock())
     except NotFound:
         return Coverage(owed, 0, None)
-    suspense = {each.asset: each.settled for each in await accounts.of_kinds(connection, "suspense")}
+    suspense: dict[str, int] = {}
+    for each in claims:
+        if each.asset != CU:  # in suspense, or on its way back from there
+            suspense[each.asset] = suspense.get(each.asset, 0) + each.settled
     assets = []
     for each in await accounts.of_kinds(connection, "treasury"):
         chain, _, name = each.asset.partition("/")
@@ -183,6 +188,8 @@ async def _measured(
     """The measurement from one snapshot of the books; None when a chain's ledger and the books are of two moments."""
     now = context.sources.clock()
     policy = await governance.policy_at(connection, now)
+    if any(each.settled for each in await accounts.of_kinds(connection, "transit") if each.asset != CU):
+        return None  # a deposit is on its way back to its sender
     suspense = {each.asset: each.settled for each in await accounts.of_kinds(connection, "suspense")}
     assets = []
     for name, held in sorted(holdings.items()):

@@ -124,6 +124,7 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
         **await _account(connection, window, owner),
         "pairs": pairs,
         "deposits": await _deposits(connection, window, owner),
+        "withdrawals": await _withdrawals(connection, window, owner),
         "position": None if found is None else _position(found),
         "payouts": [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)],
         "rate_tables": await _tables(connection, await storage.rate_versions(connection, window.no, owner.no)),
@@ -206,6 +207,28 @@ async def _deposits(connection: Connection, window: Window, owner: Party) -> lis
             "closed_at": times.text(row["closed_at"]),
         }
         for row in await storage.deposits(connection, owner.no, window.first_seq, window.last_seq)
+    ]
+
+
+async def _withdrawals(connection: Connection, window: Window, owner: Party) -> list[Document]:
+    assert window.last_seq is not None
+    return [
+        {
+            "id": row["id"],
+            "journal_seq": row["seq"],
+            "chain": row["chain"],
+            "asset": row["asset"],
+            "amount": str(row["amount"]),
+            "micro_per_unit": row["micro_per_unit"],
+            "micro": str(row["micro"]),
+            "fee": str(row["fee"]),
+            "address": row["address"],
+            "reference": None if row["reference"] is None else str(row["reference"]),
+            "state": row["state"],
+            "tx": row["tx_id"],
+            "ledger": row["ledger"],
+        }
+        for row in await storage.withdrawals(connection, owner.no, window.first_seq, window.last_seq)
     ]
 
 

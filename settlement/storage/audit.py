@@ -61,15 +61,18 @@ _QUERIES = {
                    FROM hold_capture c WHERE c.report_no = r.no ORDER BY c.line) AS captures
         FROM usage_report r JOIN party p ON p.no = r.provider_no ORDER BY r.journal_seq""",
     "deposit": """
-        SELECT d.id, d.chain, d.tx, d.tx_index, d.asset, d.amount::text, d.sender, d.reference::text, d.ledger,
+        SELECT d.id, d.chain, d.tx, d.tx_index, d.asset, d.amount::text, d.sender,
+               d.sender_reference::text, d.reference::text, d.ledger,
                d.closed_at, p.id AS party, d.credited::text, d.micro_per_unit, d.entry_seq
         FROM deposit d LEFT JOIN party p ON p.no = d.party_no ORDER BY d.entry_seq""",
     "payout": """
-        SELECT o.id, o.window_no AS "window", p.id AS party, o.chain, o.asset, o.amount::text, o.micro::text, o.address,
-               o.reference::text, o.state, o.order_id AS "order", o.transfer, o.detail, o.created_at,
+        SELECT o.id, o.kind AS payout_kind, o.window_no AS "window", p.id AS party, o.chain, o.asset, o.amount::text,
+               o.micro::text, o.fee::text, o.micro_per_unit, o.deposit_id AS deposit, o.address, o.reference::text,
+               o.state, o.order_id AS "order", o.transfer, o.detail, o.created_at,
                e.seq AS planned_seq
-        FROM payout o JOIN party p ON p.no = o.party_no
-        LEFT JOIN journal_entry e ON e.kind = 'payout_planned' AND e.subject = o.id
+        FROM payout o LEFT JOIN party p ON p.no = o.party_no
+        LEFT JOIN journal_entry e
+            ON e.kind IN ('payout_planned', 'withdrawal_planned', 'refund_planned') AND e.subject = o.id
         ORDER BY e.seq NULLS LAST, o.id""",
     "solvency": """
         SELECT window_no AS "window", journal_seq, document, signatures FROM solvency ORDER BY window_no""",
@@ -87,7 +90,7 @@ _QUERIES = {
         SELECT window_no AS "window", digest, document, signatures, liabilities FROM checkpoint
         WHERE window_no = :window""",
     "chain_order": """
-        SELECT id, kind AS order_kind, chain, window_no AS "window", digest, state, slot_account, slot_kind,
+        SELECT id, kind AS order_kind, chain, window_no AS "window", digest, step, state, slot_account, slot_kind,
                slot_number::text, attempts, detail, tx_id AS tx, ledger, ended_at, fee::text, created_at
         FROM chain_order ORDER BY id""",
     "attempt": """

@@ -21,7 +21,8 @@ from settlement.storage.tables import chain_order, chain_state, checkpoint
 
 _BALANCES = text("""
 SELECT h.seq, h.hash, h.kid, a.id, a.settled
-FROM journal_head h LEFT JOIN account a ON a.kind IN ('consumer', 'provider', 'transit') AND a.settled > 0
+FROM journal_head h LEFT JOIN account a ON a.kind IN ('consumer', 'provider', 'transit')
+    AND a.asset = 'CU' AND a.settled > 0
 """)
 
 

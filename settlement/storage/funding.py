@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.storage.database import Connection
-from settlement.storage.tables import chain_asset, chain_state, deposit, funding_intent, party
+from settlement.storage.tables import chain_asset, chain_state, deposit, funding_intent, party, payout
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class StoredDeposit:
     credited: int
     micro_per_unit: str | None
     entry_seq: int
+    sender_reference: int | None = None
 
 
 async def state(connection: Connection, chain: str, *, lock: bool = False) -> ChainState | None:
@@ -151,12 +152,18 @@ async def intents(connection: Connection, chain: str, references: Collection[int
         .join(party, party.c.no == funding_intent.c.party_no)
         .where(funding_intent.c.chain == chain, funding_intent.c.reference.in_(references))
     )
-    return {
-        row.reference: Intent(
-            row.id, row.party_no, row.party_id, row.chain, row.asset, row.amount, row.reference, row.created_at
-        )
-        for row in await connection.execute(query)
-    }
+    return {row.reference: _intent(row) for row in await connection.execute(query)}
+
+
+async def intent(connection: Connection, intent_id: str, party_no: int) -> Intent | None:
+    """A party's intent by its id."""
+    query = (
+        select(funding_intent, party.c.id.label("party_id"))
+        .join(party, party.c.no == funding_intent.c.party_no)
+        .where(funding_intent.c.id == intent_id, funding_intent.c.party_no == party_no)
+    )
+    row = (await connection.execute(query)).first()
+    return None if row is None else _intent(row)
 
 
 # --- deposits ---------------------------------------------------------------------------------------------------------
@@ -188,6 +195,7 @@ async def add_deposit(connection: Connection, found: StoredDeposit) -> None:
             credited=found.credited,
             micro_per_unit=found.micro_per_unit,
             entry_seq=found.entry_seq,
+            sender_reference=found.sender_reference,
         )
     )
 
@@ -213,8 +221,9 @@ async def of_party(connection: Connection, party_no: int, *, before: str | None,
 
 
 async def in_suspense(connection: Connection) -> list[StoredDeposit]:
-    """Deposits that belong to nobody yet, oldest first."""
-    query = select(deposit).where(deposit.c.party_no.is_(None)).order_by(deposit.c.id)
+    """Deposits that belong to nobody yet, oldest first, but for those that go or went back to their senders."""
+    back = select(payout.c.id).where(payout.c.deposit_id == deposit.c.id, payout.c.state != "failed").exists()
+    query = select(deposit).where(deposit.c.party_no.is_(None), ~back).order_by(deposit.c.id)
     return [_deposit(row) for row in await connection.execute(query)]
 
 
@@ -226,6 +235,10 @@ async def received_after(connection: Connection, chain: str, ledger: int) -> dic
         .group_by(deposit.c.asset)
     )
     return {row.asset: int(row.amount) for row in await connection.execute(query)}
+
+
+def _intent(row: Row[Any]) -> Intent:
+    return Intent(row.id, row.party_no, row.party_id, row.chain, row.asset, row.amount, row.reference, row.created_at)
 
 
 def _deposit(row: Row[Any]) -> StoredDeposit:
@@ -244,4 +257,5 @@ def _deposit(row: Row[Any]) -> StoredDeposit:
         row.credited,
         row.micro_per_unit,
         row.entry_seq,
+        row.sender_reference,
     )

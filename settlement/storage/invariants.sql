@@ -138,11 +138,33 @@ UNION ALL SELECT 'policy ' || version FROM policy WHERE digest <> sha256(documen
 UNION ALL SELECT 'checkpoint ' || window_no FROM checkpoint WHERE digest <> sha256(document) ORDER BY 1;
 
 -- I10 payout_once: a payout is planned once, and settled or failed once at most, as its state says
-SELECT p.id FROM payout p LEFT JOIN journal_entry e
-    ON e.subject = p.id AND e.kind IN ('payout_planned', 'payout_settled', 'payout_failed')
-GROUP BY p.id, p.state HAVING count(*) FILTER (WHERE e.kind = 'payout_planned') <> 1
-    OR count(*) FILTER (WHERE e.kind = 'payout_settled') <> (p.state = 'settled')::int
-    OR count(*) FILTER (WHERE e.kind = 'payout_failed') <> (p.state = 'failed')::int ORDER BY p.id;
+SELECT p.id FROM payout p LEFT JOIN journal_entry e ON e.subject = p.id AND e.kind IN (
+    'payout_planned', 'payout_settled', 'payout_failed', 'withdrawal_planned', 'withdrawal_settled',
+    'withdrawal_failed', 'refund_planned', 'refund_settled', 'refund_failed')
+GROUP BY p.id, p.kind, p.state
+HAVING count(*) FILTER (WHERE split_part(e.kind, '_', 1) <> CASE p.kind WHEN 'earnings' THEN 'payout' ELSE p.kind END) > 0
+    OR count(*) FILTER (WHERE split_part(e.kind, '_', 2) = 'planned') <> 1
+    OR count(*) FILTER (WHERE split_part(e.kind, '_', 2) = 'settled') <> (p.state = 'settled')::int
+    OR count(*) FILTER (WHERE split_part(e.kind, '_', 2) = 'failed') <> (p.state = 'failed')::int ORDER BY p.id;
+
+-- I10d withdrawal_fee: a withdrawal's fee is booked once, given back once if it fails, and nobody else pays one
+SELECT coalesce(p.id, e.subject) FROM (SELECT * FROM payout WHERE fee > 0) p
+FULL JOIN (
+    SELECT e.subject, e.kind, l.amount FROM journal_entry e
+    LEFT JOIN posting l ON l.entry_seq = e.seq LEFT JOIN account a ON a.no = l.account_no
+    WHERE e.kind IN ('withdrawal_fee', 'withdrawal_fee_returned') AND a.kind = 'fees'
+) e ON e.subject = p.id
+GROUP BY p.id, e.subject, p.fee, p.state
+HAVING p.id IS NULL OR count(*) FILTER (WHERE e.kind = 'withdrawal_fee' AND e.amount = p.fee) <> 1
+    OR count(*) FILTER (WHERE e.kind = 'withdrawal_fee_returned' AND e.amount = -p.fee) <> (p.state = 'failed')::int
+    OR count(*) > 2 ORDER BY 1;
+
+-- I10e refund_once: a deposit goes back once, all of it, to its sender, and only out of suspense
+SELECT coalesce(max(p.id), d.id) FROM payout p LEFT JOIN deposit d ON d.id = p.deposit_id
+WHERE p.kind = 'refund' AND p.state <> 'failed'
+GROUP BY d.id, d.party_no, d.amount, d.sender, d.chain, d.asset
+HAVING d.id IS NULL OR count(*) > 1 OR d.party_no IS NOT NULL OR min(p.amount) <> d.amount OR min(p.address) <> d.sender
+    OR min(p.chain) <> d.chain OR min(p.asset) <> d.asset ORDER BY 1;
 
 -- I10b payout_order: a payout is settled in a settled order; a settled order leaves none of its payouts open
 SELECT p.id FROM payout p LEFT JOIN chain_order o ON o.id = p.order_id
@@ -156,7 +178,7 @@ SELECT 'window ' || coalesce(s.window_no, p.window_no) || ' ' || coalesce(s.part
 FROM (
     SELECT s.* FROM position s JOIN "window" w ON w.no = s.window_no WHERE s.payout > 0 AND w.state = 'planned'
 ) s FULL JOIN (
-    SELECT o.*, q.id AS party FROM payout o JOIN party q ON q.no = o.party_no
+    SELECT o.*, q.id AS party FROM payout o JOIN party q ON q.no = o.party_no WHERE o.kind = 'earnings'
 ) p ON p.window_no = s.window_no AND p.party = s.party
 WHERE (s.chain, s.asset, s.amount, s.payout) IS DISTINCT FROM (p.chain, p.asset, p.amount, p.micro) ORDER BY 1;
 
@@ -371,15 +393,25 @@ HAVING count(r.no) <> s.seq OR coalesce(max(r.seq), 0) <> s.seq
         SELECT l.digest FROM usage_report l WHERE l.provider_no = s.provider_no AND l.seq = s.seq)) ORDER BY 1;
 
 -- I24 transit_is_open_payouts: what is in transit is what is planned and not yet settled or failed
-SELECT 'transit/CU' WHERE (SELECT coalesce(sum(settled), 0) FROM account WHERE kind = 'transit')
+SELECT 'transit/CU' WHERE (SELECT coalesce(sum(settled), 0) FROM account WHERE kind = 'transit' AND asset = 'CU')
     <> (SELECT coalesce(sum(micro), 0) FROM payout WHERE state IN ('planned', 'ordered'));
 
--- I24b suspense_is_deposits: what is in suspense is the deposits that belong to nobody yet
+-- I24b suspense_is_deposits: what is in suspense is the deposits that belong to nobody yet and are not on their way back
 SELECT coalesce(a.asset, d.asset) FROM (SELECT asset, sum(settled) AS amount FROM account WHERE kind = 'suspense' GROUP BY asset) a
 FULL JOIN (
-    SELECT chain || '/' || asset AS asset, sum(amount) AS amount FROM deposit WHERE party_no IS NULL GROUP BY 1
+    SELECT chain || '/' || asset AS asset, sum(amount) AS amount FROM deposit WHERE party_no IS NULL
+        AND NOT EXISTS (SELECT FROM payout p WHERE p.deposit_id = deposit.id AND p.state <> 'failed') GROUP BY 1
 ) d ON d.asset = a.asset
 WHERE coalesce(a.amount, 0) <> coalesce(d.amount, 0) ORDER BY 1;
+
+-- I24c transit_is_open_refunds: what of an asset is in transit is the refunds that are not settled or failed yet
+SELECT coalesce(a.asset, r.asset) FROM (
+    SELECT asset, sum(settled) AS amount FROM account WHERE kind = 'transit' AND asset <> 'CU' GROUP BY asset
+) a FULL JOIN (
+    SELECT chain || '/' || asset AS asset, sum(amount) AS amount FROM payout
+    WHERE kind = 'refund' AND state IN ('planned', 'ordered') GROUP BY 1
+) r ON r.asset = a.asset
+WHERE coalesce(a.amount, 0) <> coalesce(r.amount, 0) ORDER BY 1;
 
 -- I23c one_key_signs: the service's keys take over one after another, each by its journal entry, and the last one signs
 SELECT 'service key ' || k.kid FROM (SELECT *, lead(kid) OVER (ORDER BY journal_seq) AS later FROM service_key) k

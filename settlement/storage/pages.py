@@ -60,6 +60,7 @@ class PayoutRow:
     transaction: str | None
     ledger: int | None
     created_at: datetime
+    fee: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ async def anchors_of(connection: Connection, window_no: int) -> list[Anchor]:
 async def payouts_of(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[PayoutRow]:
     """A party's payouts from the newest down, those with an id below `before`."""
     query = (
-        select(payout, chain_order.c.tx_id, chain_order.c.ledger)
+        select(payout, payout.c.fee.label("payout_fee"), chain_order.c.tx_id, chain_order.c.ledger)
         .select_from(payout)
         .outerjoin(chain_order, chain_order.c.id == payout.c.order_id)
         .where(payout.c.party_no == party_no)
@@ -129,6 +130,7 @@ async def payouts_of(connection: Connection, party_no: int, *, before: str | Non
             row.tx_id,
             row.ledger,
             row.created_at,
+            row.payout_fee,
         )
         for row in await connection.execute(query)
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, or_, select, update
+from sqlalchemy import Row, Select, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from settlement.core.errors import Conflict, NotFound
@@ -68,13 +69,15 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True)
 class PayoutAddress:
-    """Where a provider wants to be paid, from a time on and until a later request is in force."""
+    """Where a participant wants to be paid, from a time on and until a later request is in force."""
 
     chain: str
     asset: str
     address: str
     reference: int | None
     valid_from: datetime
+    proof: Mapping[str, str] | None = None
+    """How the address's own key said that it is the party's: ``at``, ``signature``, ``public_key``."""
 
 
 async def add(
@@ -208,6 +211,7 @@ async def add_payout_address(
             address=address.address,
             reference=address.reference,
             valid_from=address.valid_from,
+            proof=null() if address.proof is None else dict(address.proof),
             signed_body=signed_body,
             signature=signature,
         )
@@ -250,7 +254,7 @@ def _party(row: Row[Any]) -> Party:
 
 
 def _address(row: Row[Any]) -> PayoutAddress:
-    return PayoutAddress(row.chain, row.asset, row.address, row.reference, row.valid_from)
+    return PayoutAddress(row.chain, row.asset, row.address, row.reference, row.valid_from, row.proof)
 
 
 def _key(row: Row[Any]) -> Key:

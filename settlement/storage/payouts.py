@@ -1,4 +1,8 @@
-"""Payouts: what each provider is sent for a window, and how far it has come."""
+"""Payouts: money on its way out and how far it has come.
+
+Three kinds share one machine: what a window's position says that a provider earned, what a consumer withdraws, and what
+goes back to the sender of a deposit that is in suspense.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row, case, func, insert, select, update
 
 from settlement.core import states
-from settlement.core.states import PayoutState
+from settlement.core.states import PayoutKind, PayoutState
 from settlement.storage import rails
 from settlement.storage.database import Connection
 from settlement.storage.tables import party, payout, payout_address, position, rail_choice
@@ -35,12 +39,16 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """Money on its way to a provider; `transfer` is its place in the order that carries it."""
+    """Money on its way out; `transfer` is its place in the order that carries it.
+
+    A refund has no party and no `micro`, but the id of its deposit. A withdrawal has its `fee` in microCU, its
+    conversion as text, and the digest of the `request` that asked for it.
+    """
 
     id: str
     window_no: int
-    party_no: int
-    party_id: str
+    party_no: int | None
+    party_id: str | None
     chain: str
     asset: str
     amount: int
@@ -52,6 +60,11 @@ class Payout:
     transfer: int | None
     detail: str | None
     created_at: datetime
+    kind: PayoutKind = "earnings"
+    fee: int = 0
+    micro_per_unit: str | None = None
+    deposit_id: str | None = None
+    request: bytes | None = None
 
 
 async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]:
@@ -93,7 +106,7 @@ async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]
 
 
 async def add(connection: Connection, planned: Sequence[Payout]) -> None:
-    """New payouts. The unique key (window, party, asset) lets a window be planned once."""
+    """New payouts. Unique keys let a window be planned, a request be carried out and a deposit be refunded once."""
     rows = [
         {
             "id": found.id,
@@ -107,6 +120,11 @@ async def add(connection: Connection, planned: Sequence[Payout]) -> None:
             "reference": found.reference,
             "state": found.state,
             "created_at": found.created_at,
+            "kind": found.kind,
+            "fee": found.fee,
+            "micro_per_unit": found.micro_per_unit,
+            "deposit_id": found.deposit_id,
+            "request": found.request,
         }
         for found in planned
     ]
@@ -117,6 +135,28 @@ async def add(connection: Connection, planned: Sequence[Payout]) -> None:
 async def of_window(connection: Connection, window_no: int) -> list[Payout]:
     """All payouts of a window, oldest first."""
     return await _listed(connection, _SELECT.where(payout.c.window_no == window_no).order_by(payout.c.id))
+
+
+async def of_request(connection: Connection, request: bytes) -> Payout | None:
+    """The withdrawal that a request made."""
+    found = await _listed(connection, _SELECT.where(payout.c.request == request))
+    return found[0] if found else None
+
+
+async def of_deposit(connection: Connection, deposit_id: str) -> Payout | None:
+    """The refund of a deposit that has not failed."""
+    found = await _listed(connection, _SELECT.where(payout.c.deposit_id == deposit_id, payout.c.state != "failed"))
+    return found[0] if found else None
+
+
+async def withdrawn(connection: Connection, since: datetime, party_no: int | None = None) -> int:
+    """What left or is leaving by withdrawals since a time, fees included, in microCU: of one party, or of all."""
+    query = select(func.coalesce(func.sum(payout.c.micro + payout.c.fee), 0)).where(
+        payout.c.kind == "withdrawal", payout.c.created_at > since, payout.c.state != "failed"
+    )
+    if party_no is not None:
+        query = query.where(payout.c.party_no == party_no)
+    return int((await connection.execute(query)).scalar_one())
 
 
 async def of_order(connection: Connection, order_id: str, *, lock: bool = False) -> list[Payout]:
@@ -166,7 +206,7 @@ async def _set(connection: Connection, found: Payout, state: PayoutState, **colu
     await connection.execute(update(payout).where(payout.c.id == found.id).values(state=state, **columns))
 
 
-_SELECT = select(payout, party.c.id.label("party_id")).join(party, party.c.no == payout.c.party_no)
+_SELECT = select(payout, party.c.id.label("party_id")).outerjoin(party, party.c.no == payout.c.party_no)
 
 
 async def _listed(connection: Connection, query: Any) -> list[Payout]:
@@ -190,4 +230,9 @@ def _payout(row: Row[Any]) -> Payout:
         row.transfer,
         row.detail,
         row.created_at,
+        row.kind,
+        row.fee,
+        row.micro_per_unit,
+        row.deposit_id,
+        row.request,
     )

@@ -62,7 +62,15 @@ WHERE me.no = :party
 _PAYOUTS = text("""
 SELECT o.id, o.chain, o.asset, o.amount, o.micro, o.address, o.state, c.tx_id, c.ledger
 FROM payout o LEFT JOIN chain_order c ON c.id = o.order_id AND c.state = 'settled'
-WHERE o.window_no = :window AND o.party_no = :party ORDER BY o.id
+WHERE o.window_no = :window AND o.party_no = :party AND o.kind = 'earnings' ORDER BY o.id
+""")
+
+_WITHDRAWALS = text("""
+SELECT e.seq, o.id, o.chain, o.asset, o.amount, o.micro, o.fee, o.micro_per_unit, o.address, o.reference, o.state,
+       c.tx_id, c.ledger
+FROM journal_entry e JOIN payout o ON o.id = e.subject
+LEFT JOIN chain_order c ON c.id = o.order_id AND c.state = 'settled'
+WHERE e.kind = 'withdrawal_planned' AND e.seq BETWEEN :first AND :last AND o.party_no = :party ORDER BY e.seq
 """)
 
 _VERSIONS = text("""
@@ -154,6 +162,12 @@ async def rate_versions(connection: Connection, window: int, party_no: int) -> l
     """The versions of the rate tables that the party's records of a window were charged by, ascending."""
     rows = await connection.execute(_VERSIONS, {"window": window, "party": party_no})
     return [row.rates_version for row in rows]
+
+
+async def withdrawals(connection: Connection, party_no: int, first: int, last: int) -> list[dict[str, Any]]:
+    """The party's withdrawals booked between two journal numbers; `seq` is that of the entry that set it aside."""
+    rows = await connection.execute(_WITHDRAWALS, {"party": party_no, "first": first, "last": last})
+    return [dict(row) for row in rows.mappings()]
 
 
 async def rate_tables(connection: Connection, versions: list[int]) -> list[dict[str, Any]]:

@@ -116,3 +116,17 @@ async def test_numbers_are_not_amounts(street: Street) -> None:
     body = b'{"chain":"simulated","asset":"SIM","amount":25}'
     answer = await street.client.post("/v1/funding-intents", content=body, headers=headers)
     problem(answer, 422, "document_malformed")
+
+
+async def test_an_intent_is_shown_again_also_as_a_picture(street: Street) -> None:
+    person, other = await street.consumer(), await street.consumer()
+    made = (await _ask(street, person)).json()
+    assert made["combined_address"] is None
+    path = f"/v1/funding-intents/{made['id']}"
+    assert (await street.client.get(path, headers=person.auth)).json() == made
+    vector = await street.client.get(f"{path}/qr.svg", headers=person.auth)
+    assert (vector.headers["content-type"], vector.content[:5]) == ("image/svg+xml", b"<?xml")
+    raster = await street.client.get(f"{path}/qr.png", headers=person.auth)
+    assert (raster.headers["content-type"], raster.content[:8]) == ("image/png", b"\x89PNG\r\n\x1a\n")
+    problem(await street.client.get(path, headers=other.auth), 404, "unknown_intent")
+    problem(await street.client.get(f"{path}/qr.png", headers=other.auth), 404, "unknown_intent")

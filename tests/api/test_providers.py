@@ -34,7 +34,7 @@ async def test_a_provider_registers_with_account_and_payout_address(street: Stre
     payout = _payout(street, reference=77)
     person = await street.provider({LINK: company.key}, account=company.id, payout=payout)
     assert person.document["account"] == company.id
-    assert person.document["payout"] == {**payout, "valid_from": street.now()}
+    assert person.document["payout"] == {**payout, "proven": False, "valid_from": street.now()}
     mine = (await street.client.get("/v1/providers/me", headers=person.auth)).json()
     assert mine == {
         "id": person.id,
@@ -42,7 +42,7 @@ async def test_a_provider_registers_with_account_and_payout_address(street: Stre
         "status": "active",
         "account": company.id,
         "settled": "0",
-        "payout": {**payout, "valid_from": street.now()},
+        "payout": {**payout, "proven": False, "valid_from": street.now()},
         "payout_next": None,
     }
 
@@ -113,7 +113,7 @@ async def test_a_change_of_address_waits_and_can_be_called_off(street: Street) -
     answer = await _set(street, person, second)
     changed = clock()
     due = changed + _cooldown(street)
-    assert answer.json()["payout"] == {**second, "reference": None, "valid_from": times.text(due)}
+    assert answer.json()["payout"] == {**second, "reference": None, "proven": False, "valid_from": times.text(due)}
 
     async def in_force(at: datetime) -> str:
         async with street.world.context.database.read() as connection:

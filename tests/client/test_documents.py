@@ -15,7 +15,7 @@ from settlement.core.errors import Malformed
 from settlement.core.signatures import SigningKey, verify_compact
 from settlement.services import metering, proofs, statements
 from tests.client.test_verifier import changed, get, places, put
-from tests.client.town import Town, build
+from tests.client.town import Town, build, settle
 from tests.core.test_reference_pages import ROOT
 from tests.independent.test_independent import NODE, judged
 from tests.world import World
@@ -199,3 +199,20 @@ async def test_growth_is_proven_between_any_two_checkpoints_and_every_change_is_
         assert judged("proof", file, town.context.key.public.kid)[1]["ok"] is True
         file.write_text(json.dumps({**proof, "path": proof["path"][:-1]}))
         assert judged("proof", file)[1]["code"] == "proof_path"
+
+
+async def test_a_statement_with_withdrawals_is_recomputed_fee_and_all(world: World) -> None:
+    town = await build(world, rounds=1)
+    await settle(world)
+    found = await statements.statement(town.context, town.buyer.id, 2)
+    conforms(found, "statement-1.json")
+    assert [each["state"] for each in found["withdrawals"]] == ["settled", "failed", "settled"]
+    kinds = [each["kind"] for each in found["postings"]]
+    assert kinds.count("withdrawal_planned") == kinds.count("withdrawal_fee") == 3
+    assert kinds.count("withdrawal_failed") == kinds.count("withdrawal_fee_returned") == 1
+    assert recompute_statement(found).fault is None
+    for member in ("amount", "micro", "fee", "micro_per_unit", "id", "journal_seq"):
+        other = copy.deepcopy(found)
+        put(other, ("withdrawals", 0, member), changed(found["withdrawals"][0][member]))
+        assert recompute_statement(other).fault is not None, member
+    assert recompute_statement(found | {"withdrawals": found["withdrawals"][1:]}).fault is not None

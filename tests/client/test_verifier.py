@@ -49,6 +49,7 @@ UNSEEN = {
     ("party_key", "valid_from"),
     ("payout", "created_at"),
     ("payout", "detail"),
+    ("payout", "transfer"),
     ("report_conflict", "received_at"),
     ("usage_report", "refusals", "detail"),
     ("usage_report", "refusals", "pointer"),

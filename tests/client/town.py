@@ -6,13 +6,26 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
-from adapters.simulated import USD
+from adapters.simulated import USD, Wallet
 from settlement.client.verifier import Report, verify_export
 from settlement.core.errors import Conflict
 from settlement.core.signatures import sign_detached
-from settlement.services import audit, chains, funding, holds, metering, offers, payouts, solvency, windows
+from settlement.services import (
+    audit,
+    chains,
+    funding,
+    holds,
+    metering,
+    offers,
+    payouts,
+    refunds,
+    solvency,
+    windows,
+    withdrawals,
+)
 from settlement.services.context import Context
 from tests.holding import till_of
 from tests.world import Member, World
@@ -89,9 +102,29 @@ async def build(world: World, *, rounds: int = 2) -> Town:
         await settle(world)
         if turn == 0:
             await funding.assign_suspense(world.context, suspense[0], buyer.id)
+    await take_out(town)
     await trade(town, rounds)
     await equivocate(town)
     return town
+
+
+async def take_out(town: Town) -> None:
+    """Withdrawals that arrive, fail and are still on their way, and refunds that arrive and fail."""
+    world, buyer = town.world, town.buyer
+    elsewhere = Wallet(world.chain.network, world.sources.entropy(32))  # an address that is no account yet
+    proven = world.wallet()
+    for turn, wallet in enumerate((proven, elsewhere, proven)):
+        await world.payable(buyer, wallet, reference=None if turn else 7)
+        request = sha256(bytes([turn])).digest()
+        await withdrawals.withdraw(town.context, buyer.party, amount=500_000_001, request=request)
+        await chains.run_until_idle(town.context, CHAIN) if turn < 2 else None
+    careful = world.wallet(usd=900_000)
+    for amount, needs_reference in ((500_000, True), (400_000, False)):
+        careful.pay(world.chain.treasury, USD, amount, 4_000_000_000)
+        await funding.read_deposits(town.context, CHAIN)
+        world.chain.network.require_reference(careful.address, needs_reference)
+        await refunds.refund(town.context, (await funding.suspense(town.context))[-1].id)
+        await chains.run_until_idle(town.context, CHAIN)
 
 
 async def trade(town: Town, turn: int) -> None:

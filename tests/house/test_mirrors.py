@@ -37,6 +37,7 @@ ELSEWHERE = {
     "settlement/meter/holds.py": ("tests/meter/test_proxy.py", "every call of it, against the real service"),
     "settlement/client/money.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
     "settlement/client/offers.py": ("tests/client/test_documents.py", "part of every statement, proof and export"),
+    "settlement/client/payouts.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
     "settlement/client/proofs.py": ("tests/client/test_documents.py", "every change of a real proof breaks it"),
     "settlement/client/reports.py": (
         "tests/client/test_verifier.py",

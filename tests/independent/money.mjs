@@ -8,6 +8,9 @@ const STEPS = {
   contested: "settled failed", settled: "", failed: "",
 };
 
+// journal.md: how the journal calls each kind of payout.
+const NAMES = { earnings: "payout", withdrawal: "withdrawal", refund: "refund" };
+
 export class Money {
   constructor(world) {
     Object.assign(this, { world, intents: new Map(), deposits: new Map(), seen: new Set(), payouts: new Map(),
@@ -81,9 +84,9 @@ export class Money {
     line.assigned = Boolean(suffix);
   }
 
-  facts({ chain, tx, tx_index: index, sender, reference }) {
+  facts({ chain, tx, tx_index: index, sender, sender_reference: tag, reference }) {
     const facts = { network: this.world.chains.get(chain)?.network, tx, index, sender };
-    return reference === null ? facts : { ...facts, reference };
+    return { ...facts, ...(reference === null ? {} : { reference }), ...(tag === null ? {} : { sender_reference: tag }) };
   }
 
   suspended(entry) {
@@ -101,43 +104,107 @@ export class Money {
   }
 
   payout(line) {
+    need(!this.payouts.has(line.id), "payout_unfounded", line.id, "it came before");
+    need(Object.hasOwn(NAMES, line.payout_kind), "payout_kind", line.id, line.payout_kind);
+    need((line.payout_kind === "withdrawal") === (line.micro_per_unit !== null), "payout_kind", line.id, "a conversion");
+    need((line.payout_kind === "refund") === (line.deposit !== null), "payout_kind", line.id, "a deposit");
+    const found = { ...line };
+    if (line.payout_kind === "earnings") found.position = this.promised(line);
+    if (line.payout_kind === "withdrawal") {
+      need(this.world.parties.get(line.party)?.party_kind === "consumer", "payout_unfounded", line.id, "no consumer's");
+    }
+    if (line.payout_kind === "refund") this.refunded(line);
+    this.payouts.set(line.id, found);
+  }
+
+  promised(line) {
     const position = this.world.windows.all.get(line.window)?.positions.find((found) => found.party === line.party);
-    need(position && !this.payouts.has(line.id), "payout_unfounded", line.id, "no position promises it");
-    const told = [line.chain, line.asset, line.amount, line.micro];
-    need(same(told, [position.chain, position.asset, position.amount, position.payout]), "payout_mismatch", line.id,
-      "not the position's");
+    need(position, "payout_unfounded", line.id, "no position promises it");
+    const told = [line.chain, line.asset, line.amount, line.micro, line.fee];
+    need(same(told, [position.chain, position.asset, position.amount, position.payout, "0"]), "payout_mismatch",
+      line.id, "not the position's");
     need(position.plannedAt === undefined, "payout_unfounded", line.id, "it was paid before");
-    this.payouts.set(line.id, { ...line, position });
+    return position;
   }
 
-  planned(entry) {
-    const { subject, postings, facts } = entry.payload;
+  // All of a deposit that names nobody goes to its sender; a refund that failed leaves it where it was.
+  refunded(line) {
+    const deposit = this.deposits.get(line.deposit);
+    need(deposit?.suspense && deposit.party === null && !deposit.back, "payout_unfounded", line.id, "not in suspense");
+    const told = [line.chain, line.asset, line.amount, line.address, line.reference, line.party, line.micro, line.fee];
+    const { chain, asset, amount, sender, sender_reference: tag } = deposit;
+    need(same(told, [chain, asset, amount, sender, tag, null, "0", "0"]), "payout_mismatch", line.id,
+      "not what came, or not to its sender");
+    deposit.back = line.state !== "failed";
+  }
+
+  // policy.md: fee, conversion and minimum are those of the policy in force when the withdrawal was booked.
+  withdrawn(line, at) {
+    const policy = inForce(this.world.policies, micros(at));
+    const value = this.world.value(policy, line.chain, line.asset);
+    need(value && line.micro_per_unit === fractionText(value), "payout_mismatch", line.id, "not the policy's value");
+    const [minimum, fee] = policy.withdrawals;
+    const [amount, micro] = [BigInt(line.amount), BigInt(line.micro)];
+    const [up, down] = value;
+    need(BigInt(line.fee) === fee && amount === (micro * down) / up && micro === (amount * up + down - 1n) / down,
+      "payout_mismatch", line.id, "not what its microCU pay for, or another fee");
+    need((micro + fee - minimum) * down + up > 0n, "payout_mismatch", line.id, "below the minimum");
+  }
+
+  step(entry) {
+    const { kind, subject, postings, facts, at, window } = entry.payload;
+    const [name, step] = kind.split("_");
     const line = this.payouts.get(subject);
-    need(line && !line.planned, "payout_entry", subject, "no such payout");
-    const { chain, asset, amount, address, reference, window } = line;
-    const wanted = { window: `win_${window}`, chain, asset, amount, address,
-      ...(reference === null ? {} : { reference }) };
+    need(line && NAMES[line.payout_kind] === name, "payout_entry", subject, "no such payout");
+    need(step === "planned" ? !line.planned : line.planned && !line.ended, "payout_entry", subject, "out of turn");
+    need(same(postings, this.moves(line)[step]), "payout_postings", subject, "the postings are not the payout's");
+    if (step !== "planned") {
+      need(facts.order === line.order && (step === "failed" || facts.transfer === line.transfer), "payout_facts",
+        subject, "another order");
+      if (step === "failed" && line.position) {
+        this.world.failures.push({ seq: entry.seq, party: line.party, micro: BigInt(line.micro) });
+      }
+      line.ended = { state: step, facts };
+      return;
+    }
+    const { chain, asset, amount, address, reference, deposit, micro_per_unit: worth } = line;
+    const wanted = { chain, asset, amount, address, ...(reference === null ? {} : { reference }),
+      ...(line.position ? { window: `win_${line.window}` } : {}), ...(worth === null ? {} : { micro_per_unit: worth }),
+      ...(deposit === null ? {} : { deposit }) };
     need(same(facts, wanted), "payout_facts", subject, "the entry's facts are not the payout's");
-    const moves = [[line.party, "CU", `-${line.micro}`], ["transit/CU", "CU", line.micro]];
-    need(same(postings, moves), "payout_postings", subject, "the postings are not the payout's");
-    Object.assign(line, { planned: true });
-    line.position.plannedAt = entry.seq;
+    need(line.position || line.window === window, "payout_entry", subject, "it is of another window");
+    if (line.payout_kind === "withdrawal") this.withdrawn(line, at);
+    line.planned = true;
+    if (line.position) line.position.plannedAt = entry.seq;
   }
 
-  ended(entry) {
+  moves(line) {
+    const asset = `${line.chain}/${line.asset}`;
+    const treasury = [`treasury/${asset}`, asset, line.amount];
+    if (line.payout_kind === "refund") {
+      const [out, back] = [[`transit/${asset}`, asset, line.amount], [`suspense/${asset}`, asset, line.amount]];
+      const left = [`transit/${asset}`, asset, `-${line.amount}`];
+      return { planned: [[back[0], asset, `-${line.amount}`], out], failed: [left, back], settled: [left, treasury] };
+    }
+    const left = ["transit/CU", "CU", `-${line.micro}`];
+    return {
+      planned: [[line.party, "CU", `-${line.micro}`], ["transit/CU", "CU", line.micro]],
+      failed: [left, [line.party, "CU", line.micro]],
+      settled: [left, ["conversion/CU", "CU", line.micro], [`conversion/${asset}`, asset, `-${line.amount}`], treasury],
+    };
+  }
+
+  withdrawalFee(entry) {
     const { kind, subject, postings, facts } = entry.payload;
     const line = this.payouts.get(subject);
-    need(line?.planned && !line.ended, "payout_entry", subject, "it is not on its way");
-    const asset = `${line.chain}/${line.asset}`;
-    const back = [["transit/CU", "CU", `-${line.micro}`], [line.party, "CU", line.micro]];
-    const sent = [back[0], ["conversion/CU", "CU", line.micro], [`conversion/${asset}`, asset, `-${line.amount}`],
-      [`treasury/${asset}`, asset, line.amount]];
-    const settled = kind === "payout_settled";
-    need(same(postings, settled ? sent : back), "payout_postings", subject, "the postings are not the payout's");
-    need(facts.order === line.order && (!settled || facts.transfer === line.transfer), "payout_facts", subject,
-      "another order");
-    if (!settled) this.world.failures.push({ seq: entry.seq, party: line.party, micro: BigInt(line.micro) });
-    line.ended = { state: kind.slice(7), facts };
+    const back = kind === "withdrawal_fee_returned";
+    need(line?.payout_kind === "withdrawal" && line.fee !== "0" && line.planned, "payout_fee", subject, "no such fee");
+    need(back ? line.feeStep === 1 && line.ended?.state === "failed" : !line.feeStep && !line.ended, "payout_fee",
+      subject, "out of turn");
+    const wanted = back ? [["fees/CU", "CU", `-${line.fee}`], [line.party, "CU", line.fee]]
+      : [[line.party, "CU", `-${line.fee}`], ["fees/CU", "CU", line.fee]];
+    need(same(postings, wanted) && same(facts, {}), "payout_postings", subject, "not this fee");
+    line.feeStep = back ? 2 : 1;
   }
 
   fee(entry) {
@@ -185,8 +252,10 @@ export class Money {
       "not an attempt's");
     this.feeOf(order);
     const mine = [...this.payouts.values()].filter((payout) => payout.order === order.id);
+    need((order.step !== null) === (order.order_kind === "setup"), "order_kind", order.id, "a step is a set-up's");
     if (order.order_kind === "payout") this.transfers(order, mine);
-    else this.anchor(order, mine);
+    else if (order.order_kind === "anchor") this.anchor(order, mine);
+    else need(order.order_kind === "setup" && !mine.length, "order_kind", order.id, order.order_kind);
     delete order.tries;
   }
 
@@ -235,15 +304,23 @@ export class Money {
         "assigned or not");
       need(!line.suspense || line.assigned || line.credited === "0", "deposit_credit", line.id, "it is in suspense");
     }
-    let transit = 0n;
+    const transit = new Map();
     for (const payout of this.payouts.values()) {
       const wanted = payout.ended?.state ?? (payout.order === null ? "planned" : "ordered");
       need(payout.planned && payout.state === wanted, "payout_state", payout.id, `it is ${wanted}`);
       need(payout.order === null || this.orders.has(payout.order), "payout_order", payout.id, "no such order");
-      if (!payout.ended) transit += BigInt(payout.micro);
+      const fee = payout.fee === "0" ? 0 : payout.ended?.state === "failed" ? 2 : 1;
+      need((payout.feeStep ?? 0) === fee, "payout_fee", payout.id, "its fee");
+      if (payout.ended) continue;
+      const id = payout.payout_kind === "refund" ? `transit/${payout.chain}/${payout.asset}` : "transit/CU";
+      const open = BigInt(payout.payout_kind === "refund" ? payout.amount : payout.micro);
+      transit.set(id, (transit.get(id) ?? 0n) + open);
     }
-    need((this.world.balances.get("transit/CU") ?? 0n) === transit, "transit_mismatch", "transit/CU",
-      `${transit} is on its way`);
+    for (const id of new Set([...this.world.balances.keys(), ...transit.keys()])) {
+      if (!id.startsWith("transit/")) continue;
+      const open = transit.get(id) ?? 0n;
+      need((this.world.balances.get(id) ?? 0n) === open, "transit_mismatch", id, `${open} is on its way`);
+    }
     for (const window of this.world.windows.all.values()) {
       const right = window.anchored_at === null ? !window.anchors : window.anchors?.includes(window.anchored_at);
       need(right, "window_anchored", window.no, "anchored_at is not when an anchor became final");

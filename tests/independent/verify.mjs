@@ -44,17 +44,23 @@ class Export {
       position: (line) => this.windows.position(line), checkpoint: (line) => this.windows.checkpoint(line),
       usage_report: (line) => this.about("usage", line, this.usage.report(line, this.windows.current)),
       deposit: (line) => this.about("deposit suspense", line, this.money.deposit(line)),
-      payout: (line) => this.about("payout_planned", line, this.money.payout(line)),
+      payout: (line) => this.about("payout_planned withdrawal_planned refund_planned", line, this.money.payout(line)),
       journal_entry: (line) => this.entry(line), chain_order: (line) => this.money.chainOrder(line),
       solvency: (line) => checkSolvency(this, line), attempt: (line) => this.money.attempt(line), attempt_event: (line) => this.money.event(line),
     };
     this.bookers = {
       usage: (entry, about) => this.bookUsage(entry, about), opening: (entry) => this.money.opening(entry),
       deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
-      netting: (entry) => this.windows.netting(entry), payout_planned: (entry) => this.money.planned(entry),
-      payout_settled: (entry) => this.money.ended(entry), payout_failed: (entry) => this.money.ended(entry),
+      netting: (entry) => this.windows.netting(entry),
+      withdrawal_fee: (entry) => this.money.withdrawalFee(entry),
+      withdrawal_fee_returned: (entry) => this.money.withdrawalFee(entry),
       chain_fee: (entry) => this.money.fee(entry), operation: (entry) => this.money.operation(entry), service_key: (entry) => this.bookServiceKey(entry),
     };
+    for (const name of ["payout", "withdrawal", "refund"]) {
+      for (const step of ["planned", "settled", "failed"]) {
+        this.bookers[`${name}_${step}`] = (entry) => this.money.step(entry);
+      }
+    }
   }
 
   read(line) {
@@ -134,7 +140,8 @@ class Export {
     const { type, value, minimum_payout: minimum } = found.document;
     need(type === "policy/1" && ["fixed_usd", "settlement_asset"].includes(value.mode), "policy_malformed", line.version,
       "not a policy/1 that is known");
-    this.policies.push({ ...found, minimum: BigInt(minimum) });
+    const { minimum: least, fee } = found.document.withdrawals ?? { minimum: "222222222", fee: "2222222" };
+    this.policies.push({ ...found, minimum: BigInt(minimum), withdrawals: [BigInt(least), BigInt(fee)] });
   }
 
   table(line) {

@@ -39,7 +39,7 @@ async def test_what_a_line_refers_to_comes_before_it(world: World) -> None:
             assert line["seq"] == entries
             content = json.loads(line["payload"])
             subject = {"usage": "usage_report", "deposit": "deposit", "suspense": "deposit"}.get(content["kind"])
-            subject = "payout" if content["kind"].startswith("payout_") else subject
+            subject = "payout" if content["kind"].startswith(("payout_", "withdrawal_", "refund_")) else subject
             if subject is not None:
                 assert (subject, content["subject"].removesuffix("/assigned")) in seen
             assert ("window", content["window"]) in seen
@@ -49,7 +49,7 @@ async def test_what_a_line_refers_to_comes_before_it(world: World) -> None:
             assert {("position", line["window"]), ("window", line["window"] + 1)} <= seen
         if kind in ("attempt", "attempt_event"):
             assert ("chain_order", line["order"]) in seen
-        if kind in ("usage_report", "payout"):
+        if kind in ("usage_report", "payout") and line.get("payout_kind") != "refund":
             assert ("party", line.get("provider", line.get("party"))) in seen
         seen.add((kind, line["id"] if "id" in line else line.get("no", line.get("window"))))
     assert checkpointed == 2

@@ -121,7 +121,8 @@ async def ask(world: World, provider: Member, address: str) -> None:
     """The provider asks to be paid to that address from now on."""
     body = json.dumps({"address": address, "at": str(world.sources.clock())}).encode()
     request = SignedRequest(body, sign_detached(provider.key, body), world.sources.clock())
-    await participants.set_payout_address(world.context, request, Destination("simulated", USD.text, address))
+    payout = Destination("simulated", USD.text, address)
+    await participants.set_payout_address(world.context, request, payout, kind="provider")
 
 
 @pytest.mark.parametrize("called_off", [True, False])

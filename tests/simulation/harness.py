@@ -146,6 +146,12 @@ class CrashingAdapter:
     def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         return self._inner.payment_uri(asset, reference, amount)
 
+    def combined_address(self, reference: int) -> str:
+        return self._inner.combined_address(reference)
+
+    def proves_address(self, address: str, text: str, public_key: str, signature: str) -> bool:
+        return self._inner.proves_address(address, text, public_key, signature)
+
     def check_address(self, address: str) -> None:
         self._inner.check_address(address)
 

@@ -95,6 +95,11 @@ SEEDED = {
     "signer_valid": "UPDATE party_key SET revoked_at = valid_from",
     "report_chain": "UPDATE provider_stream SET seq = seq + 1",
     "transit_is_open_payouts": "UPDATE account SET settled = 5 WHERE kind = 'transit'",
+    "withdrawal_fee": "UPDATE payout SET fee = fee + 1 WHERE kind = 'withdrawal' AND state = 'settled'",
+    "refund_once": """
+        DROP INDEX uq_payout_refund;
+        UPDATE payout SET deposit_id = (SELECT min(deposit_id) FROM payout) WHERE kind = 'refund'""",
+    "transit_is_open_refunds": "UPDATE payout SET state = 'ordered' WHERE kind = 'refund' AND state = 'settled'",
     "suspense_is_deposits": "UPDATE deposit SET amount = amount + 1 WHERE party_no IS NULL",
 }
 """A damage for each invariant, done as the owner with triggers and foreign keys off."""

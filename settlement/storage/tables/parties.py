@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from settlement.storage.tables.base import WHEN, metadata, one_of
 
@@ -79,6 +79,7 @@ payout_address = Table(
     ),
     Column("signed_body", LargeBinary, nullable=False),
     Column("signature", Text, nullable=False),
+    Column("proof", JSONB, comment="how the address's own key said so: at, signature, public_key"),
     Index("ix_payout_address_party_no", "party_no", "valid_from"),
 )
 
