@@ -13,6 +13,7 @@ from adapters.xrpl import cursors, preflight, rpc
 from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, currency, is_mpt, key_of, places, units
 from adapters.xrpl.outcomes import judge
 from adapters.xrpl.preflight import Cleared
+from adapters.xrpl.proofs import METHOD, proves
 from adapters.xrpl.reading import Entry, Incoming, incoming
 from adapters.xrpl.sent import sent_page
 from adapters.xrpl.transactions import MEMO_BYTES, address_fits, fields, hash_of, mark, signed, x_address
@@ -87,6 +88,7 @@ class XrplAdapter:
             memo=MEMO_BYTES,
             reference_bits=32,
             reuses_slot=True,
+            address_proof=METHOD,
             finer=frozenset(asset for asset in settings.assets if not is_mpt(asset)),
         )
 
@@ -170,9 +172,13 @@ class XrplAdapter:
             stated |= {"currency": currency(asset.code), "issuer": asset.issuer}
         return f"xrpl:{self.treasury}?{urlencode(stated)}"
 
-    def x_address(self, reference: int) -> str:
-        """Treasury and tag as one X-address of this network. Not in the port."""
+    def combined_address(self, reference: int) -> str:
+        """Treasury and tag as one X-address of this network."""
         return x_address(self.treasury, reference, test=self._test)
+
+    def proves_address(self, address: str, text: str, public_key: str, signature: str) -> bool:
+        """By the address's master key, as wallets sign messages: see adapters.xrpl.proofs."""
+        return address_fits(address, test=self._test) and proves(address, text, public_key, signature)
 
     def check_address(self, address: str) -> None:
         if not address_fits(address, test=self._test):
@@ -270,12 +276,15 @@ class XrplAdapter:
         for index, each in enumerate(arrived):
             whole, rest = units(each.value, places(each.asset, self._assets[each.asset]))
             if whole:
-                made.append(Deposit((found.id, index), each.asset, whole, each.reference, each.sender, found.at))
+                place = (found.id, index)
+                made.append(
+                    Deposit(place, each.asset, whole, each.reference, each.sender, found.at, each.sender_reference)
+                )
             if rest:
                 extra, rests[each.asset] = units(rests.get(each.asset, Decimal(0)) + rest, 0)
                 if extra:
                     place = (found.id, REST_INDEX + index)
-                    made.append(Deposit(place, each.asset, extra, None, each.sender, found.at))
+                    made.append(Deposit(place, each.asset, extra, None, each.sender, found.at, each.sender_reference))
         return made
 
     async def _holdings(self, node: Node) -> Holdings:

@@ -46,6 +46,8 @@ class Incoming:
     reference: int | None
     sender: str
     credited: bool
+    sender_reference: int | None = None
+    """The source tag: what the sender wants on whatever comes back to it."""
 
 
 def entry(raw: Mapping[str, Any]) -> Entry:
@@ -90,10 +92,11 @@ def incoming(found: Entry, account: str, assets: Mapping[Key, Asset]) -> list[In
         if stated is not None and stated.key in assets and stated.value > 0:
             gain = gains.get(stated.key, stated.value)
             value = min(stated.value, gain)
-            arrived.append(Incoming(assets[stated.key], value, _tag(tx), str(tx["Account"]), True))
+            tags = _tag(tx), _tag(tx, "SourceTag")
+            arrived.append(Incoming(assets[stated.key], value, tags[0], str(tx["Account"]), True, tags[1]))
             gains[stated.key] = gain - value
     arrived += [
-        Incoming(assets[key], value, None, str(tx["Account"]), False)
+        Incoming(assets[key], value, None, str(tx["Account"]), False, _tag(tx, "SourceTag"))
         for key, value in sorted(gains.items())
         if value > 0
     ]
@@ -171,8 +174,8 @@ def _number(stated: Any) -> Decimal:
     return decimal(stated["value"] if isinstance(stated, dict) else str(stated))
 
 
-def _tag(tx: Mapping[str, Any]) -> int | None:
-    tag = tx.get("DestinationTag")
+def _tag(tx: Mapping[str, Any], name: str = "DestinationTag") -> int | None:
+    tag = tx.get(name)
     return tag if isinstance(tag, int) and not isinstance(tag, bool) and 0 <= tag < 1 << 32 else None
 
 

@@ -126,7 +126,6 @@ CODES: dict[str, Code] = {
     "asset_without_value": _code(409, "Asset without value", "The policy in force gives the address's asset no value."),
     "withdrawal_too_small": _code(409, "Withdrawal too small", "The detail names the least that is withdrawn."),
     "withdrawal_limit": _code(409, "Withdrawal limit reached", "The detail says how much is left for 24 hours."),
-    "consumer_suspended": _code(403, "Consumer suspended", "Ask the operator."),
     "insufficient_balance": _code(402, "Balance too low", "The detail names the missing amount; fund the account."),
     # Usage reports.
     "budget_exceeded": _code(402, "Budget too low", "`missing` says by how much the spending key's budget is short."),
