@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Algorithm = Literal["ed25519", "secp256k1"]
 """The curves that settlement networks sign with."""
@@ -152,7 +152,29 @@ class AnchorOrder:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SetupOrder:
+    """One step of setting the treasury's account up, by the name of a `SetupStep`. Moves no money but the fee."""
+
+    id: str
+    step: str
+
+
 Order = PayoutOrder | AnchorOrder
+
+
+@dataclass(frozen=True, slots=True)
+class SetupStep:
+    """Something that the treasury's account should have, and whether a final ledger says that it has it.
+
+    `orderable` says whether the service's own key can bring it about; what it can't is for a person, as `detail` says.
+    """
+
+    name: str
+    title: str
+    done: bool
+    orderable: bool = True
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,3 +391,14 @@ class ChainAdapter(Protocol):
 
     async def close(self) -> None:
         """Give back connections and files."""
+
+
+@runtime_checkable
+class Administered(Protocol):
+    """An adapter that also knows what the treasury's account should have, and how to bring it about."""
+
+    async def setup(self) -> tuple[SetupStep, ...]:
+        """Everything that the treasury's account should have on this network, done or not. Raises Unreachable."""
+
+    async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+        """As `ChainAdapter.prepare`, for one step. Raises Unpayable ``step_unknown`` too."""

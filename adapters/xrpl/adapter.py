@@ -9,14 +9,14 @@ from types import MappingProxyType
 from urllib.parse import urlencode
 
 from adapters.nodes import Node, Nodes
-from adapters.xrpl import cursors, preflight, rpc
+from adapters.xrpl import account_setup, cursors, preflight, rpc
 from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, currency, is_mpt, key_of, places, units
 from adapters.xrpl.outcomes import judge
 from adapters.xrpl.preflight import Cleared
 from adapters.xrpl.proofs import METHOD, proves
 from adapters.xrpl.reading import Entry, Incoming, incoming
 from adapters.xrpl.sent import sent_page
-from adapters.xrpl.transactions import MEMO_BYTES, address_fits, fields, hash_of, mark, signed, x_address
+from adapters.xrpl.transactions import MEMO_BYTES, address_fits, address_of, fields, hash_of, mark, signed, x_address
 from settlement.chain import (
     AnchorOrder,
     Asset,
@@ -32,6 +32,8 @@ from settlement.chain import (
     Pending,
     Rejected,
     SentPage,
+    SetupOrder,
+    SetupStep,
     Signer,
     Slot,
     Transaction,
@@ -155,6 +157,16 @@ class XrplAdapter:
         """Every validated transaction of the treasury behind the cursor, a ledger number. Raises Gap, Unreachable."""
         return await self._nodes.first(lambda node: sent_page(node, self.treasury, self._keys, self._assets, after))
 
+    async def setup(self) -> tuple[SetupStep, ...]:
+        """The account's switches, its key, and a line for each asset. Raises Unreachable."""
+        own = address_of(self._signer)
+        return await self._nodes.first(lambda node: account_setup.steps(node, self.treasury, own, self._assets))
+
+    async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+        """As `prepare`, for one step of `setup`. Raises Unpayable ``step_unknown`` too."""
+        account_setup.fields(order.step, self._assets)
+        return await self._nodes.first(lambda node: self._prepare(node, order, slot, busy))
+
     async def holdings(self) -> Holdings:
         """The treasury's whole balances in the last validated ledger; the reserve is part of its XRP, since it is
         ours and changes with the objects that the account owns. Raises Unreachable."""
@@ -205,7 +217,9 @@ class XrplAdapter:
         else:
             preflight.check_form(order, self.treasury, self._assets, test=self._test)
 
-    async def _prepare(self, node: Node, order: Order, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+    async def _prepare(
+        self, node: Node, order: Order | SetupOrder, slot: Slot | None, busy: Container[Slot]
+    ) -> Transaction:
         tip = await rpc.tip(node)
         fee = await self._fee(node)
         send_max = None

@@ -17,8 +17,9 @@ from xrpl.core.addresscodec import (
 from xrpl.core.binarycodec import XRPLBinaryCodecException, decode, encode, encode_for_signing
 from xrpl.core.keypairs import derive_classic_address
 
+from adapters.xrpl import account_setup
 from adapters.xrpl.amounts import to_ledger
-from settlement.chain import AnchorOrder, Asset, Order, Signer, Slot, Transfer
+from settlement.chain import AnchorOrder, Asset, Order, SetupOrder, Signer, Slot, Transfer
 
 FULLY_CANONICAL = 0x80000000
 FIRST_NETWORK_WITH_ID = 1025
@@ -42,7 +43,7 @@ def mark(name: str) -> bytes:
 
 
 def fields(
-    order: Order,
+    order: Order | SetupOrder,
     *,
     slot: Slot,
     fee: int,
@@ -62,7 +63,10 @@ def fields(
     if network_id >= FIRST_NETWORK_WITH_ID:
         found["NetworkID"] = network_id
     memos = [_memo(ORDER_MEMO, order.id.encode())]
-    if isinstance(order, AnchorOrder):
+    if isinstance(order, SetupOrder):
+        step = account_setup.fields(order.step, decimals)
+        found |= {**step, "Flags": found["Flags"] | step.get("Flags", 0)}
+    elif isinstance(order, AnchorOrder):
         found["TransactionType"] = "AccountSet"
         memos.insert(0, _memo(ANCHOR_MEMO, order.digest))
     else:

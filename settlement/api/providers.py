@@ -224,8 +224,9 @@ async def set_fallback_address(
     """An address on another chain, for windows in which the first one can't be used. In force after the policy's
     cool-down, the first one too."""
     request = SignedRequest(signed.body, signed.signature, document.at)
-    address = await participants.set_fallback_address(context, request, _destination(document.payout))
-    return PayoutAddressOut(payout=_payout_of(address))
+    address = payout_out(await participants.set_fallback_address(context, request, _destination(document.payout)))
+    assert address is not None, "there is an address by now"
+    return PayoutAddressOut(payout=address)
 
 
 def _destination(payout: PayoutIn) -> Destination:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import BROKEN, FAILED, HALTED, Json, answer, progress, table, with_installation
+from settlement.commands.running import BROKEN, FAILED, HALTED, DryRun, Json, answer, progress, table, with_installation
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
-    from settlement.chain import Slot
+    from settlement.chain import SetupStep, Slot
     from settlement.core.states import OrderState
     from settlement.services.chains import Progress
     from settlement.services.operations import Accounted
@@ -132,6 +132,36 @@ async def _passes(installation: Installation, name: str, passes: int) -> Progres
             await asyncio.sleep(PAUSE_SECONDS)
 
         return await chains.run_until_idle(installation.context, name, max_passes=passes, pause=pause)
+
+
+@chain_app.command("setup")
+def set_up(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="The chain's name, such as xrpl.")],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the treasury's account with what it should be, and bring about what is missing.
+
+    Each step is a transaction on record like a payout; what is done is left alone. With --dry-run it only compares.
+    Ends with 1 while anything is missing, also what only a person can do.
+    """
+
+    async def use(installation: Installation) -> tuple[SetupStep, ...]:
+        from settlement.services import account_setup
+
+        context = installation.context
+        found = await account_setup.steps(context, chain)
+        if not dry_run and await account_setup.plan(context, chain, found):
+            await _passes(installation, chain, PASSES)
+            found = await account_setup.steps(context, chain)
+        return found
+
+    found = with_installation(use)
+    rows = [[each.name, "done" if each.done else "missing", each.title, each.detail or "-"] for each in found]
+    lines = table(["step", "state", "what", "what to do"], rows) if rows else ["an account there needs no setting up"]
+    answer([asdict(each) for each in found], lines, as_json=as_json)
+    if not all(each.done for each in found):
+        raise typer.Exit(FAILED)
 
 
 @chain_app.command("orders")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from settlement.chain import (
+    Administered,
     AnchorOrder,
     Asset,
     ChainAdapter,
@@ -23,6 +24,7 @@ from settlement.chain import (
     Pending,
     Rejected,
     Settled,
+    SetupOrder,
     Transaction,
     Transfer,
     Unpayable,
@@ -35,7 +37,7 @@ from settlement.core.states import IN_FLIGHT, OrderState
 from settlement.services import outcomes, pauses
 from settlement.services.context import Context
 from settlement.storage import chain_orders, halts, payouts, rails, windows
-from settlement.storage.chain_orders import Order
+from settlement.storage.chain_orders import BusySlots, Order
 from settlement.storage.database import Connection
 from settlement.storage.payouts import Payout
 
@@ -249,7 +251,7 @@ class _Pass:
         if order.slot is not None and order.slot.account in busy.frozen:
             return True
         try:
-            tx = await self.adapter.prepare(content, slot=order.slot, busy=busy)
+            tx = await self._prepare(order, content, busy)
         except Unpayable as why:
             return await self._unpayable(order, why)
         except Unreachable:
@@ -260,6 +262,13 @@ class _Pass:
         self.done["signed"] += 1
         await self.submit(signed, tx)
         return True
+
+    async def _prepare(self, order: Order, content: ChainOrder, busy: BusySlots) -> Transaction:
+        if order.step is None:
+            return await self.adapter.prepare(content, slot=order.slot, busy=busy)
+        if not isinstance(self.adapter, Administered):
+            raise Unpayable("step_unknown", f"{self.chain} sets no account up")
+        return await self.adapter.prepare_step(SetupOrder(order.id, order.step), slot=order.slot, busy=busy)
 
     async def _unpayable(self, order: Order, why: Unpayable) -> bool:
         """With a transfer at fault the order fails, without using a slot; otherwise it waits for better days."""

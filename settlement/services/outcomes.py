@@ -80,7 +80,7 @@ async def settle(context: Context, order: Order, tx: Transaction, outcome: Settl
         now = context.sources.clock()
         if order.kind == "anchor":
             await windows.mark_anchored(connection, order.window_no, outcome.at.closed_at)
-        else:
+        elif order.kind == "payout":
             carried = await payouts.of_order(connection, order.id, lock=True)
             asked = tuple(payout.amount for payout in carried)
             expected = [(amount,) if atomic else (amount, 0) for amount in asked]

@@ -180,7 +180,7 @@ async def set_fallback_address(context: Context, request: SignedRequest, payout:
     now = context.sources.clock()
 
     async def use_case(connection: Connection) -> PayoutAddress:
-        party = await _signed_by(context, connection, request, "set-fallback-address", now)
+        party, _ = await _signed_by(context, connection, request, "set-fallback-address", now)
         if party.kind != "provider":
             raise Forbidden("providers_only", "only providers are paid out")
         newest = await rails.newest_fallback(connection, party.no)

@@ -39,6 +39,8 @@ class Order:
     ended_at: datetime | None
     fee: int
     created_at: datetime
+    step: str | None = None
+    """What an order of kind setup brings about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,27 @@ class BusySlots:
 
 
 async def add(
-    connection: Connection, *, order_id: str, kind: str, chain: str, window_no: int, digest: bytes | None, now: datetime
+    connection: Connection,
+    *,
+    order_id: str,
+    kind: str,
+    chain: str,
+    window_no: int,
+    digest: bytes | None,
+    now: datetime,
+    step: str | None = None,
 ) -> bool:
-    """A new order in state planned; False when the window has its anchor on that chain already."""
+    """A new order in state planned; False when the window has its anchor on that chain already, or the step an order
+    that has not ended."""
     statement = upsert(chain_order).values(
-        id=order_id, kind=kind, chain=chain, window_no=window_no, digest=digest, state="planned", created_at=now
+        id=order_id,
+        kind=kind,
+        chain=chain,
+        window_no=window_no,
+        digest=digest,
+        step=step,
+        state="planned",
+        created_at=now,
     )
     added = await connection.execute(statement.on_conflict_do_nothing().returning(chain_order.c.id))
     return added.first() is not None
@@ -339,4 +357,5 @@ def _order(row: Row[Any]) -> Order:
         row.ended_at,
         row.fee,
         row.created_at,
+        row.step,
     )

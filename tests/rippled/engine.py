@@ -25,6 +25,16 @@ from xrpl.core.keypairs import derive_classic_address
 BASE_FEE, RESERVE, RESERVE_EACH = 10, 1_000_000, 200_000
 PARTIAL = 0x00020000
 REQUIRE_TAG, DEPOSIT_AUTH, REQUIRE_AUTH, GLOBAL_FREEZE = 0x00020000, 0x01000000, 0x00040000, 0x00400000
+SWITCHES = {
+    1: REQUIRE_TAG,
+    8: 0x00800000,
+    9: DEPOSIT_AUTH,
+    12: 0x04000000,
+    13: 0x08000000,
+    14: 0x10000000,
+    15: 0x20000000,
+}
+"""AccountSet's switches by number, as bits of the account's flags."""
 FIRST_LEDGER = 1_000
 START_SECONDS = 848_620_800
 KEPT_STATES = 12
@@ -243,7 +253,8 @@ class Engine:
         if tx["TransactionType"] == "Payment":
             return self._pay(tx)
         if tx["TransactionType"] == "AccountSet":
-            root.flags |= {1: REQUIRE_TAG, 9: DEPOSIT_AUTH}.get(tx.get("SetFlag", 0), 0)
+            root.flags |= SWITCHES.get(tx.get("SetFlag", 0), 0)
+            root.flags &= ~SWITCHES.get(tx.get("ClearFlag", 0), 0)
         elif tx["TransactionType"] == "TicketCreate":
             first = tx["Sequence"] + 1
             root.tickets |= set(range(first, first + tx["TicketCount"]))

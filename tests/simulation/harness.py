@@ -23,7 +23,18 @@ from typing import Any
 from sqlalchemy import text
 
 from adapters.simulated import USD, Faults, Key, Network, SimulatedAdapter, Wallet
-from settlement.chain import Asset, ChainAdapter, Facts, Holdings, Order, Outcome, Page, SentPage, Slot, Transaction
+from settlement.chain import (
+    Asset,
+    ChainAdapter,
+    Facts,
+    Holdings,
+    Order,
+    Outcome,
+    Page,
+    SentPage,
+    Slot,
+    Transaction,
+)
 from settlement.core import canonical
 from settlement.core.errors import Unavailable
 from settlement.core.ids import public_id, uuid7
