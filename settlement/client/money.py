@@ -114,7 +114,7 @@ class Money:
         equal(entry.facts["network"], network, "deposit_facts", entry.name, "its network")
         equal(entry.facts["sender"], line.text("sender"), "deposit_facts", entry.name, "its sender")
         equal(
-            entry.facts.get("sender_reference"),
+            entry.facts.plain().get("sender_reference"),
             line["sender_reference"],
             "deposit_facts",
             entry.name,
