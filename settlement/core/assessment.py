@@ -100,8 +100,7 @@ def assess(
 ) -> Assessed:
     """Check and rate every record of `report` as of `now`, by the tables and by what its provider asked for.
 
-    `holds` are those that the report names and that exist: a record is rated by the version of its hold.
-    Raises Malformed for ids and times that are none.
+    A record is rated by the version of its hold, one of `holds`. Raises Malformed for ids and times that are none.
     """
     ids, id_milliseconds = columns.uuid7_column(report.ids)
     at = columns.time_column(report.at)
