@@ -17,7 +17,7 @@ TEXT = "compute-settlement address proof\nnetwork: xrpl:1"
 
 
 def keys(algorithm: CryptoAlgorithm, letter: str = "a") -> tuple[str, str, str]:
-    public, private = derive_keypair(generate_seed(letter * 16, algorithm))
+    public, private = derive_keypair(generate_seed(letter * 32, algorithm))
     return public, private, derive_classic_address(public)
 
 

@@ -56,7 +56,7 @@ async def test_what_has_no_proof(street: Street) -> None:
 
 async def test_solvency_is_public(street: Street) -> None:
     before = (await street.client.get("/v1/solvency")).json()
-    assert before == {"owed": "0", "held": "0", "covered": True, "short": None}
+    assert before == {"owed": "0", "held": "0", "covered": True, "short": None, "published": []}
     await street.world.consumer(micro=5_000_000)
     after = (await street.client.get("/v1/solvency")).json()
     assert (after["owed"], after["covered"]) == ("5", False), "these CU came from nowhere"

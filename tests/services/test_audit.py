@@ -57,7 +57,10 @@ async def test_what_a_line_refers_to_comes_before_it(world: World) -> None:
 
 async def test_an_installation_in_which_nothing_happened(world: World) -> None:
     lines = parsed(await exported(world.context))
-    assert [line["kind"] for line in lines] == ["header", "service_key", "chain", "policy", "rate_table", "window"]
+    assert [line["kind"] for line in lines] == [
+        *("header", "service_key", "chain", "policy", "rate_table"),
+        *("governance_document", "governance_document", "governance_entry", "window"),
+    ]
     assert lines[0]["journal"] == {"seq": 0, "hash": "00" * 32}
 
 

@@ -37,6 +37,15 @@ WORTH = Fraction(2000, 9)
 """microCU per unit: a dollar is 1/0.0045 CU."""
 
 
+async def _reconciled(context: Context, chain: str) -> bool:
+    """Whether books and chain were compared and agree; a moment at which they can be may take a few looks."""
+    for _ in range(20):
+        if await solvency.reconcile_holdings(context, chain) is not None:
+            return True
+        await funding.read_deposits(context, chain)
+    return False
+
+
 class TwoRails(Installation):
     """An installation that settles on two networks; every payee has an address on both."""
 
@@ -169,7 +178,7 @@ class TwoRails(Installation):
         for chain in (CHAIN, SECOND):
             await chains.run_until_idle(context, chain, max_passes=60)
             await funding.read_deposits(context, chain)
-            assert await solvency.reconcile_holdings(context, chain) is not None
+            assert await _reconciled(context, chain)
         assert await halts.open_halts(context) == []
         async with self.database.read() as connection:
             assert (await accounts.get(connection, "transit/CU")).settled == 0
