@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
+import gc
 import gzip
 import json
 import os
@@ -38,9 +39,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import uvicorn
+import uvloop
+from fastapi import FastAPI, Request, Response
 
 from bench.installation import Installation, Stream
 from settlement import bootstrap
+from settlement.api.app import create_app
 from settlement.config import Settings
 from settlement.core import canonical
 from settlement.core import holds as core
@@ -55,6 +60,7 @@ from settlement.storage.database import Connection
 
 BALANCE = 10**12
 LEASE = 100
+WARM_UP = 1.0
 METERS = {"input_tokens": 1155}
 SUBJECTS = ("noop", "many", "one", "placing", "alone", "leases")
 
@@ -152,7 +158,8 @@ def _pass(
         installation.execute("CHECKPOINT")
         kind = name if name in ("noop", "alone") else "batched"
         with _served(folder, kind) as port:
-            found[name] = asyncio.run(_load(port, name, cast, options))
+            asyncio.run(_load(port, name, cast, options, WARM_UP))  # a new process reads and compiles the rate tables
+            found[name] = asyncio.run(_load(port, name, cast, options, options.seconds))
         if name != "noop":
             check_holds(installation)
     installation.check_books()
@@ -176,10 +183,10 @@ def check_holds(installation: Installation) -> None:
         raise SystemExit(f"holds do not add up, the run is void: {found}")
 
 
-async def _load(port: int, name: str, cast: Cast, options: argparse.Namespace) -> Run:
+async def _load(port: int, name: str, cast: Cast, options: argparse.Namespace, seconds: float) -> Run:
     """Keep every connection busy for the seconds of a subject."""
     run = Run()
-    until = time.perf_counter() + options.seconds
+    until = time.perf_counter() + seconds
     spending = cast.spending[:1] if name == "one" else cast.spending
     began = time.perf_counter()
     captured = name in ("many", "one")
@@ -399,13 +406,6 @@ def _served(folder: Path, kind: str) -> Iterator[int]:
 
 def _serve(folder: Path, port: int, kind: str) -> None:
     """The no-op, the service, or the service with one transaction a request; until SIGTERM."""
-    import gc
-
-    import uvicorn
-    import uvloop
-    from fastapi import FastAPI, Request, Response
-
-    from settlement.api.app import create_app
 
     async def serve(app: Any) -> None:
         gc.freeze()
