@@ -407,7 +407,7 @@ def test_db_upgrade_needs_no_key_and_no_chain(command: Command, tmp_path: Path) 
         (["chain", "orders", "--window", "-1"], 64, "window"),
         (["chain", "resolve", "ord_none"], 1, "unknown_order"),
         (["chain", "release", "x", "--chain", "simulated"], 64, "--next"),
-        (["chain", "release", "x", "--chain", "none", "--next", "1"], 1, "account_not_frozen"),
+        (["chain", "release", "x", "--chain", "none", "--next", "1"], 1, "unknown_chain"),
         (["demo", "--windows", "0"], 64, "windows"),
         (["demo", "--consumers", "2"], 64, "consumers"),
         (["demo", "--records", "3", "--windows", "4"], 64, "--records"),

@@ -158,8 +158,8 @@ async def test_anchors_are_the_final_transactions_that_carry_the_digest(world: W
         await connection.execute(text("DELETE FROM chain_order"))
         await connection.execute(
             text(
-                "INSERT INTO chain_state (chain, network, treasury, tip, tip_at, tag_key) VALUES "
-                "('simulated', 'simulated:test', 't', 9, now(), '') ON CONFLICT DO NOTHING"
+                "INSERT INTO chain_state (chain, network, treasury, tip, tip_at, tag_key, fee_asset) VALUES "
+                "('simulated', 'simulated:test', 't', 9, now(), '', 'SIM') ON CONFLICT DO NOTHING"
             )
         )
         for number, state in enumerate(("settled", "failed")):
