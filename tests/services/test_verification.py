@@ -64,7 +64,7 @@ async def test_a_halt_is_told_apart_from_a_failure(world: World) -> None:
 
 async def test_what_sql_can_see_is_named_by_its_invariant(world: World, database_url: str) -> None:
     await build(world, rounds=1)
-    damage(database_url, "UPDATE payout SET amount = amount + 1")
+    damage(database_url, "UPDATE payout SET amount = amount + 1 WHERE kind = 'earnings'")
     report = await verify(world.context)
     assert report.failure is not None
     assert report.failure.name == "payout_is_position"

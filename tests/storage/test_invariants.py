@@ -98,7 +98,8 @@ SEEDED = {
     "withdrawal_fee": "UPDATE payout SET fee = fee + 1 WHERE kind = 'withdrawal' AND state = 'settled'",
     "refund_once": """
         DROP INDEX uq_payout_refund;
-        UPDATE payout SET deposit_id = (SELECT min(deposit_id) FROM payout) WHERE kind = 'refund'""",
+        UPDATE payout SET deposit_id = (SELECT min(id) FROM deposit WHERE party_no IS NOT NULL)
+        WHERE kind = 'refund'""",
     "transit_is_open_refunds": "UPDATE payout SET state = 'ordered' WHERE kind = 'refund' AND state = 'settled'",
     "suspense_is_deposits": "UPDATE deposit SET amount = amount + 1 WHERE party_no IS NULL",
 }

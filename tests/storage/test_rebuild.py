@@ -18,7 +18,7 @@ async def test_balances_that_are_right_are_left_alone(world: World) -> None:
         rows = await connection.execute(text("SELECT id, settled FROM account"))
         settled = {row.id: int(row.settled) for row in rows}
         assert await rebuild.balances(connection, settled) == 0
-        assert await rebuild.balances(connection, {**settled, town.buyer.id: 5}) == 1
+        assert await rebuild.balances(connection, {**settled, town.buyer.id: settled[town.buyer.id] + 5}) == 1
         assert await rebuild.streams(connection) == 0
         tiles = await rebuild.tree(connection)
         assert await rebuild.forget_tree(connection) == tiles

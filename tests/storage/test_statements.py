@@ -42,11 +42,12 @@ async def records(town: Town, number: int, member: Member) -> list[tuple[str, in
 
 
 async def test_records_are_the_partys_own_of_that_window(world: World) -> None:
-    """Two reports of `plain` and one of `linked` a window: lines 0, 2 of the first are the buyer's, 1, 3 `own`'s."""
+    """Lines 0, 2 of the first report of `plain` are the buyer's, 1, 3 `own`'s; the last of `linked` names holds."""
     town = await build(world, rounds=1)
     linked, plain = town.linked.id, town.plain.id
     bought = [(linked, 0), (linked, 1), (linked, 2), (linked, 3), (linked, 4), (plain, 0), (plain, 2), (plain, 0)]
-    assert await records(town, 1, town.buyer) == [*bought, (plain, 4)]
+    held = [(linked, line) for line in (0, 1, 2, 4, 5, 6)]  # line 3 names a hold that was released
+    assert await records(town, 1, town.buyer) == [*bought, (plain, 4), *held]
     assert await records(town, 1, town.own) == [(plain, 1), (plain, 3), (plain, 3)]
     assert {provider for provider, _ in await records(town, 1, town.linked)} == {linked}
     assert await records(town, 3, town.buyer) == []
