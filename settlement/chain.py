@@ -11,7 +11,7 @@ of this port happens inside a database transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 
@@ -257,7 +257,8 @@ class Deposit:
     sender: str
     at: Ledger
     sender_reference: int | None = None
-    """What the sender wants on whatever comes back to it, such as XRPL's source tag."""
+    """What the sender wants on whatever comes back to it, such as XRPL's source tag. None where `sender` says it
+    already, as a muxed account does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,16 +288,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class SentPage:
-    """What the service's accounts have signed, in chain order, and the cursor behind it.
-
-    `next_numbers` has for each of these accounts the sequence that the chain offers next, where that doesn't follow
-    from what they have signed.
-    """
+    """What the service's accounts have signed, in chain order, and the cursor behind it."""
 
     sent: tuple[Sent, ...]
     cursor: str
     more: bool = False
-    next_numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,11 +366,16 @@ class ChainAdapter(Protocol):
         """What the service's accounts have signed in final ledgers behind the cursor (None: from the start of history),
         for rebuilding lost books. Raises Gap, Unreachable; never skips."""
 
+    async def next_numbers(self) -> Mapping[str, int]:
+        """For each account that signs for the service the sequence that a final ledger offers next; none where that
+        follows from what it has signed. Raises Unreachable."""
+
     async def holdings(self) -> Holdings:
         """What the treasury holds at the last final ledger. Raises Unreachable."""
 
-    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
-        """A URI that a wallet understands for paying the treasury with that reference."""
+    async def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+        """A URI that a wallet understands for paying the treasury with that reference, signed where the network has
+        that. Raises Unreachable when the key for it gives no answer."""
 
     def combined_address(self, reference: int) -> str:
         """The treasury's address and a reference in one text, where the network has such a form (X-address, muxed

@@ -7,7 +7,7 @@ in a thread of the event loop that asks; the network object itself may be shared
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 
 from adapters.simulated.blobs import (
@@ -129,6 +129,10 @@ class SimulatedAdapter:
         """Final transactions of the treasury; the cursor is the number of the last one's sequence."""
         return await asyncio.to_thread(self._sent, after)
 
+    async def next_numbers(self) -> Mapping[str, int]:
+        """The treasury's sequence at the tip. Raises Unreachable."""
+        return await asyncio.to_thread(self._next_numbers)
+
     async def holdings(self) -> Holdings:
         """The treasury's balances at the tip; of the native coin what is above the reserve. Raises Unreachable."""
         return await asyncio.to_thread(self._holdings)
@@ -137,7 +141,7 @@ class SimulatedAdapter:
         """An ordinary wallet on this network, funded by its faucet: for the demonstration and for trying things out."""
         return Wallet.create(self._network, seed, usd=usd)
 
-    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+    async def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         return payment_uri(self.treasury, asset, reference, amount)
 
     def combined_address(self, reference: int) -> str:
@@ -275,11 +279,14 @@ class SimulatedAdapter:
             if not view.complete:
                 raise Gap(f"simulated: transactions after {after or 'the first'} are missing")
             found = view.signed_by(self.treasury, -1 if after is None else int(after), self._page_rows + 1)
-            account = view.account(self.treasury)
         sent = tuple(_sent(each) for each in found[: self._page_rows])
         cursor = str(sent[-1].tx.slot.number) if sent else after or "-1"
-        following = {} if account is None else {self.treasury: account.sequence}
-        return SentPage(sent, cursor, len(found) > self._page_rows, MappingProxyType(following))
+        return SentPage(sent, cursor, len(found) > self._page_rows)
+
+    def _next_numbers(self) -> Mapping[str, int]:
+        with self._network.snapshot(port=True) as view:
+            account = view.account(self.treasury)
+        return {} if account is None else {self.treasury: account.sequence}
 
     def _holdings(self) -> Holdings:
         with self._network.snapshot(port=True) as view:

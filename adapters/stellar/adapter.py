@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from adapters.stellar.assets import (
     DECIMALS,
     REFERENCE_BITS,
     XLM,
+    account_key,
     contract_id,
     destination,
     network_of,
@@ -34,7 +35,7 @@ from adapters.stellar.transactions import (
     unpacked,
     unsigned,
 )
-from adapters.stellar.wallets import muxed_address, payment_link, proves
+from adapters.stellar.wallets import METHOD, muxed_address, payment_link, proves
 from settlement.chain import (
     AnchorOrder,
     Asset,
@@ -116,6 +117,7 @@ class StellarAdapter:
             reference_bits=REFERENCE_BITS,
             reuses_slot=True,
             shares_references=False,
+            address_proof=METHOD,
         )
 
     @property
@@ -203,12 +205,19 @@ class StellarAdapter:
             lambda node: sent_page(node, self.treasury, own, self._by_text, self._settings.passphrase, after)
         )
 
+    async def next_numbers(self) -> Mapping[str, int]:
+        """The next sequence of the treasury and of each channel that exists. Raises Unreachable."""
+        accounts = dict.fromkeys((self.treasury, *self._channels))
+        keys = [account_key(each) for each in accounts]
+        state = await self._nodes.first(lambda node: preflight.state_of(node, keys))
+        return {each: used + 1 for each in accounts if (used := state.sequence(each)) is not None}
+
     async def holdings(self) -> Holdings:
         """The treasury's whole balances in the last closed ledger; the reserve is part of its XLM, since it is ours and
         changes with the entries that the account owns. Raises Unreachable."""
         return await self._nodes.first(self._holdings)
 
-    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+    async def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         """A SEP-7 link with the memo id."""
         return payment_link(self.treasury, asset, reference, amount, self._settings.passphrase)
 
@@ -299,7 +308,7 @@ class StellarAdapter:
             if not await events.emits(node, self._settings.passphrase, await rpc.tip(node)):
                 raise NoAnswer(f"{node.name} does not emit the events of classic payments", lasting=True)
             self._emitting.add(node.name)
-        return await events.page(node, self.treasury, self._contracts, after)
+        return await events.page(node, self.treasury, self._contracts, after, self._settings.passphrase)
 
     async def _holdings(self, node: Node) -> Holdings:
         keys = preflight.keys_for(None, self.treasury, (), self._assets)

@@ -7,18 +7,19 @@ that any reader can go on from.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stellar_sdk import Address, scval, xdr
+from stellar_sdk import Address, MuxedAccount, scval, xdr
 from stellar_sdk import Asset as SdkAsset
 
 from adapters.nodes import NoAnswer, Node
 from adapters.stellar import rpc
+from adapters.stellar.transactions import inner_of
 from settlement.chain import Asset, Deposit, Gap, Ledger, Page
 
-LIMIT = 1_000
+LIMIT = 200
 """Events asked for in one call."""
 
 PLACES = 1_000
@@ -69,7 +70,7 @@ async def emits(node: Node, passphrase: str, tip: rpc.Look) -> bool:
     return not result.get("transactions")
 
 
-async def page(node: Node, treasury: str, contracts: Mapping[str, Asset], after: int | None) -> Page:
+async def page(node: Node, treasury: str, contracts: Mapping[str, Asset], after: int | None, passphrase: str) -> Page:
     """Deposits of whole ledgers behind `after`. Raises Gap when the node has forgotten one of them, NoAnswer."""
     now = await rpc.tip(node)
     latest = now.latest.number
@@ -86,7 +87,22 @@ async def page(node: Node, treasury: str, contracts: Mapping[str, Asset], after:
     with rpc.reading(node, "getEvents"):
         arrivals = [each for row in rows if (each := arrival(row, treasury, contracts)) is not None]
     kept = [each for each in arrivals if each.at.number <= through]
+    envelopes = {name: await rpc.envelope(node, name) for name in {each.tx for each in kept}}
+    with rpc.reading(node, "an envelope"):
+        kept = [replace(each, sender=_named(each, envelopes[each.tx], passphrase)) for each in kept]
     return Page(deposits(kept), str(through), now.latest, more=through < latest)
+
+
+def _named(found: Arrival, raw: xdr.TransactionEnvelope, passphrase: str) -> str:
+    """The sender as it wrote itself into its operation, which events don't tell: an M-address keeps its id."""
+    inner = inner_of(raw, passphrase)
+    source = inner.operations[found.operation].source or inner.source
+    return sender_of(found.sender, source.account_id, source.account_muxed_id)
+
+
+def sender_of(sender: str, source: str, muxed_id: int | None) -> str:
+    """The M-address of a sender that is the source of its operation and has an id there; else the sender."""
+    return sender if source != sender or muxed_id is None else MuxedAccount(sender, muxed_id).universal_account_id
 
 
 async def _scan(

@@ -12,7 +12,7 @@ from typing import Any
 from adapters.nodes import NoAnswer, Node
 from adapters.stellar import rpc
 from adapters.stellar.assets import XLM, network_of, stroops
-from adapters.stellar.events import Arrival, deposits
+from adapters.stellar.events import Arrival, deposits, sender_of
 from settlement.chain import Asset, Gap, Ledger, Page
 
 ROWS = 200
@@ -110,9 +110,11 @@ def arrivals(
                 reference = None if muxed is None else int(muxed)
                 brought.append((each.get("from") or asset.issuer, asset, stroops(each["amount"]), reference))
     token = int(row["paging_token"])
-    at = Ledger(token >> 32, time_of(row["created_at"]))
+    at, tx = Ledger(token >> 32, time_of(row["created_at"])), str(row["transaction_hash"]).lower()
+    source, source_id = row.get("source_account", ""), row.get("source_account_muxed_id")
+    muxed_id = None if source_id is None else rpc.number(source_id)
     return [
-        Arrival(at, (token, nth), str(row["transaction_hash"]).lower(), (token & 0xFFF) - 1, asset, amount, ref, sender)
+        Arrival(at, (token, nth), tx, (token & 0xFFF) - 1, asset, amount, ref, sender_of(sender, source, muxed_id))
         for nth, (sender, asset, amount, ref) in enumerate(brought)
         if amount > 0 and sender != treasury
     ]

@@ -96,6 +96,15 @@ async def look(node: Node, name: str) -> Look:
         return Look(status, latest, oldest, at, result)
 
 
+async def envelope(node: Node, name: str) -> xdr.TransactionEnvelope:
+    """The envelope of a transaction that is known to be in a closed ledger. Raises NoAnswer when the node lacks it."""
+    found = await call(node, "getTransaction", {"hash": name})
+    with reading(node, "getTransaction"):
+        if found["status"] == "NOT_FOUND":
+            raise NoAnswer(f"{node.name} does not know transaction {name}, of which it gave an event")
+        return xdr.TransactionEnvelope.from_xdr(_text(found["envelopeXdr"]))
+
+
 async def tip(node: Node) -> Look:
     """The last closed ledger, with the oldest one that the node still has."""
     return await look(node, NOBODY)

@@ -13,7 +13,6 @@ from stellar_sdk import (
     TransactionEnvelope,
     xdr,
 )
-from stellar_sdk import Transaction as SdkTransaction
 from stellar_sdk.memo import HashMemo, IdMemo
 from stellar_sdk.operation import Operation
 
@@ -21,7 +20,7 @@ from adapters.nodes import Node
 from adapters.stellar import horizon, rpc
 from adapters.stellar.assets import XLM
 from adapters.stellar.outcomes import verdict_of
-from adapters.stellar.transactions import amount_of, payments_of
+from adapters.stellar.transactions import amount_of, inner_of, payments_of
 from settlement.chain import Asset, Failed, Ledger, Sent, SentPage, Settled, Slot, Transaction, Transfer
 
 
@@ -73,15 +72,6 @@ def sent(row: Mapping[str, Any], own: Collection[str], assets: Mapping[str, Asse
     if not made and isinstance(memo, HashMemo):
         marks = (memo.memo_hash,)
     return Sent(tx, at, marks, transfers, outcome)
-
-
-def inner_of(raw: xdr.TransactionEnvelope, passphrase: str) -> SdkTransaction:
-    """The transaction inside of an envelope of any kind."""
-    if raw.fee_bump is not None:
-        return FeeBumpTransactionEnvelope.from_xdr_object(
-            raw, passphrase
-        ).transaction.inner_transaction_envelope.transaction
-    return TransactionEnvelope.from_xdr_object(raw, passphrase).transaction
 
 
 def _transfer(made: Operation, assets: Mapping[str, Asset], reference: int | None) -> Transfer:

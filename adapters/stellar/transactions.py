@@ -172,6 +172,15 @@ def unpacked(blob: bytes, passphrase: str) -> list[FeeBumpTransactionEnvelope]:
     return found
 
 
+def inner_of(raw: xdr.TransactionEnvelope, passphrase: str) -> SdkTransaction:
+    """The transaction inside of an envelope of any kind."""
+    if raw.fee_bump is not None:
+        return FeeBumpTransactionEnvelope.from_xdr_object(
+            raw, passphrase
+        ).transaction.inner_transaction_envelope.transaction
+    return TransactionEnvelope.from_xdr_object(raw, passphrase).transaction
+
+
 def payments_of(inner: SdkTransaction) -> list[tuple[Operation, bytes]]:
     """The operations that move money out, each with the mark that it carries (empty when it has none)."""
     found: list[tuple[Operation, bytes]] = []

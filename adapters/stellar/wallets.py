@@ -13,6 +13,8 @@ from stellar_sdk.sep.stellar_uri import PayStellarUri
 from adapters.stellar.assets import PUBLIC, XLM, decimal_text, destination, sdk_asset
 from settlement.chain import Asset
 
+METHOD = "sep-53"
+
 
 def payment_link(treasury: str, asset: Asset, reference: int, amount: int | None, passphrase: str) -> str:
     """``web+stellar:pay?...`` with the memo id that the deposit is known by; the network is named unless it is the

@@ -157,6 +157,11 @@ class XrplAdapter:
         """Every validated transaction of the treasury behind the cursor, a ledger number. Raises Gap, Unreachable."""
         return await self._nodes.first(lambda node: sent_page(node, self.treasury, self._keys, self._assets, after))
 
+    async def next_numbers(self) -> Mapping[str, int]:
+        """The treasury's next sequence in the last validated ledger. Raises Unreachable."""
+        own = await self._nodes.first(lambda node: rpc.account(node, self.treasury))
+        return {} if own is None else {self.treasury: own.sequence}
+
     async def setup(self) -> tuple[SetupStep, ...]:
         """The account's switches, its key, and a line for each asset. Raises Unreachable."""
         own = address_of(self._signer)
@@ -172,7 +177,7 @@ class XrplAdapter:
         ours and changes with the objects that the account owns. Raises Unreachable."""
         return await self._nodes.first(self._holdings)
 
-    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+    async def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
         """``xrpl:<address>?dt=<tag>``, with amount (a decimal), currency and issuer as far as they apply."""
         stated: dict[str, str] = {"dt": str(reference)}
         if amount is not None:

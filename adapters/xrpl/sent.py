@@ -21,13 +21,11 @@ async def sent_page(
     """Transactions of `treasury` behind a ledger. Raises Gap, Unreachable."""
     tip = await rpc.tip(node)
     read = None if after is None else int(after)
-    own = await rpc.account(node, treasury)
-    following = {} if own is None else {treasury: own.sequence}
     if read is not None and tip.number <= read:
-        return SentPage((), str(read), False, following)
+        return SentPage((), str(read))
     found, complete = await rpc.history(node, treasury, -1 if read is None else read + 1, tip.number)
     signed = tuple(_sent(each, keys, assets) for each in found if each.tx.get("Account") == treasury)
-    return SentPage(signed, str(complete), complete < tip.number, following)
+    return SentPage(signed, str(complete), complete < tip.number)
 
 
 def _sent(found: Entry, keys: Mapping[Key, Asset], assets: Mapping[Asset, int]) -> Sent:

@@ -146,15 +146,8 @@ async def _first_look(context: Context, chain_name: str, adapter: ChainAdapter) 
         context.sources.entropy(32),
         adapter.facts.fee_asset.text,
     )
-    following = await _look(chain_name, _next_numbers(adapter))
+    following = await _look(chain_name, adapter.next_numbers())
     return _Opening(context, state, held, following)
-
-
-async def _next_numbers(adapter: ChainAdapter) -> Mapping[str, int]:
-    page = await adapter.sent(None)
-    while page.more:
-        page = await adapter.sent(page.cursor)
-    return page.next_numbers
 
 
 async def _look(chain_name: str, asked: Awaitable[T]) -> T:
@@ -193,7 +186,8 @@ async def create_intent(context: Context, *, party: str, chain: str, asset: str,
     """A fresh reference that the consumer `party` can pay with, on one chain in one asset.
 
     References are a keyed permutation of a counter: never used twice, not to be guessed; 0 is left out, because some
-    wallets take it for none. Raises NotFound for an unknown party, chain or asset, Conflict ``party_not_consumer``.
+    wallets take it for none. Raises NotFound for an unknown party, chain or asset, Conflict ``party_not_consumer``,
+    Unavailable ``chain_not_open``, ``chain_unavailable``.
     """
     adapter, found = _asset(context, chain, asset)
     bits = adapter.facts.reference_bits
@@ -214,20 +208,25 @@ async def create_intent(context: Context, *, party: str, chain: str, asset: str,
             raise Broken("reference_taken", f"{reference} on {chain} was given out before")
         return intent
 
-    return _shown(context, await context.database.run(use_case))
+    return await _shown(context, await context.database.run(use_case))
 
 
 async def intent_of(context: Context, party: Party, intent_id: str) -> FundingIntent:
-    """A consumer's own intent. Raises NotFound ``unknown_intent``; ``unknown_chain`` when it isn't served any more."""
+    """A consumer's own intent. Raises NotFound ``unknown_intent``; ``unknown_chain`` when it isn't served any more;
+    Unavailable ``chain_unavailable``."""
     async with context.database.read() as connection:
         found = await funding.intent(connection, intent_id, party.no)
     if found is None:
         raise NotFound("unknown_intent", "this account has no such funding intent")
-    return _shown(context, found)
+    return await _shown(context, found)
 
 
-def _shown(context: Context, made: Intent) -> FundingIntent:
+async def _shown(context: Context, made: Intent) -> FundingIntent:
     adapter, asset = _asset(context, made.chain, made.asset)
+    try:
+        uri = await adapter.payment_uri(asset, made.reference, made.amount)
+    except Unreachable as error:
+        raise Unavailable("chain_unavailable", f"{made.chain}: payment links can't be signed now: {error}") from error
     return FundingIntent(
         made.id,
         made.chain,
@@ -236,7 +235,7 @@ def _shown(context: Context, made: Intent) -> FundingIntent:
         made.amount,
         adapter.treasury,
         made.reference,
-        adapter.payment_uri(asset, made.reference, made.amount),
+        uri,
         adapter.combined_address(made.reference),
     )
 

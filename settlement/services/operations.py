@@ -8,7 +8,7 @@ own; until then it keeps the account from signing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from settlement.chain import ChainAdapter, Gap, Sent, Settled, Unreachable
@@ -49,7 +49,7 @@ async def account_for(context: Context, chain_name: str, own: Collection[str] = 
     if opening is None:
         raise Unavailable("chain_not_open", f"{chain_name} has not been opened yet")
     try:
-        following = await _next_numbers(adapter)
+        following = await adapter.next_numbers()  # read first: the history then covers everything below
         found = await recovery.match(context, chain_name)
     except (Gap, Unreachable) as error:
         raise Unavailable("chain_unavailable", f"the history of {chain_name} can't be read now: {error}") from error
@@ -66,14 +66,6 @@ async def account_for(context: Context, chain_name: str, own: Collection[str] = 
         for account, number in following.items():
             await _let_sign(context, chain_name, account, number)
     return Accounted(found.adopted, tuple(booked), tuple(foreign))
-
-
-async def _next_numbers(adapter: ChainAdapter) -> Mapping[str, int]:
-    """What the chain offers next. Read before the history, which then covers everything below."""
-    page = await adapter.sent(None)
-    while page.more:
-        page = await adapter.sent(page.cursor)
-    return page.next_numbers
 
 
 async def _is_booked(context: Context, sent: Sent) -> bool:

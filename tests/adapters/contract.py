@@ -543,10 +543,18 @@ class AdapterContract:
             assert refusal.value.code == "address_malformed"
 
     async def test_a_payment_uri_names_treasury_and_reference(self, peer: Peer) -> None:
-        uri = peer.adapter.payment_uri(peer.stable, 4_294_967_295, 1_500_000)
+        uri = await peer.adapter.payment_uri(peer.stable, 4_294_967_295, 1_500_000)
         assert peer.adapter.treasury in uri
         assert "4294967295" in uri
-        assert peer.adapter.payment_uri(peer.stable, 1, None) != uri
+        assert await peer.adapter.payment_uri(peer.stable, 1, None) != uri
+
+    async def test_what_the_chain_offers_next_is_what_is_signed_next(self, peer: Peer) -> None:
+        for name in ("pay_1", "pay_2"):
+            following = await peer.adapter.next_numbers()
+            tx = await peer.adapter.prepare(await self.order(peer, name), slot=None, busy=())
+            assert following.get(tx.slot.account, tx.slot.number) == tx.slot.number
+            await peer.adapter.submit(tx)
+            await peer.close_ledgers()
 
     async def test_two_processes_see_one_chain_and_one_wins_a_slot(self, peer: Peer) -> None:
         other = peer.second()

@@ -292,13 +292,13 @@ def test_the_faucet_gives_only_its_own(network: Network) -> None:
         network.fund(Key(bytes(32)).address, USD, 1)
 
 
-def test_a_wallet_pays_a_payment_uri(network: Network) -> None:
+async def test_a_wallet_pays_a_payment_uri(network: Network) -> None:
     treasury, wallet = Wallet.create(network, seed_of("t")), Wallet.create(network, seed_of("w"), usd=9_000_000)
     adapter = SimulatedAdapter(network, treasury.key)
-    wallet.pay_uri(adapter.payment_uri(USD, 42, 1_234_567))
-    wallet.pay_uri(adapter.payment_uri(USD, 43, None), 5)
+    wallet.pay_uri(await adapter.payment_uri(USD, 42, 1_234_567))
+    wallet.pay_uri(await adapter.payment_uri(USD, 43, None), 5)
     network.close_ledger()
-    page = asyncio.run(adapter.deposits(None))
+    page = await adapter.deposits(None)
     assert [(d.amount, d.reference, d.sender) for d in page.deposits if d.asset == USD] == [
         (1_234_567, 42, wallet.address),
         (5, 43, wallet.address),

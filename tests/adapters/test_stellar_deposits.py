@@ -14,6 +14,8 @@ from adapters.stellar.assets import XLM, sdk_asset
 from settlement.chain import (
     Deposit,
     Gap,
+    PayoutOrder,
+    Transfer,
     Unreachable,
 )
 from tests.adapters.contract import all_deposits
@@ -49,6 +51,14 @@ async def start_of(peer: StellarPeer) -> str:
     return (await all_deposits(peer.adapter))[1]
 
 
+def forget(peer: StellarPeer) -> None:
+    """From now on only Horizon knows what has been."""
+    peer.net.emitting = False
+    peer.adapter._emitting.clear()
+    peer.net.oldest = peer.net.tip
+    peer.net.close()
+
+
 async def test_a_payment_straight_from_the_issuer_is_a_mint_and_counts(peer: StellarPeer) -> None:
     cursor = await start_of(peer)
     name = peer.net.send(ISSUER, [payment(25)], IdMemo(9))
@@ -80,11 +90,29 @@ async def test_only_a_memo_id_or_a_muxed_id_is_a_reference_and_the_muxed_one_goe
     peer.net.send(peer.customer(usdc=100), [made], memo)
     found = await arrived(peer, cursor)
     assert [(each.amount, each.reference) for each in found] == [(5, reference)]
-    peer.net.emitting = False
-    peer.adapter._emitting.clear()
-    peer.net.oldest = peer.net.tip
-    peer.net.close()
+    forget(peer)
     assert (await all_deposits(peer.adapter, cursor))[0] == found, "Horizon says the same, id for id"
+
+
+@pytest.mark.parametrize("inner", [True, False])
+async def test_a_sender_who_writes_itself_with_an_id_is_known_by_it(with_history: StellarPeer, inner: bool) -> None:
+    """A custodian pays for many: what goes back to it without the id would be nobody's there."""
+    peer = with_history
+    cursor = await start_of(peer)
+    customer = peer.customer(usdc=100)
+    muxed = MuxedAccount(customer.public_key, 2**63 + 5)
+    by_operation = Payment(TREASURY.public_key, sdk_asset(USDC), "0.0000005", source=muxed if inner else None)
+    peer.net.send(customer, [by_operation], IdMemo(7), source=None if inner else muxed)
+    found = await arrived(peer, cursor)
+    assert [(each.sender, each.sender_reference) for each in found] == [(muxed.universal_account_id, None)]
+    forget(peer)
+    assert (await all_deposits(peer.adapter, cursor))[0] == found, "Horizon says the same, id for id"
+    back = PayoutOrder("ord_1", (Transfer(found[0].sender, USDC, 5),))
+    await peer.adapter.submit(await peer.adapter.prepare(back, slot=None, busy=()))
+    peer.net.close()
+    (paid,) = peer.net.order[-1].inner.operations
+    assert isinstance(paid, Payment)
+    assert paid.destination == muxed
 
 
 async def test_many_payments_of_one_transaction_are_as_many_deposits(peer: StellarPeer) -> None:

@@ -79,7 +79,7 @@ async def test_an_answer_that_cannot_be_read_is_no_outcome(peer: StellarPeer, bo
 
 
 async def test_a_payment_link_says_what_a_wallet_needs(peer: StellarPeer) -> None:
-    parts = urlsplit(peer.adapter.payment_uri(USDC, 4_294_967_295, 1_500_000))
+    parts = urlsplit(await peer.adapter.payment_uri(USDC, 4_294_967_295, 1_500_000))
     assert (parts.scheme, parts.path) == ("web+stellar", "pay")
     asked = {name: value for name, (value,) in parse_qs(parts.query).items()}
     assert asked == {
@@ -91,7 +91,7 @@ async def test_a_payment_link_says_what_a_wallet_needs(peer: StellarPeer) -> Non
         "memo_type": "MEMO_ID",
         "network_passphrase": PASSPHRASE,
     }
-    assert "asset_code" not in peer.adapter.payment_uri(XLM, 1, None)
+    assert "asset_code" not in await peer.adapter.payment_uri(XLM, 1, None)
 
 
 async def test_address_and_reference_are_one_m_address(peer: StellarPeer) -> None:

@@ -442,9 +442,9 @@ async def test_the_accounts_history_names_every_payout_and_anchor(peer: XrplPeer
 
 
 async def test_payment_uris_and_x_addresses(peer: XrplPeer) -> None:
-    uri = peer.adapter.payment_uri(STABLE, 42, 1_500_000)
+    uri = await peer.adapter.payment_uri(STABLE, 42, 1_500_000)
     assert uri == f"xrpl:{peer.adapter.treasury}?dt=42&amount=1.500000&currency={RLUSD}&issuer={ISSUER.address}"
-    assert peer.adapter.payment_uri(XRP, 0, None) == f"xrpl:{peer.adapter.treasury}?dt=0"
+    assert await peer.adapter.payment_uri(XRP, 0, None) == f"xrpl:{peer.adapter.treasury}?dt=0"
     address = peer.adapter.combined_address(42)
     assert address.startswith("T")
     peer.adapter.check_address(address)

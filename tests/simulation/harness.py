@@ -11,7 +11,7 @@ import asyncio
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Container, Coroutine, Sequence
+from collections.abc import AsyncIterator, Container, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -154,8 +154,11 @@ class CrashingAdapter:
         self._effects.point("before sent")
         return await self._inner.sent(after)
 
-    def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
-        return self._inner.payment_uri(asset, reference, amount)
+    async def next_numbers(self) -> Mapping[str, int]:
+        return await self._inner.next_numbers()
+
+    async def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
+        return await self._inner.payment_uri(asset, reference, amount)
 
     def combined_address(self, reference: int) -> str:
         return self._inner.combined_address(reference)

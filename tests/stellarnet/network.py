@@ -24,6 +24,7 @@ from stellar_sdk import (
     FeeBumpTransactionEnvelope,
     IdMemo,
     Keypair,
+    MuxedAccount,
     Network,
     Payment,
     TransactionBuilder,
@@ -422,6 +423,10 @@ class StellarNet:
                 "transaction": memo_of(done.inner.memo),
                 **asset_of(asset),
             }
+            source = operation.source or done.inner.source
+            row["source_account"] = source.account_id
+            if source.account_muxed_id is not None:
+                row["source_account_muxed_id"] = str(source.account_muxed_id)
             if isinstance(operation, CreateAccount):
                 row |= {"type": "create_account", "account": to, "funder": sender, "starting_balance": row["amount"]}
             elif isinstance(operation, Payment) and operation.destination.account_muxed_id is not None:
@@ -430,11 +435,13 @@ class StellarNet:
 
     # --- what a stranger does -------------------------------------------------------------------------------------
 
-    def send(self, key: Keypair, made: list[Operation], memo: Memo | None = None, *, ok: bool = True) -> str:
+    def send(
+        self, key: Keypair, made: list[Operation], memo: Memo | None = None, *, source: MuxedAccount | None = None
+    ) -> str:
         """Sign and queue a transaction of somebody else's; returns its hash. Final after a close."""
         held = self.accounts[key.public_key]
         waiting = sum(each.inner.source.account_id == key.public_key for each in self.queue)
-        builder = TransactionBuilder(SdkAccount(key.public_key, held.sequence), PASSPHRASE, 2 * SPIKE)
+        builder = TransactionBuilder(SdkAccount(source or key.public_key, held.sequence), PASSPHRASE, 2 * SPIKE)
         for each in made:
             builder.append_operation(each)
         if memo is not None:
