@@ -29,7 +29,7 @@ from adapters.nodes import Node, Nodes
 from adapters.stellar import events, horizon, rpc
 from adapters.stellar.assets import PUBLIC, TESTNET, XLM, decimal_text, destination, network_of, stroops
 from adapters.stellar.outcomes import failure, verdict_of
-from adapters.stellar.sent import inner_of
+from adapters.stellar.transactions import inner_of
 from settlement.chain import Asset, Failed, Ledger, Settled, Unreachable
 from tests.loopback import Answer, Loopback, Request
 from tests.shared import shared
