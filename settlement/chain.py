@@ -154,7 +154,10 @@ class AnchorOrder:
 
 @dataclass(frozen=True, slots=True)
 class SetupOrder:
-    """One step of setting the treasury's account up, by the name of a `SetupStep`. Moves no money but the fee."""
+    """One step of setting the treasury's account up, by the name of a `SetupStep`. Moves no money but the fee.
+
+    It may take many slots, or change whose signatures count: the service signs it alone.
+    """
 
     id: str
     step: str
@@ -209,13 +212,15 @@ class Settled:
     """In a final ledger. `delivered` are the amounts that arrived, one for each transfer; `fee` was burned.
 
     `surcharge` is what an issuer took from the treasury on top of each transfer, in its asset's smallest unit, rounded
-    up; empty when nothing was.
+    up; empty when nothing was. `next_number` is what its account offers next, where that isn't the number behind its
+    slot.
     """
 
     at: Ledger
     delivered: tuple[int, ...]
     fee: int
     surcharge: tuple[int, ...] = ()
+    next_number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +361,7 @@ class ChainAdapter(Protocol):
     async def deposits(self, after: str | None) -> Page:
         """Final incoming transfers after the cursor (None: from the start). Raises Gap, Unreachable; never skips."""
 
-    def marks(self, order: Order) -> tuple[bytes, ...]:
+    def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
         """What a transaction of this order carries on chain to be known by: one mark for each transfer, or one in all.
 
         Depends on nothing but the ids of the order and its transfers, or on an anchor's digest.
@@ -402,4 +407,4 @@ class Administered(Protocol):
         """Everything that the treasury's account should have on this network, done or not. Raises Unreachable."""
 
     async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
-        """As `ChainAdapter.prepare`, for one step. Raises Unpayable ``step_unknown`` too."""
+        """As `ChainAdapter.prepare`, for one step. Raises Unpayable ``step_unknown`` and ``step_done`` too."""

@@ -45,6 +45,7 @@ from settlement.chain import (
     Sent,
     SentPage,
     Settled,
+    SetupOrder,
     Slot,
     Transaction,
     Transfer,
@@ -121,7 +122,7 @@ class SimulatedAdapter:
         """
         return await asyncio.to_thread(self._deposits, after)
 
-    def marks(self, order: Order) -> tuple[bytes, ...]:
+    def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
         """The order's id: this network's transactions carry no other."""
         return (order.id.encode(),)
 

@@ -51,6 +51,7 @@ from settlement.chain import (
     Pending,
     Rejected,
     SentPage,
+    SetupOrder,
     Signer,
     Slot,
     Transaction,
@@ -189,10 +190,12 @@ class StellarAdapter:
                 raise
             return await self._history.first(lambda node: horizon.page(node, self.treasury, self._by_text, read))
 
-    def marks(self, order: Order) -> tuple[bytes, ...]:
+    def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
         """Eight bytes of the SHA-256 of each payout's id (`transactions.mark`); an anchor's mark is its digest."""
         if isinstance(order, AnchorOrder):
             return (order.digest,)
+        if isinstance(order, SetupOrder):
+            return (mark(order.id),)
         return tuple(mark(transfer.id or order.id) for transfer in order.transfers)
 
     async def sent(self, after: str | None) -> SentPage:

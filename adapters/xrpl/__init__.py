@@ -10,11 +10,16 @@ import os
 import re
 from collections.abc import Mapping
 
+from xrpl.core.addresscodec import decode_classic_address
+
 from adapters.nodes import Nodes
 from adapters.xrpl import rpc
+from adapters.xrpl.account_setup import MOST_TICKETS, Wanted
 from adapters.xrpl.adapter import Settings, XrplAdapter
 from adapters.xrpl.amounts import XRP, is_mpt, key_of
-from adapters.xrpl.transactions import address_fits, address_of
+from adapters.xrpl.rpc import SignerList
+from adapters.xrpl.signing import Keys
+from adapters.xrpl.transactions import address_fits
 from settlement.chain import Asset, OpenSigner
 from settlement.core.ids import Clock, Entropy
 
@@ -29,9 +34,13 @@ _DEFAULTS = {
     "expiry_ledgers": "12",
     "fee_cap_drops": "5000",
     "agreement": "",
-    "tickets": "no",
+    "tickets": "0",
+    "regular_key": "",
+    "signer_list": "",
+    "cu_token": "no",
 }
 _LARGEST_CAP = 1_000_000
+_MOST_SIGNERS, _LARGEST_WEIGHT = 32, 2**16 - 1
 
 
 def open_adapter(config: Mapping[str, str], *, clock: Clock, entropy: Entropy, open_signer: OpenSigner) -> XrplAdapter:
@@ -47,35 +56,78 @@ def open_adapter(config: Mapping[str, str], *, clock: Clock, entropy: Entropy, o
     for needed in ("rpc_url", "network_id", "signer"):
         if not given[needed]:
             raise ValueError(f"{_name(needed)} must be set")
-    signer = open_signer(given["signer"])
-    settings = read_settings(given, address_of(signer))
+    try:
+        keys = Keys([open_signer(uri) for uri in given["signer"].split()])
+    except ValueError as why:
+        raise ValueError(f"{_name('signer')}: {why}") from None
+    settings = read_settings(given, keys.addresses[0] if not keys.several else "")
     nodes = Nodes(
         settings.nodes, network=f"xrpl:{settings.network_id}", identify=rpc.identify, clock=clock, entropy=entropy
     )
-    return XrplAdapter(settings, nodes, signer)
+    return XrplAdapter(settings, nodes, keys)
 
 
 def read_settings(given: Mapping[str, str], own_address: str) -> Settings:
-    """The settings in their types; the treasury is the signer's own account unless another one is named."""
+    """The settings in their types; the treasury is the signer's own account unless another one is named, which it must
+    be when several keys sign."""
     urls = tuple(url.strip() for url in given["rpc_url"].split(",") if url.strip())
     network_id = _number(given, "network_id", 0, 2**32 - 1)
     treasury = given["treasury"] or own_address
-    if not address_fits(treasury, test=network_id != 0) or not treasury.startswith("r"):
+    if not _is_classic(treasury):
         raise ValueError(f"{_name('treasury')} is a classic address, which begins with r")
-    if given["tickets"] not in ("yes", "no"):
-        raise ValueError(f"{_name('tickets')} is yes or no")
+    assets = _assets(given["assets"])
+    own_issues = decode_classic_address(treasury).hex().upper()
+    if any(asset.issuer == treasury or (is_mpt(asset) and asset.issuer.endswith(own_issues)) for asset in assets):
+        raise ValueError(f"{_name('assets')} names an asset that the treasury issues itself: holding it is no money")
     return Settings(
         nodes=urls,
         network_id=network_id,
         treasury=treasury,
-        assets=_assets(given["assets"]),
+        assets=assets,
         expiry=_number(given, "expiry_ledgers", 8, 20),
         fee_cap=_number(given, "fee_cap_drops", 10, _LARGEST_CAP),
         agreement=_number(
             {"agreement": given["agreement"] or str(min(len(urls), 2))}, "agreement", 1, max(len(urls), 1)
         ),
-        tickets=given["tickets"] == "yes",
+        wanted=_wanted(given, treasury),
     )
+
+
+def _wanted(given: Mapping[str, str], treasury: str) -> Wanted:
+    regular_key = given["regular_key"]
+    if regular_key and (not _is_classic(regular_key) or regular_key == treasury):
+        raise ValueError(f"{_name('regular_key')} is the classic address of another key than the treasury's")
+    if given["cu_token"] not in ("yes", "no"):
+        raise ValueError(f"{_name('cu_token')} is yes or no")
+    return Wanted(
+        regular_key=regular_key,
+        signer_list=_signer_list(given["signer_list"], treasury) if given["signer_list"] else None,
+        tickets=_number(given, "tickets", 0, MOST_TICKETS),
+        cu_token=given["cu_token"] == "yes",  # noqa: S105 (a token that is issued)
+    )
+
+
+def _signer_list(text: str, treasury: str) -> SignerList:
+    """``QUORUM:ADDRESS,ADDRESS=WEIGHT``; a weight that isn't given is 1."""
+    quorum, _, listed = text.partition(":")
+    weights: dict[str, int] = {}
+    parts = [each.strip() for each in listed.split(",")]
+    for part in parts:
+        match = re.fullmatch(r"(r[1-9A-Za-z]{24,34})(?:=([1-9][0-9]{0,4}))?", part)
+        if match and _is_classic(match[1]) and match[1] != treasury:
+            weights[match[1]] = int(match[2] or 1)
+    asked = int(quorum) if re.fullmatch(r"[1-9][0-9]{0,6}", quorum) else 0
+    sound = len(weights) == len(parts) <= _MOST_SIGNERS and max(weights.values(), default=0) <= _LARGEST_WEIGHT
+    if not sound or not 0 < asked <= sum(weights.values()):
+        raise ValueError(
+            f"{_name('signer_list')} is QUORUM:ADDRESS,ADDRESS=WEIGHT,... of 1 to {_MOST_SIGNERS} different accounts "
+            "without the treasury, whose weights reach the quorum"
+        )
+    return SignerList(asked, weights)
+
+
+def _is_classic(address: str) -> bool:
+    return address[:1] == "r" and address_fits(address, test=True)
 
 
 def _assets(text: str) -> dict[Asset, int]:
@@ -86,7 +138,7 @@ def _assets(text: str) -> dict[Asset, int]:
             continue
         match = re.fullmatch(r"([^:,]{1,40}):([^:,]{1,48})(?::([0-9]|1[0-5]))?", part)
         asset = Asset(match[1], match[2]) if match else XRP
-        if match is None or not (is_mpt(asset) or (address_fits(asset.issuer, test=True) and asset.issuer[0] == "r")):
+        if match is None or not (is_mpt(asset) or _is_classic(asset.issuer)):
             raise ValueError(f"{_name('assets')} is a list of CODE:ISSUER or CODE:ISSUER:DECIMALS with commas")
         try:
             key_of(asset)

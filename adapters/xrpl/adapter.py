@@ -1,4 +1,4 @@
-"""The port's implementation for the XRP Ledger. Keeps its settings, its signer and its connections, nothing else."""
+"""The port's implementation for the XRP Ledger. Keeps its settings, its keys and its connections, nothing else."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlencode
 
 from adapters.nodes import Node, Nodes
 from adapters.xrpl import account_setup, cursors, preflight, rpc
+from adapters.xrpl.account_setup import Wanted
 from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, currency, is_mpt, key_of, places, units
 from adapters.xrpl.outcomes import judge
 from adapters.xrpl.preflight import Cleared
 from adapters.xrpl.proofs import METHOD, proves
 from adapters.xrpl.reading import Entry, Incoming, incoming
 from adapters.xrpl.sent import sent_page
-from adapters.xrpl.transactions import MEMO_BYTES, address_fits, address_of, fields, hash_of, mark, signed, x_address
+from adapters.xrpl.signing import Keys
+from adapters.xrpl.transactions import MEMO_BYTES, address_fits, decoded, fields, hash_of, mark, x_address
 from settlement.chain import (
     AnchorOrder,
     Asset,
@@ -34,7 +37,6 @@ from settlement.chain import (
     SentPage,
     SetupOrder,
     SetupStep,
-    Signer,
     Slot,
     Transaction,
     Unpayable,
@@ -68,19 +70,19 @@ class Settings:
     """The most drops that a transaction is signed for."""
     agreement: int = 1
     """How many nodes must say so before an attempt counts as expired or a slot as lost."""
-    tickets: bool = False
-    """Whether payouts take the account's tickets before its sequences."""
+    wanted: Wanted = field(default_factory=Wanted)
+    """What the treasury's account should be."""
 
 
 class XrplAdapter:
     """A ChainAdapter on an XRP Ledger network."""
 
-    def __init__(self, settings: Settings, nodes: Nodes, signer: Signer) -> None:
+    def __init__(self, settings: Settings, nodes: Nodes, keys: Keys) -> None:
         self._settings = settings
         self._nodes = nodes
-        self._signer = signer
+        self._keys = keys
         self._assets = {XRP: DECIMALS_OF_XRP, **settings.assets}
-        self._keys = {key_of(asset): asset for asset in self._assets}
+        self._known = {key_of(asset): asset for asset in self._assets}
         self._facts = Facts(
             network=f"xrpl:{settings.network_id}",
             assets=MappingProxyType(self._assets),
@@ -113,7 +115,7 @@ class XrplAdapter:
         Raises Unreachable, and Unpayable with one of ``id_malformed memo_size no_transfers too_many_transfers
         asset_unknown amount_out_of_range reference_out_of_range address_malformed self_payment no_destination
         destination_needs_reference destination_refuses no_trust_line trust_line_full not_authorized destination_frozen
-        not_transferable asset_frozen underfunded fee_above_cap slot_foreign no_free_slot``.
+        not_transferable asset_frozen underfunded fee_above_cap key_not_authorized slot_foreign no_free_slot``.
         """
         self._check_form(order)
         return await self._nodes.first(lambda node: self._prepare(node, order, slot, busy))
@@ -147,15 +149,18 @@ class XrplAdapter:
         """
         return await self._nodes.first(lambda node: self._deposits(node, after))
 
-    def marks(self, order: Order) -> tuple[bytes, ...]:
-        """A payout's InvoiceID is its id, filled up with zeros; an anchor's mark is its digest."""
+    def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
+        """A payout's InvoiceID is its id, filled up with zeros; an anchor's mark is its digest, that of a step of
+        setting the account up the order's id."""
         if isinstance(order, AnchorOrder):
             return (order.digest,)
+        if isinstance(order, SetupOrder):
+            return (order.id.encode(),)
         return tuple(mark(transfer.id or order.id) for transfer in order.transfers)
 
     async def sent(self, after: str | None) -> SentPage:
         """Every validated transaction of the treasury behind the cursor, a ledger number. Raises Gap, Unreachable."""
-        return await self._nodes.first(lambda node: sent_page(node, self.treasury, self._keys, self._assets, after))
+        return await self._nodes.first(lambda node: sent_page(node, self.treasury, self._known, self._assets, after))
 
     async def next_numbers(self) -> Mapping[str, int]:
         """The treasury's next sequence in the last validated ledger. Raises Unreachable."""
@@ -163,13 +168,13 @@ class XrplAdapter:
         return {} if own is None else {self.treasury: own.sequence}
 
     async def setup(self) -> tuple[SetupStep, ...]:
-        """The account's switches, its key, and a line for each asset. Raises Unreachable."""
-        own = address_of(self._signer)
-        return await self._nodes.first(lambda node: account_setup.steps(node, self.treasury, own, self._assets))
+        """The account's switches and keys, a line for each asset, its tickets. Raises Unreachable."""
+        return await self._nodes.first(
+            lambda node: account_setup.steps(node, self.treasury, self._keys, self._assets, self._settings.wanted)
+        )
 
     async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
-        """As `prepare`, for one step of `setup`. Raises Unpayable ``step_unknown`` too."""
-        account_setup.fields(order.step, self._assets)
+        """As `prepare`, for one step of `setup`. Raises Unpayable ``step_unknown`` and ``step_done`` too."""
         return await self._nodes.first(lambda node: self._prepare(node, order, slot, busy))
 
     async def holdings(self) -> Holdings:
@@ -226,51 +231,72 @@ class XrplAdapter:
         self, node: Node, order: Order | SetupOrder, slot: Slot | None, busy: Container[Slot]
     ) -> Transaction:
         tip = await rpc.tip(node)
-        fee = await self._fee(node)
-        send_max = None
-        if isinstance(order, PayoutOrder):
-            for index, transfer in enumerate(order.transfers):
-                decimals = self._assets[transfer.asset]
-                cleared = await preflight.clear(node, self.treasury, transfer, decimals, index)
-                await preflight.check_funds(node, self.treasury, transfer.asset, cleared, fee)
-                send_max = cleared.send_max
-        else:
-            await preflight.check_funds(node, self.treasury, XRP, Cleared(None, Decimal(0)), fee)
-        slot = await self._slot(node, slot, busy)
+        own = await rpc.account(node, self.treasury)
+        if own is None:
+            raise Unpayable("underfunded", f"the treasury {self.treasury} is no account yet")
+        listed = await rpc.signer_list(node, self.treasury) if self._keys.several else None
+        self._keys.check(self.treasury, own, listed)
+        fees = await rpc.fees(node)
+        fee = self._fee(fees, self._keys.count(listed))
+        members, send_max = await self._cleared(node, order, own, fee)
+        slot = await self._slot(node, order, own, slot, busy)
         last = tip.number + self._settings.expiry
-        unsigned = fields(
-            order,
-            slot=slot,
-            fee=fee,
-            last=last,
-            network_id=self._settings.network_id,
-            decimals=self._assets,
-            send_max=send_max,
-        )
-        blob = await signed(unsigned, self._signer)
-        return Transaction(hash_of(blob), (), blob, slot, tip.number + 1, last, fee)
 
-    async def _fee(self, node: Node) -> int:
-        base, asked = await rpc.fees(node)
+        def build(signatures: int) -> dict[str, Any]:
+            return fields(
+                order,
+                slot=slot,
+                fee=self._fee(fees, signatures),
+                last=last,
+                network_id=self._settings.network_id,
+                decimals=self._assets,
+                send_max=send_max,
+                members=members,
+            )
+
+        blob = await self._keys.sign(build, listed)
+        return Transaction(hash_of(blob), (), blob, slot, tip.number + 1, last, int(decoded(blob)["Fee"]))
+
+    async def _cleared(
+        self, node: Node, order: Order | SetupOrder, own: rpc.Account, fee: int
+    ) -> tuple[dict[str, Any] | None, Any]:
+        """The members of a setup step, and what a payout may take at most, once both are known to go through."""
+        if isinstance(order, PayoutOrder):
+            (transfer,) = order.transfers
+            cleared = await preflight.clear(node, self.treasury, transfer, self._assets[transfer.asset], 0)
+            await preflight.check_funds(node, own, self.treasury, transfer.asset, cleared, fee)
+            return None, cleared.send_max
+        await preflight.check_funds(node, own, self.treasury, XRP, Cleared(None, Decimal(0)), fee)
+        if isinstance(order, AnchorOrder):
+            return None, None
+        members, objects = await account_setup.members(
+            node, self.treasury, order.step, self._assets, self._settings.wanted
+        )
+        if objects:
+            await preflight.check_reserve(node, own, fee, objects)
+        return members, None
+
+    def _fee(self, fees: tuple[int, int], signatures: int) -> int:
+        """What is offered for a transaction; each signature in a list of signers costs as much again."""
+        base, asked = (each * (1 + signatures) for each in fees)
         if base > self._settings.fee_cap:
             raise Unpayable(
                 "fee_above_cap", f"the network asks {base} drops at least, the cap is {self._settings.fee_cap}"
             )
         return min(max(-(-asked * 12 // 10), base), self._settings.fee_cap)
 
-    async def _slot(self, node: Node, slot: Slot | None, busy: Container[Slot]) -> Slot:
+    async def _slot(
+        self, node: Node, order: Order | SetupOrder, own: rpc.Account, slot: Slot | None, busy: Container[Slot]
+    ) -> Slot:
         if slot is not None:
             if slot.account != self.treasury:
                 raise Unpayable("slot_foreign", f"{slot} is not one of {self.treasury}")
             return slot
-        if self._settings.tickets:
+        if self._settings.wanted.tickets and not isinstance(order, SetupOrder):
             for number in await rpc.tickets(node, self.treasury):
                 if (free := Slot(self.treasury, number, "ticket")) not in busy:
                     return free
-        account = await rpc.account(node, self.treasury)
-        if account is None:
-            raise Unpayable("underfunded", f"the treasury {self.treasury} is no account yet")
-        for number in range(account.sequence, account.sequence + IN_FLIGHT):
+        for number in range(own.sequence, own.sequence + IN_FLIGHT):
             if (free := Slot(self.treasury, number)) not in busy:
                 return free
         raise Unpayable("no_free_slot", f"{IN_FLIGHT} transactions are out already")
@@ -286,7 +312,7 @@ class XrplAdapter:
         found, complete = await rpc.history(node, self.treasury, -1 if read is None else read + 1, last)
         deposits: list[Deposit] = []
         for each in found:
-            deposits += self._booked(each, incoming(each, self.treasury, self._keys), rests)
+            deposits += self._booked(each, incoming(each, self.treasury, self._known), rests)
         return Page(tuple(deposits), cursors.text(complete, rests), tip, more=complete < tip.number)
 
     def _booked(self, found: Entry, arrived: Sequence[Incoming], rests: dict[Asset, Decimal]) -> list[Deposit]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from adapters.nodes import Node
 from adapters.xrpl import rpc
 from adapters.xrpl.amounts import key_of, places, units
-from adapters.xrpl.reading import SUCCESS, Entry, delivered, gained
+from adapters.xrpl.reading import SUCCESS, Entry, delivered, gained, sequence_after
 from adapters.xrpl.transactions import decoded, slot_of, unsigned_form
 from settlement.chain import Asset, Contested, Expired, Failed, Gap, Outcome, Pending, Settled, Slot, Transaction
 
@@ -94,6 +94,8 @@ def outcome_of(found: Entry, assets: Mapping[Asset, int]) -> Settled | Failed:
     if found.result != SUCCESS:
         culprit = None if found.result in OURS or found.tx.get("TransactionType") != "Payment" else 0
         return Failed(found.result, culprit, used_slot=True, fee=fee)
+    if found.tx.get("TransactionType") == "TicketCreate":
+        return Settled(found.at, (), fee, next_number=sequence_after(found.meta, str(found.tx["Account"])))
     if found.tx.get("TransactionType") != "Payment":
         return Settled(found.at, (), fee)
     stated = delivered(found.tx, found.meta)

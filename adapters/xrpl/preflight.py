@@ -9,7 +9,7 @@ from typing import Any
 
 from adapters.nodes import Node
 from adapters.xrpl import rpc
-from adapters.xrpl.amounts import FULL_RATE, XRP, decimal, is_mpt, places, to_ledger, units, with_rate
+from adapters.xrpl.amounts import FULL_RATE, XRP, decimal, is_mpt, to_ledger, units, with_rate
 from adapters.xrpl.transactions import address_fits, destination
 from settlement.chain import Asset, PayoutOrder, Transfer, Unpayable
 
@@ -130,21 +130,17 @@ async def _clear_mpt(node: Node, address: str, transfer: Transfer, index: int) -
     return Cleared(to_ledger(asset, taken, 0), Decimal(taken))
 
 
-async def check_funds(node: Node, treasury: str, asset: Asset, cleared: Cleared, fee: int) -> None:
-    """Whether the treasury can pay it now; a fee alone may come out of its reserve.
+async def check_funds(node: Node, own: rpc.Account, treasury: str, asset: Asset, cleared: Cleared, fee: int) -> None:
+    """Whether the treasury, which is `own`, can pay it now; a fee alone may come out of its reserve.
 
     Raises Unpayable about the order as a whole: it waits for better days.
     """
-    own = await rpc.account(node, treasury)
-    if own is None or own.balance < fee:
+    if own.balance < fee:
         raise Unpayable("underfunded", f"the treasury {treasury} can't pay a fee of {fee} drops")
     if not cleared.taken:
         return
     if asset == XRP:
-        reserves = await rpc.reserves(node)
-        spendable = own.balance - reserves.base - reserves.each * own.owned - fee
-        if spendable < cleared.taken:
-            raise Unpayable("underfunded", f"the treasury can spend {spendable} drops beside its reserve")
+        await check_reserve(node, own, int(cleared.taken) + fee, 0)
         return
     held = await rpc.line(node, treasury, asset)
     if held is None or held.balance < cleared.taken:
@@ -153,6 +149,9 @@ async def check_funds(node: Node, treasury: str, asset: Asset, cleared: Cleared,
         raise Unpayable("asset_frozen", f"the issuer has frozen the treasury's {asset.text}")
 
 
-def ledger_value(asset: Asset, value: Decimal, decimals: int) -> tuple[int, Decimal]:
-    """Whole smallest units of an asset's ledger value, and the rest."""
-    return units(value, places(asset, decimals))
+async def check_reserve(node: Node, own: rpc.Account, drops: int, objects: int) -> None:
+    """Whether `drops` can leave the account, and so many objects be added, beside its reserve. Raises Unpayable."""
+    reserves = await rpc.reserves(node)
+    spendable = own.balance - reserves.base - reserves.each * (own.owned + objects)
+    if spendable < drops:
+        raise Unpayable("underfunded", f"the treasury can spend {spendable} drops beside its reserve, not {drops}")

@@ -126,6 +126,14 @@ def gained(meta: Mapping[str, Any], account: str) -> dict[Key, Decimal]:
     return changes
 
 
+def sequence_after(meta: Mapping[str, Any], account: str) -> int | None:
+    """The sequence that an account has after a transaction that touched it."""
+    for kind, now, _ in _objects(meta):
+        if kind == "AccountRoot" and now.get("Account") == account and isinstance(now.get("Sequence"), int):
+            return int(now["Sequence"])
+    return None
+
+
 def _objects(meta: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]:
     """Type, fields after, and fields before: only those that changed; None for an object that is new.
 

@@ -56,6 +56,16 @@ class Account:
     transfer_rate: int
     owned: int
     """How many objects count towards its reserve."""
+    regular_key: str = ""
+    """The address of its regular key; empty when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignerList:
+    """Who may sign for an account together: signatures whose weights reach the quorum."""
+
+    quorum: int
+    weights: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,7 @@ async def account(node: Node, address: str, ledger: int | str = "validated") -> 
             int(data.get("Flags", 0)),
             int(data.get("TransferRate", 0)) or FULL_RATE,
             int(data.get("OwnerCount", 0)),
+            str(data.get("RegularKey", "")),
         )
 
 
@@ -208,17 +219,40 @@ async def issuance(node: Node, asset: Asset) -> dict[str, Any] | None:
 
 async def tickets(node: Node, address: str) -> list[int]:
     """The account's tickets, lowest first."""
-    found: list[int] = []
+    found = await _objects(node, address, "ticket")
+    with _reading(node, "account_objects"):
+        return sorted(int(each["TicketSequence"]) for each in found)
+
+
+async def signer_list(node: Node, address: str) -> SignerList | None:
+    """The account's signer list."""
+    found = await _objects(node, address, "signer_list")
+    with _reading(node, "account_objects"):
+        for each in found:
+            entries = [one["SignerEntry"] for one in each["SignerEntries"]]
+            weights = {str(one["Account"]): int(one["SignerWeight"]) for one in entries}
+            return SignerList(int(each["SignerQuorum"]), weights)
+    return None
+
+
+async def issuances(node: Node, address: str) -> list[dict[str, Any]]:
+    """The issuances of multi-purpose tokens that an account has made."""
+    return await _objects(node, address, "mpt_issuance")
+
+
+async def _objects(node: Node, address: str, kind: str) -> list[dict[str, Any]]:
+    """All of an account's objects of one kind in the last validated ledger."""
+    found: list[dict[str, Any]] = []
     marker: dict[str, Any] = {}
     while True:
         result = await command(
-            node, "account_objects", account=address, type="ticket", ledger_index="validated", limit=400, **marker
+            node, "account_objects", account=address, type=kind, ledger_index="validated", limit=400, **marker
         )
         _check_validated(node, result, "validated")
         with _reading(node, "account_objects"):
-            found += [int(each["TicketSequence"]) for each in result["account_objects"]]
+            found += [dict(each) for each in result["account_objects"]]
         if "marker" not in result:
-            return sorted(found)
+            return found
         marker = {"marker": result["marker"]}
 
 

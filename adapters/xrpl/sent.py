@@ -11,7 +11,7 @@ from adapters.xrpl import rpc
 from adapters.xrpl.amounts import from_ledger, places, units
 from adapters.xrpl.outcomes import outcome_of
 from adapters.xrpl.reading import Entry, Key
-from adapters.xrpl.transactions import ANCHOR_MEMO, memos, slot_of
+from adapters.xrpl.transactions import ANCHOR_MEMO, ORDER_MEMO, memos, slot_of
 from settlement.chain import Asset, Sent, SentPage, Transaction, Transfer
 
 
@@ -43,6 +43,8 @@ def _sent(found: Entry, keys: Mapping[Key, Asset], assets: Mapping[Asset, int]) 
         marks = (digest,)
     elif isinstance(invoice := found.tx.get("InvoiceID"), str):
         marks = (bytes.fromhex(invoice),)
+    elif (name := memos(found.tx).get(ORDER_MEMO)) is not None:
+        marks = (name,)
     return Sent(tx, found.at, marks, _transfers(found, keys, assets), outcome_of(found, assets))
 
 

@@ -17,7 +17,6 @@ from xrpl.core.addresscodec import (
 from xrpl.core.binarycodec import XRPLBinaryCodecException, decode, encode, encode_for_signing
 from xrpl.core.keypairs import derive_classic_address
 
-from adapters.xrpl import account_setup
 from adapters.xrpl.amounts import to_ledger
 from settlement.chain import AnchorOrder, Asset, Order, SetupOrder, Signer, Slot, Transfer
 
@@ -51,8 +50,10 @@ def fields(
     network_id: int,
     decimals: Mapping[Asset, int],
     send_max: Any = None,
+    members: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The unsigned transaction of an order of at most one transfer, in the ledger's JSON form."""
+    """The unsigned transaction of an order of at most one transfer, in the ledger's JSON form; of a step of setting an
+    account up, `members` are what it consists of."""
     found: dict[str, Any] = {
         "Account": slot.account,
         "Fee": str(fee),
@@ -64,7 +65,7 @@ def fields(
         found["NetworkID"] = network_id
     memos = [_memo(ORDER_MEMO, order.id.encode())]
     if isinstance(order, SetupOrder):
-        step = account_setup.fields(order.step, decimals)
+        step = members or {}
         found |= {**step, "Flags": found["Flags"] | step.get("Flags", 0)}
     elif isinstance(order, AnchorOrder):
         found["TransactionType"] = "AccountSet"
@@ -123,10 +124,15 @@ def address_of(signer: Signer) -> str:
     return derive_classic_address(public_key_text(signer))
 
 
-async def signed(unsigned: Mapping[str, Any], signer: Signer) -> bytes:
-    """The signed blob. Raises ValueError without LastLedgerSequence: what never expires may pay weeks later."""
+def check_bounded(unsigned: Mapping[str, Any]) -> None:
+    """Raises ValueError without LastLedgerSequence: what never expires may pay weeks later."""
     if not unsigned.get("LastLedgerSequence"):
         raise ValueError("a transaction is never signed without LastLedgerSequence")
+
+
+async def signed(unsigned: Mapping[str, Any], signer: Signer) -> bytes:
+    """The blob, signed by one key alone. Raises ValueError, see `check_bounded`."""
+    check_bounded(unsigned)
     whole = {**unsigned, "SigningPubKey": public_key_text(signer)}
     message = bytes.fromhex(encode_for_signing(whole))
     signature = await signer.sign(message if signer.algorithm == "ed25519" else half_sha512(message))

@@ -111,8 +111,10 @@ async def make_orders(context: Context, chain_name: str) -> None:
         pass
 
 
-async def content_of(connection: Connection, order: Order) -> ChainOrder:
+async def content_of(connection: Connection, order: Order) -> ChainOrder | SetupOrder:
     """What an order asks a chain for."""
+    if order.step is not None:
+        return SetupOrder(order.id, order.step)
     if order.digest is not None:
         return AnchorOrder(order.id, order.digest)
     carried = await payouts.of_order(connection, order.id)
@@ -246,6 +248,8 @@ class _Pass:
     async def sign_and_submit(self, order: Order) -> bool:
         """Sign a planned order on its slot or on a free one, put it on record, hand it over. False: no more for now."""
         async with self.context.database.read() as connection:
+            if order.slot is None and await chain_orders.must_wait(connection, order):
+                return True
             busy = await chain_orders.busy_slots(connection, self.chain)
             content = await content_of(connection, order)
         if order.slot is not None and order.slot.account in busy.frozen:
@@ -263,16 +267,17 @@ class _Pass:
         await self.submit(signed, tx)
         return True
 
-    async def _prepare(self, order: Order, content: ChainOrder, busy: BusySlots) -> Transaction:
-        if order.step is None:
+    async def _prepare(self, order: Order, content: ChainOrder | SetupOrder, busy: BusySlots) -> Transaction:
+        if not isinstance(content, SetupOrder):
             return await self.adapter.prepare(content, slot=order.slot, busy=busy)
         if not isinstance(self.adapter, Administered):
             raise Unpayable("step_unknown", f"{self.chain} sets no account up")
-        return await self.adapter.prepare_step(SetupOrder(order.id, order.step), slot=order.slot, busy=busy)
+        return await self.adapter.prepare_step(content, slot=order.slot, busy=busy)
 
     async def _unpayable(self, order: Order, why: Unpayable) -> bool:
-        """With a transfer at fault the order fails, without using a slot; otherwise it waits for better days."""
-        if why.culprit is not None:
+        """With a transfer at fault the order fails, without using a slot; otherwise it waits for better days. A step of
+        setting the account up never waits, since everything else waits for it: it is planned anew when asked for."""
+        if why.culprit is not None or order.step is not None:
             failure = Failed(why.code, why.culprit, used_slot=False)
             self.done["failed"] += await outcomes.fail(self.context, order, None, failure)
             return True
@@ -303,6 +308,8 @@ class _Pass:
                 )
                 await chain_orders.freeze(connection, self.chain, tx.slot.account, detail)
                 await halts.add(connection, "slots_unaccounted", detail, now)
+                return False
+            if order.slot is None and await chain_orders.must_wait(connection, order):
                 return False
             if await chain_orders.slot_taken(connection, order, tx.slot):
                 return False

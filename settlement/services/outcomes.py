@@ -96,6 +96,8 @@ async def settle(context: Context, order: Order, tx: Transaction, outcome: Settl
                     await _book_surcharge(connection, number, payout, tx, more, now)
                 else:
                     await _book_failed(connection, number, payout, "not_delivered", now)
+        if outcome.next_number is not None:
+            await chain_orders.raise_mark(connection, order.chain, tx.slot.account, outcome.next_number)
         await _book_fee(connection, context, number, order, tx, outcome.fee, now)
         await chain_orders.move(
             connection,
@@ -143,7 +145,8 @@ async def fail(context: Context, order: Order, tx: Transaction | None, outcome: 
         )
         if order.kind == "anchor":
             await _anchor_again(context, connection, order, now)
-        if outcome.culprit is None and await chain_orders.failures(connection, order) % FAILURES == 0:
+        ours = outcome.culprit is None and order.kind != "setup"  # whoever sets an account up is looking at it
+        if ours and await chain_orders.failures(connection, order) % FAILURES == 0:
             detail = (
                 f"{order.chain}: {FAILURES} orders of win_{order.window_no} have failed, the last with {outcome.code}"
             )

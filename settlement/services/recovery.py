@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from settlement.chain import AnchorOrder, ChainAdapter, Sent
+from settlement.chain import ChainAdapter, PayoutOrder, Sent, Settled, SetupOrder
 from settlement.chain import Order as ChainOrder
 from settlement.core.errors import Conflict, NotFound
 from settlement.core.states import IN_FLIGHT
@@ -69,6 +69,9 @@ async def match(context: Context, chain_name: str) -> Matched:
         if sent.tx.slot.kind == "sequence":
             account = sent.tx.slot.account
             numbers[account] = max(numbers.get(account, 0), sent.tx.slot.number + 1)
+        if isinstance(sent.outcome, Settled) and sent.outcome.next_number is not None:
+            account = sent.tx.slot.account
+            numbers[account] = max(numbers.get(account, 0), sent.outcome.next_number)
     return Matched(len(history), len(history) - len(adopted) - len(foreign), tuple(adopted), tuple(foreign), numbers)
 
 
@@ -100,9 +103,9 @@ async def _history(adapter: ChainAdapter) -> list[Sent]:
     return found
 
 
-def _same(sent: Sent, content: ChainOrder) -> bool:
+def _same(sent: Sent, content: ChainOrder | SetupOrder) -> bool:
     """Whether a transaction pays exactly what the order asks for. Ids of transfers aren't on every chain."""
-    if isinstance(content, AnchorOrder):
+    if not isinstance(content, PayoutOrder):
         return not sent.transfers
     asked = [(each.to, each.asset, each.amount, each.reference) for each in content.transfers]
     return [(each.to, each.asset, each.amount, each.reference) for each in sent.transfers] == asked

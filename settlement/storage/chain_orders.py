@@ -261,6 +261,19 @@ async def slot_taken(connection: Connection, order: Order, slot: Slot) -> bool:
     return (await connection.execute(query.limit(1))).first() is not None
 
 
+async def must_wait(connection: Connection, order: Order) -> bool:
+    """Whether an order may not take a slot now. One that sets the account up may take many, or change whose signatures
+    count: it waits until nobody holds one, and everything else waits for it."""
+    others = chain_order.alias()
+    query = select(others.c.id).where(
+        others.c.chain == order.chain,
+        others.c.id != order.id,
+        others.c.state.not_in(("settled", "failed")),
+        others.c.kind == "setup" if order.step is None else others.c.slot_account.is_not(None),
+    )
+    return (await connection.execute(query.limit(1))).first() is not None
+
+
 async def failures(connection: Connection, order: Order) -> int:
     """How many orders of this one's window, chain and kind have failed."""
     query = select(func.count()).where(
@@ -319,6 +332,12 @@ async def signing_accounts(connection: Connection, chain: str) -> list[SigningAc
 async def set_mark(connection: Connection, chain: str, account: str, next_number: int) -> None:
     """Record which slot the chain must offer next."""
     await connection.execute(_account(chain, account).values(next_number=next_number))
+
+
+async def raise_mark(connection: Connection, chain: str, account: str, next_number: int) -> None:
+    """Record that the chain offers an account no slot before this one; a mark never goes back."""
+    higher = func.greatest(signing_account.c.next_number, next_number)
+    await connection.execute(_account(chain, account).values(next_number=higher))
 
 
 async def freeze(connection: Connection, chain: str, account: str, why: str) -> None:

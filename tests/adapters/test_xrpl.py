@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from xrpl.core.addresscodec import classic_address_to_xaddress
-from xrpl.core.addresscodec import decode_classic_address as decode_account_id
-from xrpl.core.binarycodec import encode
 
+from adapters.xrpl.account_setup import Wanted
 from adapters.xrpl.amounts import XRP
 from adapters.xrpl.transactions import decoded
 from settlement.chain import (
@@ -36,9 +34,8 @@ from settlement.chain import (
     WrongNetwork,
 )
 from tests.adapters.contract import FUNDED, AdapterContract, all_deposits
-from tests.rippled.engine import DEPOSIT_AUTH, GLOBAL_FREEZE, PARTIAL, REQUIRE_AUTH, Holding, Issuance, id_of
+from tests.rippled.engine import DEPOSIT_AUTH, GLOBAL_FREEZE, PARTIAL, REQUIRE_AUTH, Holding, Issuance
 from tests.rippled.peer import ISSUER, KEY, RLUSD, STABLE, XrplPeer
-from tests.rippled.wallets import Wallet
 
 pytestmark = pytest.mark.network
 
@@ -193,7 +190,7 @@ async def test_at_most_eight_sequences_are_out(peer: XrplPeer) -> None:
 
 @pytest.fixture
 async def ticketed() -> AsyncIterator[XrplPeer]:
-    made = await XrplPeer.start(tickets=True)
+    made = await XrplPeer.start(wanted=Wanted(tickets=3))
     made.wallet.send(made.engine, TransactionType="TicketCreate", TicketCount=3)
     made.engine.close()
     yield made
@@ -319,39 +316,6 @@ async def test_hostile_answers_are_no_answers(peer: XrplPeer) -> None:
     assert peer.nodes[0].fired["hostile"] == 10
     peer.sources.settable.advance(seconds=60)
     assert isinstance(await land(peer, await pay(peer, to)), Settled)
-
-
-# --- multi-signed -----------------------------------------------------------------------------------------------------
-
-
-async def test_a_multi_signed_payment_is_found_by_its_slot_whatever_its_hash(peer: XrplPeer) -> None:
-    """Whoever adds a signature beyond the quorum changes the hash, and not what was signed."""
-    signers = sorted((Wallet(f"signer {n}") for n in range(3)), key=lambda each: decode_account_id(each.address))
-    root = peer.engine.state.accounts[peer.adapter.treasury]
-    root.signers, root.quorum = {each.address: 1 for each in signers}, 2
-    peer.engine.close()
-    tx = await pay(peer, await peer.payee())
-    whole = {name: value for name, value in decoded(tx.blob).items() if name != "TxnSignature"}
-
-    def blob(chosen: Sequence[Wallet]) -> str:
-        fields = {**whole, "SigningPubKey": ""}
-        return encode({**fields, "Signers": [{"Signer": each.multisign(fields)} for each in chosen]})
-
-    ours, landed = blob(signers[:2]), blob(signers)
-    assert id_of(ours) != id_of(landed)
-    mine = replace(tx, id=id_of(ours), blob=bytes.fromhex(ours))
-    assert peer.engine.submit(landed)[0] == "tesSUCCESS"
-    peer.engine.close()
-    outcome = await peer.adapter.status(mine)
-    assert isinstance(outcome, Settled)
-    assert outcome.delivered == (1_500_000,)
-    stranger = await pay(peer, await peer.payee())
-    peer.engine.submit(peer.wallet.overtaking(stranger.blob.hex()))
-    peer.engine.close()
-    other = blob(signers[:2])
-    assert isinstance(
-        await peer.adapter.status(replace(stranger, id=id_of(other), blob=bytes.fromhex(other))), Contested
-    )
 
 
 # --- deposits ---------------------------------------------------------------------------------------------------------

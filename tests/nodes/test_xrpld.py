@@ -11,18 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xrpl.core.addresscodec import decode_classic_address
 from xrpl.core.binarycodec import encode, encode_for_signing
 
 from adapters.nodes import Nodes
 from adapters.xrpl import Settings, XrplAdapter, rpc
+from adapters.xrpl.account_setup import Wanted
 from adapters.xrpl.amounts import XRP
-from adapters.xrpl.transactions import half_sha512
-from settlement.chain import Asset, Expired, Order, PayoutOrder, Settled, Slot, Transfer
-from settlement.signers.local import LocalSigner
+from adapters.xrpl.rpc import SignerList
+from adapters.xrpl.signing import Keys
+from adapters.xrpl.transactions import decoded, half_sha512
+from settlement.chain import (
+    Asset,
+    Expired,
+    Order,
+    Outcome,
+    PayoutOrder,
+    Settled,
+    SetupOrder,
+    Signer,
+    Slot,
+    Transaction,
+    Transfer,
+    Unpayable,
+)
 from tests.adapters.contract import FUNDED, AdapterContract, Landed, Peer, all_deposits, hand_over
 from tests.loopback import Loopback
-from tests.nodes.xrpld import Proxy, Xrpld, binary, master
-from tests.rippled.peer import IMPOSTOR, ISSUER, RLUSD, STABLE, TREASURY_SEED
+from tests.nodes.xrpld import GENESIS, Proxy, Xrpld, binary, master
+from tests.rippled.peer import IMPOSTOR, ISSUER, RLUSD, STABLE, signer
 from tests.rippled.wallets import Wallet
 from tests.world import SeededSources
 
@@ -31,7 +47,6 @@ pytestmark = [
     pytest.mark.nodes,
     pytest.mark.skipif(binary() is None, reason="NO NODE: there is no xrpld; make test-nodes obtains one"),
 ]
-GENESIS = "rHb9CJAWyB4rj91VRWn96DkukG4bwdtyTh"
 REQUIRE_TAG, DEFAULT_RIPPLE = 1, 8
 
 
@@ -48,16 +63,18 @@ class RealPeer:
         self.payees: dict[str, Wallet] = {}
         self.sequences: dict[str, int] = {}
         self.opened: list[XrplAdapter] = []
-        self.tickets = False
+        self.wanted = Wanted()
+        self.assets = {STABLE: 6}
+        self.keys: list[Signer] = [signer("treasury")]
         proxy.overtake = self.treasury.overtaking
         proxy.sabotage = self._sabotage
         self.adapter = self.second()
 
     def second(self) -> XrplAdapter:
-        settings = Settings((self.url,), 1, self.treasury.address, {STABLE: 6}, tickets=self.tickets)
+        settings = Settings((self.url,), 1, self.treasury.address, self.assets, wanted=self.wanted)
         clock, entropy = self.sources.clock, self.sources.entropy
         nodes = Nodes(settings.nodes, network="xrpl:1", identify=rpc.identify, clock=clock, entropy=entropy, tries=1)
-        made = XrplAdapter(settings, nodes, LocalSigner("ed25519", TREASURY_SEED))
+        made = XrplAdapter(settings, nodes, Keys(self.keys))
         self.opened.append(made)
         return made
 
@@ -215,7 +232,7 @@ class TestXrpld(AdapterContract):
 async def test_tickets_on_the_real_node(peer: RealPeer) -> None:
     await peer.send(peer.treasury, TransactionType="TicketCreate", TicketCount=3)
     await peer.node.close()
-    peer.tickets = True
+    peer.wanted = Wanted(tickets=3)
     adapter, to = peer.second(), await peer.payee()
     orders = [PayoutOrder(f"ord_{n}", (Transfer(to, STABLE, 1 + n),)) for n in range(3)]
     first = await adapter.prepare(orders[0], slot=None, busy=())
@@ -230,6 +247,101 @@ async def test_tickets_on_the_real_node(peer: RealPeer) -> None:
     await peer.node.close()
     assert isinstance(await adapter.status(again), Settled)
     assert await peer.balance(to, STABLE) == 3
+
+
+async def landed(peer: RealPeer, adapter: XrplAdapter, tx: Transaction) -> Outcome:
+    await adapter.submit(tx)
+    await peer.node.close()
+    return await adapter.status(tx)
+
+
+async def test_the_account_is_set_up_and_its_new_keys_sign_on_the_real_node(peer: RealPeer) -> None:
+    names = ("one", "two", "three")
+    listed = SignerList(2, {Wallet(name).address: 1 for name in names})
+    peer.wanted = Wanted(Wallet("one").address, listed, tickets=5, cu_token=True)
+    adapter = peer.second()
+    for step in await adapter.setup():
+        if not step.done and step.orderable:
+            tx = await adapter.prepare_step(SetupOrder(f"ord_{step.name}", step.name), slot=None, busy=())
+            outcome = await landed(peer, adapter, tx)
+            assert isinstance(outcome, Settled), (step.name, outcome)
+            assert outcome.next_number == (tx.slot.number + 6 if step.name == "tickets" else None)
+    assert [step.name for step in await adapter.setup() if not step.done] == ["master_off"]
+    with pytest.raises(Unpayable, match="step_done"):
+        await adapter.prepare_step(SetupOrder("ord_again", "cu_token"), slot=None, busy=())
+    await peer.send(peer.treasury, TransactionType="AccountSet", SetFlag=4)
+    await peer.node.close()
+    with pytest.raises(Unpayable, match="key_not_authorized"):
+        await adapter.prepare(PayoutOrder("ord_1", (Transfer(peer.unknown(), XRP, 20_000_000),)), slot=None, busy=())
+    to = await peer.payee()
+    for keys in (("one",), names):
+        peer.keys = [signer(name) for name in keys]
+        adapter = peer.second()
+        assert {step.name for step in await adapter.setup() if not step.done} <= {"tickets"}
+        order = PayoutOrder(f"ord_{len(keys)}", (Transfer(to, STABLE, 7),))
+        tx = await adapter.prepare(order, slot=None, busy=())
+        assert len(decoded(tx.blob).get("Signers", [])) == (2 if len(keys) == 3 else 0)
+        assert isinstance(await landed(peer, adapter, tx), Settled)
+    assert await peer.balance(to, STABLE) == 14
+
+
+async def test_what_is_multi_signed_expires_and_is_signed_again_on_the_real_node(peer: RealPeer) -> None:
+    names = ("one", "two", "three")
+    entries = [{"SignerEntry": {"Account": each, "SignerWeight": 1}} for each in sorted_by_id(names)]
+    await peer.send(peer.treasury, TransactionType="SignerListSet", SignerQuorum=2, SignerEntries=entries)
+    await peer.node.close()
+    peer.keys = [signer(name) for name in names]
+    adapter, to = peer.second(), await peer.payee()
+    order = PayoutOrder("ord_1", (Transfer(to, STABLE, 9),))
+    first = await adapter.prepare(order, slot=None, busy=())
+    await peer.node.close(14)
+    assert isinstance(await adapter.status(first), Expired)
+    again = await adapter.prepare(order, slot=first.slot, busy=())
+    assert isinstance(await landed(peer, adapter, again), Settled)
+    assert await peer.balance(to, STABLE) == 9
+
+
+async def test_a_multi_purpose_token_is_paid_and_received_on_the_real_node(peer: RealPeer) -> None:
+    await peer.send(ISSUER, TransactionType="MPTokenIssuanceCreate", Flags=0x24, TransferFee=1_000)
+    await peer.node.close()
+    (issued,) = (await peer.node.ask("account_objects", account=ISSUER.address, type="mpt_issuance"))["account_objects"]
+    gem = Asset("GEM", f"{issued['Sequence']:08X}{decode_classic_address(ISSUER.address).hex().upper()}")
+    peer.assets[gem] = 0
+    adapter, to, order = peer.second(), await peer.payee(), "ord_1"
+
+    async def refused() -> str:
+        with pytest.raises(Unpayable) as why:
+            await adapter.prepare(PayoutOrder(order, (Transfer(to, gem, 500),)), slot=None, busy=())
+        return why.value.code
+
+    assert await refused() == "no_trust_line"
+    for wallet in (peer.payees[to], peer.payer):
+        await peer.send(wallet, TransactionType="MPTokenAuthorize", MPTokenIssuanceID=gem.issuer)
+    tx = await adapter.prepare_step(SetupOrder("ord_0", f"line:{gem.text}"), slot=None, busy=())
+    assert isinstance(await landed(peer, adapter, tx), Settled)
+    assert await refused() == "not_authorized"
+    for holder in (to, adapter.treasury, peer.payer.address):
+        await peer.send(ISSUER, TransactionType="MPTokenAuthorize", MPTokenIssuanceID=gem.issuer, Holder=holder)
+    await peer.node.close()
+    assert await refused() == "underfunded"
+    _, cursor = await all_deposits(adapter)
+    await peer.pay(ISSUER, peer.payer.address, {"mpt_issuance_id": gem.issuer, "value": "5000"})
+    await peer.node.close()
+    more = {"SendMax": {"mpt_issuance_id": gem.issuer, "value": "909"}, "Flags": 0x00020000}
+    await peer.pay(peer.payer, adapter.treasury, {"mpt_issuance_id": gem.issuer, "value": "2000"}, 7, **more)
+    await peer.node.close()
+    found, _ = await all_deposits(adapter, cursor)
+    assert [(each.asset, each.amount, each.reference) for each in found] == [(gem, 900, 7)], "what was delivered"
+    assert (await adapter.holdings()).amounts[gem] == 900
+    tx = await adapter.prepare(PayoutOrder(order, (Transfer(to, gem, 500),)), slot=None, busy=())
+    outcome = await landed(peer, adapter, tx)
+    assert isinstance(outcome, Settled)
+    assert (outcome.delivered, outcome.surcharge) == ((500,), (5,))
+    assert (await adapter.holdings()).amounts[gem] == 395
+
+
+def sorted_by_id(names: Sequence[str]) -> list[str]:
+    return sorted((Wallet(name).address for name in names), key=decode_classic_address)
 
 
 async def test_a_new_account_is_funded_in_xrp_on_the_real_node(peer: RealPeer) -> None:

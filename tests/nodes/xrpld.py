@@ -28,6 +28,7 @@ from tests.loopback import Answer, HangUp, Request
 
 MODULE = "github.com/LeJamon/go-xrpl/cmd/xrpld@latest"
 FOLDER = Path(__file__).resolve().parents[2] / ".venv" / "nodes"
+GENESIS = "rHb9CJAWyB4rj91VRWn96DkukG4bwdtyTh"
 MASTER_SEED = "snoPBrXtMeMyMHUVTgbuqAfg1SUTb"
 """The public key to everything on a fresh ledger."""
 
@@ -71,7 +72,10 @@ journal_size_limit = 1582080
 minimum_txn_in_ledger_standalone = 1000
 maximum_txn_per_account = 10
 minimum_last_ledger_buffer = 2
+[amendments]
+upvote = ["XRPFees", "DeepFreeze", "MPTokensV1", "fixMPTDeliveredAmount"]
 """
+"""With `--start` what is voted for is in force from the first ledger on, beside what the node votes for by itself."""
 
 
 def binary() -> Path | None:

@@ -14,13 +14,10 @@ from decimal import Decimal
 from hashlib import sha512
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from xrpl.core.binarycodec import decode, encode_for_multisigning, encode_for_signing
-from xrpl.core.keypairs import derive_classic_address
+from xrpl.core.addresscodec import decode_classic_address
+from xrpl.core.binarycodec import decode
+
+from tests.rippled.signatures import badly_signed
 
 BASE_FEE, RESERVE, RESERVE_EACH = 10, 1_000_000, 200_000
 PARTIAL = 0x00020000
@@ -35,6 +32,8 @@ SWITCHES = {
     15: 0x20000000,
 }
 """AccountSet's switches by number, as bits of the account's flags."""
+MASTER = 4
+"""AccountSet's switch that turns the master key off."""
 FIRST_LEDGER = 1_000
 START_SECONDS = 848_620_800
 KEPT_STATES = 12
@@ -71,9 +70,11 @@ class Root:
     held: dict[Key, Holding] = field(default_factory=dict)
     admits: set[str] = field(default_factory=set)
 
+    issued: int = 0
+
     @property
     def owned(self) -> int:
-        return len(self.tickets) + len(self.held)
+        return len(self.tickets) + len(self.held) + bool(self.signers) + self.issued
 
 
 @dataclass
@@ -83,6 +84,9 @@ class Issuance:
     issuer: str
     flags: int = 0x20
     fee: int = 0
+    sequence: int = 0
+    scale: int = 0
+    metadata: str = ""
 
 
 @dataclass
@@ -130,6 +134,7 @@ class Engine:
         self.by_account: dict[str, list[Landed]] = {}
         self.filled: set[int] = set()
         """Ledgers that hold some transaction."""
+        self.base = BASE_FEE
         self.open_fee = BASE_FEE
         self.fee_until = 0
         self.fails: Callable[[Waiting], str | None] = lambda _: None
@@ -141,7 +146,7 @@ class Engine:
 
     @property
     def fee(self) -> int:
-        return self.open_fee if self.number < self.fee_until else BASE_FEE
+        return self.open_fee if self.number < self.fee_until else self.base
 
     # --- submitting -----------------------------------------------------------------------------------------------
 
@@ -167,7 +172,7 @@ class Engine:
             return "telNETWORK_ID_MAKES_TX_NON_CANONICAL"
         if root is None:
             return "terNO_ACCOUNT"
-        if (bad := _badly_signed(tx, root)) is not None:
+        if (bad := badly_signed(tx, root, self.state.accounts)) is not None:
             return bad
         if any(each.id == waiting.id for each in self.queue):
             return "tefALREADY"
@@ -180,7 +185,7 @@ class Engine:
                 return "tefNO_TICKET"
         elif tx["Sequence"] < root.sequence:
             return "tefPAST_SEQ"
-        if int(tx["Fee"]) < self.fee:
+        if int(tx["Fee"]) < self.fee * (1 + len(tx.get("Signers", []))):
             return "telINSUF_FEE_P"
         return "terPRE_SEQ" if not ticket and tx["Sequence"] > root.sequence else "tesSUCCESS"
 
@@ -253,17 +258,45 @@ class Engine:
         if tx["TransactionType"] == "Payment":
             return self._pay(tx)
         if tx["TransactionType"] == "AccountSet":
+            if tx.get("SetFlag") == MASTER:
+                if not root.regular and not root.signers:
+                    return "tecNO_ALTERNATIVE_KEY", None
+                root.masters = False
             root.flags |= SWITCHES.get(tx.get("SetFlag", 0), 0)
             root.flags &= ~SWITCHES.get(tx.get("ClearFlag", 0), 0)
         elif tx["TransactionType"] == "TicketCreate":
-            first = tx["Sequence"] + 1
-            root.tickets |= set(range(first, first + tx["TicketCount"]))
-            root.sequence = first + tx["TicketCount"]
+            return self._make_tickets(tx, root), None
         elif tx["TransactionType"] == "TrustSet":
             limit = tx["LimitAmount"]
             held = root.held.setdefault((limit["currency"], limit["issuer"]), Holding())
             held.limit = Decimal(limit["value"])
+        elif tx["TransactionType"] == "SetRegularKey":
+            root.regular = tx.get("RegularKey", "")
+        elif tx["TransactionType"] == "SignerListSet":
+            entries = [each["SignerEntry"] for each in tx.get("SignerEntries", [])]
+            root.signers = {each["Account"]: each["SignerWeight"] for each in entries}
+            root.quorum = tx["SignerQuorum"]
+        elif tx["TransactionType"] == "MPTokenIssuanceCreate":
+            self._issue(tx, root)
         return "tesSUCCESS", None
+
+    def _make_tickets(self, tx: dict[str, Any], root: Root) -> str:
+        """They take the numbers from the account's sequence on, which is behind the transaction's own."""
+        count, first = tx["TicketCount"], tx["Sequence"] + 1 if tx["Sequence"] else root.sequence
+        if len(root.tickets) + count > 250:
+            return "tecDIR_FULL"
+        if root.balance < RESERVE + RESERVE_EACH * (root.owned + count):
+            return "tecINSUFFICIENT_RESERVE"
+        root.tickets |= set(range(first, first + count))
+        root.sequence = first + count
+        return "tesSUCCESS"
+
+    def _issue(self, tx: dict[str, Any], root: Root) -> None:
+        name = f"{tx['Sequence']:08X}{decode_classic_address(tx['Account']).hex().upper()}"
+        own = {"sequence": tx["Sequence"], "scale": tx.get("AssetScale", 0), "metadata": tx.get("MPTokenMetadata", "")}
+        flags = tx.get("Flags", 0) & 0x7FFFFFFF
+        self.state.issuances[name] = Issuance(tx["Account"], flags, tx.get("TransferFee", 0), **own)
+        root.issued += 1
 
     def _pay(self, tx: dict[str, Any]) -> tuple[str, Any]:
         sender, receiver = self.state.accounts[tx["Account"]], self.state.accounts.get(tx["Destination"])
@@ -346,40 +379,6 @@ class Engine:
 def id_of(blob: str) -> str:
     """A signed transaction's hash."""
     return sha512(bytes.fromhex("54584E00" + blob)).digest()[:32].hex().upper()
-
-
-def _badly_signed(tx: dict[str, Any], root: Root) -> str | None:
-    """The code for a signature that isn't one of the account's."""
-    if "Signers" in tx:
-        weight = 0
-        for each in tx["Signers"]:
-            signer = each["Signer"]
-            message = bytes.fromhex(encode_for_multisigning(tx, signer["Account"]))
-            if not _verifies(signer["SigningPubKey"], message, signer["TxnSignature"]):
-                return "temBAD_SIGNATURE"
-            weight += root.signers.get(signer["Account"], 0)
-        return None if root.quorum and weight >= root.quorum else "tefBAD_QUORUM"
-    key = tx.get("SigningPubKey", "")
-    if not _verifies(key, bytes.fromhex(encode_for_signing(tx)), tx.get("TxnSignature", "")):
-        return "temBAD_SIGNATURE"
-    address = derive_classic_address(key)
-    if address == tx["Account"]:
-        return None if root.masters else "tefMASTER_DISABLED"
-    return None if address == root.regular else "tefBAD_AUTH"
-
-
-def _verifies(key: str, message: bytes, signature: str) -> bool:
-    try:
-        raw, signed = bytes.fromhex(key), bytes.fromhex(signature)
-        if raw[:1] == b"\xed":
-            Ed25519PublicKey.from_public_bytes(raw[1:]).verify(signed, message)
-        else:
-            digest = sha512(message).digest()[:32]
-            public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), raw)
-            public.verify(signed, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
-    except (ValueError, InvalidSignature):
-        return False
-    return True
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------------

@@ -159,18 +159,35 @@ class Node:
             "Account": parameters["account"],
             "Sequence": root.sequence,
             "Balance": str(balance),
-            "Flags": root.flags,
+            "Flags": root.flags | (0 if root.masters else 0x00100000),
             "OwnerCount": root.owned,
         }
         if root.rate:
             data["TransferRate"] = root.rate
+        if root.regular:
+            data["RegularKey"] = root.regular
         return {"validated": True, "ledger_index": number, "account_data": data}
 
     def _account_objects(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         number, state = self._state(parameters)
-        assert parameters["type"] == "ticket"
         root = state.accounts[parameters["account"]]
-        found = [{"TicketSequence": each} for each in sorted(root.tickets, reverse=True)]
+        found: list[dict[str, Any]] = []
+        if parameters["type"] == "ticket":
+            found = [{"TicketSequence": each} for each in sorted(root.tickets, reverse=True)]
+        elif parameters["type"] == "signer_list" and root.signers:
+            entries = [{"SignerEntry": {"Account": name, "SignerWeight": n}} for name, n in root.signers.items()]
+            found = [{"SignerQuorum": root.quorum, "SignerEntries": entries}]
+        elif parameters["type"] == "mpt_issuance":
+            found = [
+                {
+                    "Sequence": each.sequence,
+                    "Flags": each.flags,
+                    "AssetScale": each.scale,
+                    "MPTokenMetadata": each.metadata,
+                }
+                for each in state.issuances.values()
+                if each.issuer == parameters["account"]
+            ]
         return {"validated": True, "ledger_index": number, "account_objects": found}
 
     def _ledger_entry(self, parameters: Mapping[str, Any]) -> dict[str, Any]:

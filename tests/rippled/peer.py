@@ -10,7 +10,8 @@ from typing import Any
 from adapters.nodes import Nodes
 from adapters.xrpl import Settings, XrplAdapter, rpc
 from adapters.xrpl.amounts import XRP
-from settlement.chain import Asset, Order
+from adapters.xrpl.signing import Keys
+from settlement.chain import Asset, Order, Signer
 from settlement.signers.local import LocalSigner
 from tests.adapters.contract import FUNDED, Landed
 from tests.loopback import Loopback
@@ -23,7 +24,11 @@ ISSUER, IMPOSTOR = Wallet("issuer"), Wallet("impostor")
 RLUSD = "524C555344000000000000000000000000000000"
 STABLE = Asset("RLUSD", ISSUER.address)
 KEY = (RLUSD, ISSUER.address)
-TREASURY_SEED = sha256(b"treasury").digest()
+
+
+def signer(name: str) -> LocalSigner:
+    """The key of the wallet of that name, as the service holds it."""
+    return LocalSigner("ed25519", sha256(name.encode()).digest())
 
 
 class XrplPeer:
@@ -39,6 +44,8 @@ class XrplPeer:
         self.wallet = Wallet("treasury")  # the same key as the signer's, for the stranger who has stolen it
         self.payer = Wallet("payer")
         self.urls: list[str] = []
+        self.keys: list[Signer] = [signer("treasury")]
+        """What the adapters that are opened sign with."""
         self.settings: Settings
         self.adapter: XrplAdapter
         self._opened: list[XrplAdapter] = []
@@ -77,7 +84,7 @@ class XrplPeer:
             entropy=self.sources.entropy,
             tries=tries,
         )
-        made = XrplAdapter(self.settings, nodes, LocalSigner("ed25519", TREASURY_SEED))
+        made = XrplAdapter(self.settings, nodes, Keys(self.keys))
         self._opened.append(made)
         return made
 

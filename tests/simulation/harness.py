@@ -32,6 +32,7 @@ from settlement.chain import (
     Outcome,
     Page,
     SentPage,
+    SetupOrder,
     Slot,
     Transaction,
 )
@@ -147,7 +148,7 @@ class CrashingAdapter:
     async def holdings(self) -> Holdings:
         return await self._inner.holdings()
 
-    def marks(self, order: Order) -> tuple[bytes, ...]:
+    def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
         return self._inner.marks(order)
 
     async def sent(self, after: str | None) -> SentPage:

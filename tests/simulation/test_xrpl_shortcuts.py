@@ -26,7 +26,7 @@ class Shortcut(XrplAdapter):
 
     @classmethod
     def of(cls, adapter: XrplAdapter) -> Shortcut:
-        made = cls(adapter._settings, adapter._nodes, adapter._signer)
+        made = cls(adapter._settings, adapter._nodes, adapter._keys)
         made.accepted, made.lost = set(), set()
         return made
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.xrpl import XrplAdapter
+from adapters.xrpl.account_setup import Wanted
 from settlement.core.signatures import SigningKey
 from settlement.services.context import Context
 from tests.rippled.engine import REQUIRE_TAG
@@ -46,7 +47,9 @@ class XrplInstallation(Installation):
     @classmethod
     async def begin(cls, url: str, seed: int, *, nodes: int, tickets: bool) -> XrplInstallation:
         sources = SeededSources(seed)
-        peer = await XrplPeer.start(nodes=nodes, sources=sources, agreement=nodes, tickets=tickets)
+        peer = await XrplPeer.start(
+            nodes=nodes, sources=sources, agreement=nodes, wanted=Wanted(tickets=200 if tickets else 0)
+        )
         effects = Effects(random.Random(seed))
         database = CrashingDatabase(url, effects)
         made = cls(None, Path(), None, sources, effects, database, None)  # type: ignore[arg-type]
