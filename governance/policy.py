@@ -80,7 +80,7 @@ def for_pause(found: proposals.Pause, *, rested: bool) -> Demand:
 
 
 AT_ONCE = Demand("ordinary", NOTHING, NOTHING)
-"""What the status of a participant needs."""
+"""What the status of a participant, or a ruling, needs."""
 
 
 def changes(before: RateTable, after: RateTable) -> Iterator[Change]:

@@ -4,7 +4,7 @@ A proposal carries its object whole. Canonical JSON nests, so the bytes of the m
 the bytes that will be in force. A decision names the proposal by its id and by the digest of its bytes: an approval of
 one is worth nothing for another, however alike the two are.
 
-Each object has a chain of versions of its own, by `subject` where there are many (participants).
+Each object has a chain of versions of its own, by `subject` where there are many (participants, disputes).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 from governance import council
 from governance.documents import ID, MAX_BYTES, TEXT, Reader, read
 from settlement.core import canonical, rates, strictjson
+from settlement.core.disputes import Ruling
 from settlement.core.errors import Malformed
 from settlement.core.policy import Policy
 
@@ -27,8 +28,8 @@ DECISION = "decision/1"
 MOST_BYTES = 8 * MAX_BYTES
 """The largest proposal: a rate table of a few thousand models, with its derivations."""
 
-Object = Literal["rates", "policy", "council", "participant", "pause"]
-OBJECTS: tuple[Object, ...] = ("rates", "policy", "council", "participant", "pause")
+Object = Literal["rates", "policy", "council", "participant", "pause", "ruling"]
+OBJECTS: tuple[Object, ...] = get_args(Object)
 Choice = Literal["approve", "veto", "withdraw"]
 CHOICES: tuple[Choice, ...] = ("approve", "veto", "withdraw")
 
@@ -186,6 +187,23 @@ def _pause(document: bytes) -> Governed:
     return _chained(document, "pause", "", ())
 
 
+def ruling(document: bytes) -> Ruling:
+    """A `ruling/1`. Raises Malformed ``proposal_malformed``."""
+    found = read(document, "ruling/1", CODE, *_CHAIN, "dispute", "consumer", "provider", "award", "penalty", "reason")
+    found.text("dispute", re.compile(r"dsp_[0-9a-z]{26}"))
+    found.text("consumer", re.compile(r"acc_[0-9a-z]{26}")), found.text("provider", re.compile(r"prv_[0-9a-z]{26}"))
+    amounts = [int(found.text(name, re.compile(r"0|[1-9][0-9]{0,17}"))) for name in ("award", "penalty")]
+    if amounts[1] and not amounts[0]:
+        found.refuse("penalty", "needs an award beside it")
+    found.text("reason", TEXT)
+    return Ruling.of(document)
+
+
+def _ruling(document: bytes) -> Governed:
+    found = ruling(document)
+    return _chained(document, "ruling", found.dispute, (found.consumer, found.provider))
+
+
 _CHAIN = ("version", "parent", "effective_from")
 
 
@@ -204,4 +222,5 @@ _READ: dict[Object, Callable[[bytes], Governed]] = {
     "council": _council,
     "participant": _participant,
     "pause": _pause,
+    "ruling": _ruling,
 }

@@ -6,7 +6,7 @@ the order of the checks below. It does no input and no output, and time is a mem
 
     founded           the operator begins: first policy, first rate table
     operator          the operator's key hands over to its next one
-    published         the operator alone, while there is no council
+    published         the operator alone, while there is no council: rates, policies, rulings
     council_founded   signed by the operator and by every member
     proposed          by a member
     commented         by a participant; the text is kept beside the log, its digest is here
@@ -216,15 +216,18 @@ class Register:
         if self.council_at(entry.at) is not None:
             raise Forbidden("council_governs", "a council governs; propose it to the council")
         kind: Object = entry.facts["object"]
-        if kind not in ("rates", "policy"):
-            raise Malformed("log_malformed", "the operator publishes rates and policies")
+        if kind not in ("rates", "policy", "ruling"):
+            raise Malformed("log_malformed", "the operator publishes rates, policies and rulings")
         found = proposals.read_governed(kind, body(entry.facts["digest"]))
         operator = self._operator()
         counted = tally(found.document, list(entry.facts["signatures"]), keys=[operator], threshold=1)
         if not counted.reached:
             raise Forbidden("not_enough_signatures", "1 more signature(s) of those who govern are needed")
         self._check_next(found)
-        if found.effective_from <= entry.at + AHEAD or found.effective_from <= self._last(found).effective_from:
+        if kind == "ruling":
+            if not entry.at - AHEAD <= found.effective_from <= entry.at:
+                raise Conflict("effective_date_in_past", "a ruling of the operator holds from now on")
+        elif found.effective_from <= entry.at + AHEAD or found.effective_from <= self._last(found).effective_from:
             detail = f"{kind} are in force from more than 5 minutes ahead: records may be dated so far ahead already"
             raise Conflict("effective_date_in_past", detail)
         self._enter(found, entry.at)

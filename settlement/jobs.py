@@ -7,6 +7,7 @@
     holds           end those whose time has run out                             every 2 s
     solvency        publish what is owed and held after each window              every 60 s, once a window
     audit           hold the books to every invariant, the deep ones too         every day
+    disputes        end what is overdue, pay what providers owe of disputes      every 10 s
     governance      enact what the council has adopted, close what has lapsed    every 10 s
     forgetting      delete replies and used signatures that are 30 days old      every day
 
@@ -27,7 +28,18 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from governance import service as governance
 from settlement.chain import ChainError
 from settlement.core.errors import Broken, Unavailable
-from settlement.services import chains, funding, halts, holds, idempotency, payouts, solvency, verification, windows
+from settlement.services import (
+    chains,
+    disputes,
+    funding,
+    halts,
+    holds,
+    idempotency,
+    payouts,
+    solvency,
+    verification,
+    windows,
+)
 from settlement.services.context import Context
 
 DEPOSITS_SECONDS = 4
@@ -37,6 +49,7 @@ RECONCILIATION_SECONDS = 60
 HOLDS_SECONDS = 2
 AUDIT_SECONDS = 86_400
 GOVERNANCE_SECONDS = 10
+DISPUTES_SECONDS = 10
 FORGETTING_SECONDS = 86_400
 
 _log = structlog.stdlib.get_logger("settlement.jobs")
@@ -59,6 +72,7 @@ def all_jobs(context: Context, span: timedelta) -> list[Job]:
         Job("solvency", RECONCILIATION_SECONDS, lambda: measure(context)),
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
         Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
+        Job("disputes", DISPUTES_SECONDS, lambda: settle_disputes(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
     ]
     for name in context.chains:
@@ -120,6 +134,15 @@ async def govern(context: Context) -> None:
     """Enact what the council has adopted and whose time-lock is over, and close what has lapsed."""
     for entry in await governance.enact_due(context):
         _log.info("governance", kind=entry.kind, **entry.facts)
+
+
+async def settle_disputes(context: Context) -> None:
+    """End disputes whose answer or ruling did not come in time, and pay what providers owe of those that ended."""
+    for ended in await disputes.end_overdue(context):
+        _log.info("dispute ended", dispute=ended.id, state=ended.state, cause=ended.cause)
+    count = await disputes.collect(context)
+    if count:
+        _log.info("owed of disputes paid", count=count)
 
 
 async def forget(context: Context) -> None:

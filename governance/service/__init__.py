@@ -1,6 +1,6 @@
 """Governing: use cases over the log. Each is one transaction that writes entries, and what they decide, or nothing."""
 
-from governance.service.founding import found, found_council, publish_policy, publish_rates
+from governance.service.founding import found, found_council, publish_policy, publish_rates, publish_ruling
 from governance.service.log import current
 from governance.service.proposing import comment, decide, enact_due, propose
 
@@ -14,4 +14,5 @@ __all__ = [
     "propose",
     "publish_policy",
     "publish_rates",
+    "publish_ruling",
 ]

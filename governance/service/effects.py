@@ -7,6 +7,7 @@ from governance.proposals import Governed
 from governance.register import Entry, Head, Register, read_entry
 from settlement.core import canonical, rates
 from settlement.core.signatures import sign_document
+from settlement.services import disputes
 from settlement.services.context import Context
 from settlement.storage import governance, governance_log, parties
 from settlement.storage.database import Connection
@@ -19,10 +20,16 @@ async def follow(context: Context, connection: Connection, register: Register, e
     if entry.kind == "founded":
         await _by_operator(connection, register, "policy", entry.facts["signatures"]["policy"])
         await _by_operator(connection, register, "rates", entry.facts["signatures"]["rates"])
+    elif entry.kind == "published" and entry.facts["object"] == "ruling":
+        await _by_operator_alone(context, connection, register, entry)
     elif entry.kind == "published":
         await _by_operator(connection, register, entry.facts["object"], entry.facts["signatures"])
     elif entry.kind == "council_founded":
         await _enter(connection, register, "council", "")
+    elif entry.kind in ("proposed", "approved"):
+        governed = register.standing(entry.facts["proposal"]).governed
+        if governed.kind == "ruling":
+            await disputes.check_ruling(context, connection, proposals.ruling(governed.document), entry.at)
     elif entry.kind == "enacted":
         await _enact(context, connection, register, entry)
 
@@ -34,6 +41,15 @@ async def _by_operator(
     assert newest is not None, "the entry has just been applied"
     (document,) = (await governance_log.documents(connection, [newest.digest])).values()
     await _publish(connection, kind, newest, document, signatures, register)
+
+
+async def _by_operator_alone(context: Context, connection: Connection, register: Register, entry: Entry) -> None:
+    """The operator rules on a dispute while there is no council."""
+    (document,) = (await governance_log.documents(connection, [entry.facts["digest"]])).values()
+    ruling = proposals.ruling(document)
+    await disputes.check_ruling(context, connection, ruling, entry.at)
+    await _enter(connection, register, "ruling", ruling.dispute)
+    await disputes.rule(connection, ruling, entry.facts["digest"], entry.at)
 
 
 async def _enact(context: Context, connection: Connection, register: Register, entry: Entry) -> None:
@@ -54,6 +70,8 @@ async def _enact(context: Context, connection: Connection, register: Register, e
         found = proposals.pause(governed.document)
         row = PauseRow(newest.version, "holds" in found.stop, "payouts" in found.stop, found.until, found.reason)
         await governance_log.add_pause(connection, row)
+    elif kind == "ruling":
+        await disputes.rule(connection, proposals.ruling(governed.document), governed.digest, entry.at)
 
 
 async def _governed(connection: Connection, entry: Entry) -> Governed:

@@ -64,6 +64,16 @@ async def publish_policy(context: Context, document: bytes, signatures: Signatur
     return await _publish(context, "policy", document, signatures)
 
 
+async def publish_ruling(context: Context, document: bytes, signatures: Signatures) -> None:
+    """Rule on a dispute as the operator, who governs alone.
+
+    Raises Malformed ``proposal_malformed``, Forbidden ``council_governs`` or ``not_enough_signatures``, NotFound
+    ``unknown_dispute``, Conflict ``dispute_ended``, ``dispute_not_answered`` or ``ruling_out_of_bounds``.
+    """
+    proposals.ruling(document)
+    await _publish(context, "ruling", document, signatures)
+
+
 async def found_council(context: Context, document: bytes, signatures: Signatures) -> Register:
     """Found the council: signed by the operator and by every member, in force from a later time on.
 

@@ -6,6 +6,8 @@ asks it before it writes an entry, and here it is asked again about every entry 
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from governance.register import Register, read_entry
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.rules import Rules
@@ -62,6 +64,14 @@ class GovernanceLog:
         )
         self._stated = size
         return LogHead(size, self._heads[size])
+
+    def rulings(self) -> dict[str, list[tuple[str, datetime, bytes]]]:
+        """By dispute: the digest of each enacted ruling, when it was enacted, and its document."""
+        return {
+            subject: [(head.digest, head.enacted_at, head.document) for head in heads]
+            for (kind, subject), heads in self._register.chains.items()
+            if kind == "ruling"
+        }
 
     def finish(self) -> None:
         """Every version of policy and rates must be in the log, and all that the log has put in force be there."""

@@ -145,7 +145,7 @@ class Payouts:
             equal(entry.facts["transfer"], payout.transfer, "payout_facts", entry.name, "its transfer")
             payout.landed = (entry.facts.text("tx"), entry.facts.whole("ledger"))
         if step == "failed" and payout.kind == "earnings":
-            self._windows.returned(payout.owner, entry.seq, payout.micro)
+            self._windows.moved(payout.owner, entry.seq, payout.micro)
 
     def book_fee(self, entry: EntryLine) -> None:
         """``withdrawal_fee``, and ``withdrawal_fee_returned`` when the withdrawal has failed."""

@@ -111,6 +111,15 @@ class Charged:
     pico: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A charged record that somebody disputes: where it was charged, and how."""
+
+    window: int
+    journal_seq: int
+    charged: Charged
+
+
 class Reports:
     """All providers' chains of reports."""
 
@@ -120,6 +129,8 @@ class Reports:
         self._tree = tree
         self.registered: dict[str, datetime] = {}
         """When each participant was registered."""
+        self.watched: dict[tuple[str, str], Seen | None] = {}
+        """Records, by (provider, id), of which the charge is asked for later."""
         self._streams: dict[str, tuple[int, str | None]] = {}
         self._carries: dict[tuple[str, str], int] = {}
         self._ids: set[str] = set()
@@ -150,6 +161,7 @@ class Reports:
         require(
             not captures, "capture_unfounded", name, f"lines {sorted(captures)} capture holds that they do not name"
         )
+        self._watch(provider, charged, line)
         posted = self._owe(provider, charged, usage)
         total = sum(posted.values())
         equal(line.amount("total"), total, "report_total", name, "its total")
@@ -324,6 +336,12 @@ class Reports:
         pico = min(charged.pico, left * PICO_PER_MICRO)
         self._holds[hold] = (provider, consumer, left - -(-pico // PICO_PER_MICRO))
         return replace(charged, pico=pico)
+
+    def _watch(self, provider: str, charged: list[Charged], line: Fields) -> None:
+        for each in charged:
+            key = (provider, each.record["id"])
+            if key in self.watched:
+                self.watched[key] = Seen(line.whole("window"), line.whole("journal_seq"), each)
 
     def _owe(self, provider: str, charged: list[Charged], usage: WindowUsage) -> dict[str, int]:
         """What each consumer pays for this report in whole microCU; the rest is carried."""

@@ -57,8 +57,11 @@ class Earned:
     """What a provider has earned up to the last window that was decided over, less what was netted and paid out."""
 
     free: int = 0
-    returned: list[tuple[int, int]] = field(default_factory=list)
-    """(journal number, microCU) of payouts that failed: the money came back to the balance then."""
+    moved: list[tuple[int, int]] = field(default_factory=list)
+    """(journal number, microCU) of payouts that failed, whose money came back then, and, below zero, of what disputes
+    have taken or will."""
+    tranches: dict[int, tuple[int, datetime]] = field(default_factory=dict)
+    """What was held back of windows, and until when at least."""
 
 
 class Windows:
@@ -80,6 +83,12 @@ class Windows:
         self._positioned = 0
         self._booked: dict[int, EntryLine] = {}
         self._earned: dict[str, Earned] = {}
+        self.closed: dict[int, datetime] = {}
+        """When each window closed."""
+        self.pairs: dict[tuple[str, str, int], int] = {}
+        """What (consumer, provider, window) posted, for pairs that somebody disputes."""
+        self.disputed: dict[tuple[str, int], list[list[int]]] = {}
+        """Disputes over what a provider earned in a window: the entry that opened each, and the one that ended it."""
 
     def open(self, line: Fields) -> None:
         """The next window begins; the one before must be complete."""
@@ -160,6 +169,11 @@ class Windows:
         owed = [netting.Obligation(pair[0], pair[1], sums.posted) for pair, sums in window.usage.pairs.items()]
         window.positions = {position.party: position for position in netting.net(owed, self.links)}
         window.records = Tree(self._tree.size, self._tree.root())
+        for (consumer, provider), pair in window.usage.pairs.items():
+            if (consumer, provider, window.no) in self.pairs:
+                self.pairs[consumer, provider, window.no] = pair.posted
+        assert window.closed_at is not None, "a window that is not open has its closing time"
+        self.closed[window.no] = window.closed_at
         self._waiting[window.no] = window
 
     def net(self, entry: EntryLine) -> None:
@@ -171,9 +185,20 @@ class Windows:
         equal(dict(entry.net), self._netting_legs(window), "netting_postings", entry.name, "what it posts")
         self._booked[window.no] = entry
 
-    def returned(self, provider: str, seq: int, micro: int) -> None:
-        """A payout failed: the provider has the money again from that journal entry on."""
-        self._earned.setdefault(provider, Earned()).returned.append((seq, micro))
+    def moved(self, provider: str, seq: int, micro: int) -> None:
+        """From that journal entry on so much more of a provider's balance is due, or less."""
+        self._earned.setdefault(provider, Earned()).moved.append((seq, micro))
+
+    def posted(self, consumer: str, provider: str, window: int) -> int:
+        """What a pair that is disputed has posted for a window, so far."""
+        if self.current is not None and self.current.no == window:
+            pair = self.current.usage.pairs.get((consumer, provider))
+            return 0 if pair is None else pair.posted
+        return self.pairs[consumer, provider, window]
+
+    def is_netted(self, window: int) -> bool:
+        """Whether the netting of a window was booked."""
+        return window in self._booked
 
     def check_position(self, line: Fields) -> None:
         """A party's position against its obligations, and its payout against its balance and the policy."""
@@ -187,6 +212,7 @@ class Windows:
         found = window.positions.get(party, netting.Position(party, 0, 0, 0))
         for member in ("spent", "earned", "net", "netted"):
             equal(line.amount(member), getattr(found, member), "position_mismatch", name, member)
+        self._hold_back(line, window, found, name)
         payout = self._payout(line, window, found, name)
         leaf = position_leaf(
             party=party,
@@ -256,6 +282,27 @@ class Windows:
                 moved.append((accounts[position.party], CU, position.netted))
         return legs(*moved)
 
+    def _hold_back(self, line: Fields, window: WindowState, found: netting.Position, name: str) -> None:
+        """The tranche of the window's earnings, by the policy at its close."""
+        assert window.closed_at is not None, "a window that waits for its checkpoint was closed"
+        rules = self._rules.policy_at(window.closed_at)
+        tranche = 0 if rules is None else rules[0].disputes.tranche(found.earned, found.netted)
+        until = None if rules is None or not tranche else window.closed_at + rules[0].disputes.open_for
+        stated = (line.amount("tranche"), line.time_or_none("held_until"))
+        equal(stated, (tranche, until), "position_tranche", name, "what is held back, and until when")
+        if until is not None:
+            self._earned.setdefault(found.party, Earned()).tranches[window.no] = (tranche, until)
+
+    def _held_back(self, earned: Earned, party: str, closed_at: datetime, before: int) -> int:
+        """All tranches that are not due at the close of a window, disputes being those of a journal number."""
+        kept = {}
+        for window, (tranche, until) in earned.tranches.items():
+            spans = self.disputed.get((party, window), ())
+            if until > closed_at or any(opened < before and not 0 < ended < before for opened, ended in spans):
+                kept[window] = (tranche, until)
+        earned.tranches = kept  # what was due once can't be disputed any more
+        return sum(tranche for tranche, _ in kept.values())
+
     def _payout(self, line: Fields, window: WindowState, found: netting.Position, name: str) -> int:
         """The payout in microCU, which must be all of the provider's balance that whole asset units can carry."""
         payout, amount = line.amount("payout"), line.amount("amount")
@@ -270,7 +317,8 @@ class Windows:
         if rules is None or worth is None:
             raise Wrong("position_payout", name, f"no policy gives {asset} on {chain} a worth")
         netted_at = self._netted_at(window, name)
-        due = earned.free + sum(micro for seq, micro in earned.returned if seq < netted_at)
+        due = earned.free + sum(micro for seq, micro in earned.moved if seq < netted_at)
+        due -= self._held_back(earned, found.party, window.closed_at, netted_at)
         right = policy.to_units(due, worth) == (amount, payout) and due >= rules[0].minimum_payout and amount > 0
         require(right, "position_payout", name, f"{amount} units for {payout} microCU is not what {due} is worth")
         earned.free -= payout

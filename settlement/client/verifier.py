@@ -13,6 +13,7 @@ from typing import Any
 
 from settlement.client.anchors import Anchor
 from settlement.client.books import Books, EntryLine, account_asset, account_kind
+from settlement.client.disputes import Disputes
 from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.money import Money
@@ -107,6 +108,7 @@ class ExportVerifier:
         self._windows = Windows(self._rules, self._books, tree, self._log)
         self._reports = Reports(self._rules, self._parties, tree)
         self._money = Money(self._rules, self._books, self._windows, self._parties)
+        self._disputes = Disputes(self._rules, self._log, self._windows, self._reports)
         self._solvency = SolvencyCheck(self._rules, self._books, self._windows.checkpoints)
         self._accounts: dict[str, _Account] = {}
         self._halts: list[str] = []
@@ -238,6 +240,10 @@ class ExportVerifier:
             "withdrawal_fee_returned": self._money.payouts.book_fee,
             "chain_fee": self._money.book_fee,
             "operation": self._money.book_operation,
+            "dispute_opened": self._disputes.open,
+            "dispute_answered": self._disputes.answer,
+            "dispute_ruled": self._disputes.rule,
+            "dispute_paid": self._disputes.pay,
             "service_key": self._book_service_key,
         }
         steps = ((name, step) for name in NAMES.values() for step in ("planned", "settled", "failed"))
@@ -266,6 +272,7 @@ class ExportVerifier:
         self._log.finish()
         self._windows.finish()
         self._money.finish()
+        self._disputes.finish()
         self._check_accounts()
 
     def _check_accounts(self) -> None:
@@ -291,19 +298,20 @@ _HANDLERS: dict[str, tuple[int, _Read]] = {
     "account": (11, ExportVerifier._read_account),
     "funding_intent": (12, lambda v, line: v._money.add_intent(line)),
     "report_conflict": (13, ExportVerifier._read_conflict),
-    "window": (14, lambda v, line: v._windows.open(line)),
-    "record_salt": (14, lambda v, line: v._windows.add_salt(line)),
-    "usage_report": (14, ExportVerifier._read_report),
-    "deposit": (14, lambda v, line: v._money.add_deposit(line)),
-    "payout": (14, lambda v, line: v._money.payouts.add(line)),
-    "journal_entry": (14, ExportVerifier._read_entry),
-    "obligation": (14, lambda v, line: v._windows.check_obligation(line)),
-    "position": (14, lambda v, line: v._windows.check_position(line)),
-    "checkpoint": (14, lambda v, line: v._windows.check_checkpoint(line)),
-    "solvency": (14, lambda v, line: v._solvency.check(line)),
-    "chain_order": (15, lambda v, line: v._money.add_order(line)),
-    "attempt": (15, lambda v, line: v._money.add_attempt(line)),
-    "attempt_event": (15, lambda v, line: v._money.add_event(line)),
+    "dispute": (14, lambda v, line: v._disputes.add(line)),
+    "window": (15, lambda v, line: v._windows.open(line)),
+    "record_salt": (15, lambda v, line: v._windows.add_salt(line)),
+    "usage_report": (15, ExportVerifier._read_report),
+    "deposit": (15, lambda v, line: v._money.add_deposit(line)),
+    "payout": (15, lambda v, line: v._money.payouts.add(line)),
+    "journal_entry": (15, ExportVerifier._read_entry),
+    "obligation": (15, lambda v, line: v._windows.check_obligation(line)),
+    "position": (15, lambda v, line: v._windows.check_position(line)),
+    "checkpoint": (15, lambda v, line: v._windows.check_checkpoint(line)),
+    "solvency": (15, lambda v, line: v._solvency.check(line)),
+    "chain_order": (16, lambda v, line: v._money.add_order(line)),
+    "attempt": (16, lambda v, line: v._money.add_attempt(line)),
+    "attempt_event": (16, lambda v, line: v._money.add_event(line)),
 }
 """Each kind of line: its place in the order of an export, and what reads it."""
 

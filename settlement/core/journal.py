@@ -37,6 +37,10 @@ Kind = Literal[
     "refund_planned",  # a deposit in suspense is set aside to go back to its sender
     "refund_settled",  # it arrived there
     "refund_failed",  # it can't be sent: it is in suspense again
+    "dispute_opened",  # a consumer disputes a charge; posts nothing
+    "dispute_answered",  # what the provider says of it; posts nothing
+    "dispute_ruled",  # how it ended, and what could be given back at once
+    "dispute_paid",  # what its provider still owed of it
     "service_key",  # the service's signature was handed over to a new key
 ]
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 
 from settlement.core import canonical, sections, times
+from settlement.core.disputes import DisputeRules
 from settlement.core.errors import Malformed
 from settlement.core.governing import GovernanceRules
 from settlement.core.pricing import PricingRules
@@ -24,6 +25,7 @@ from settlement.core.valuing import IndexPolicy
 from settlement.core.withdrawals import WithdrawalRules
 
 SECTIONS: Mapping[str, type] = {
+    "disputes": DisputeRules,
     "governance": GovernanceRules,
     "index": IndexPolicy,
     "pricing": PricingRules,
@@ -53,6 +55,7 @@ class Policy:
     """Mode ``settlement_asset``: the code of the one asset, and how many whole units of it 1 CU is. Then `usd_per_cu`
     only says what a CU is taken to be worth where an invoice must say it in USD."""
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
+    disputes: DisputeRules = field(default_factory=DisputeRules)
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 

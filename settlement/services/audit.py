@@ -3,7 +3,7 @@
 What a line refers to comes before it, so that one pass checks everything (docs/reference/audit-export.md):
 
     header, service_key, chain, halt, party, party_key, policy, rate_table, offer, governance_document,
-    governance_entry, account, funding_intent, report_conflict,
+    governance_entry, account, funding_intent, report_conflict, dispute,
     then for each window: window, record_salt,
         for each journal entry: its usage_report, deposit or payout, then journal_entry,
             and, once the entry that a checkpoint states was read, that window's position lines and its checkpoint;
@@ -37,6 +37,7 @@ BEFORE_WINDOWS = (
     "account",
     "funding_intent",
     "report_conflict",
+    "dispute",
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from hashlib import sha256
@@ -162,11 +162,15 @@ async def _net(context: Context, connection: Connection, window_no: int) -> bool
     # The audit is the long part; only now is the gate entered, so that a closing window waits for the rest alone.
     await _book(context, connection, window, found, {provider: account for account, provider in links.items()})
     policy = await governance.policy_at(connection, window.closed_at)
-    due = await positions.payees(connection, window_no, window.closed_at)
+    tranches = {each.party: policy.disputes.tranche(each.earned, each.netted) for each in found}
+    due = [
+        replace(each, due=each.due - tranches.get(each.party, 0))
+        for each in await positions.payees(connection, window_no, window.closed_at)
+    ]
     conversions = _conversions(context, policy)
     due = await rails.choose_rails(context, connection, window_no, due, conversions)
     salts = context.sources.entropy(SALT_SIZE * (len(found) + len(due)))
-    decided = _decide(window_no, found, due, policy, conversions, salts)
+    decided = _decide(window, found, due, policy, conversions, salts, tranches)
     await positions.store(connection, decided)
     await windows.advance(connection, window_no, "netted")
     return True
@@ -220,14 +224,17 @@ def _conversions(context: Context, policy: Policy) -> dict[tuple[str, str], Frac
 
 
 def _decide(
-    window_no: int,
+    window: Window,
     found: Sequence[Position],
     due: Sequence[Payee],
     policy: Policy,
     conversions: dict[tuple[str, str], Fraction],
     salts: bytes,
+    tranches: dict[str, int],
 ) -> list[Decided]:
     """Positions with payouts, in order of parties. What is below the minimum or can't be paid stays on its account."""
+    assert window.closed_at is not None
+    held_until = window.closed_at + policy.disputes.open_for
     payable: dict[str, tuple[int, int, Payee]] = {}
     for payee in due:
         worth = conversions.get((payee.chain, Asset.parse(payee.asset).text))
@@ -241,10 +248,11 @@ def _decide(
         salt = salts[at * SALT_SIZE : (at + 1) * SALT_SIZE]
         units, micro, to = payable.get(position.party, (0, 0, None))
         chain, asset = (to.chain, to.asset) if to else (None, None)
+        tranche = tranches.get(position.party, 0)
         decided.append(
             Decided(
-                window_no, position.party, position.spent, position.earned, position.net, position.netted,
-                micro, chain, asset, units, salt,
+                window.no, position.party, position.spent, position.earned, position.net, position.netted,
+                micro, chain, asset, units, salt, tranche, held_until if tranche else None,
             )
         )  # fmt: skip
     return decided

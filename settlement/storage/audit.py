@@ -49,6 +49,10 @@ _QUERIES = {
     "report_conflict": """
         SELECT p.id AS provider, c.report, c.seq, c.digest, c.received_at, c.kid, c.signature, c.body
         FROM report_conflict c JOIN party p ON p.no = c.provider_no ORDER BY c.no""",
+    "dispute": """
+        SELECT d.id, c.id AS consumer, p.id AS provider, d.window_no AS "window", d.record::text, d.state,
+               d.award::text, d.penalty::text, d.paid::text, d.penalty_paid::text
+        FROM dispute d JOIN party c ON c.no = d.consumer_no JOIN party p ON p.no = d.provider_no ORDER BY d.no""",
     "window": """
         SELECT no, state, opened_at, closed_at, first_seq, last_seq, anchored_at FROM "window" ORDER BY no""",
     "record_salt": """
@@ -84,7 +88,7 @@ _QUERIES = {
         WHERE o.window_no = :window ORDER BY o.provider_no, o.consumer_no""",
     "position": """
         SELECT window_no AS "window", party, spent::text, earned::text, net::text, netted::text, payout::text, chain,
-               asset, amount::text, salt
+               asset, amount::text, salt, tranche::text, held_until
         FROM position WHERE window_no = :window ORDER BY party COLLATE "C" """,
     "checkpoint": """
         SELECT window_no AS "window", digest, document, signatures, liabilities FROM checkpoint

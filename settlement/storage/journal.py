@@ -69,6 +69,12 @@ async def append(connection: Connection, entry: Entry) -> Head:
     return await append_locked(connection, entry, {name: found.no for name, found in locked.items()})
 
 
+async def hold_head(connection: Connection) -> None:
+    """Nothing else is booked before this transaction ends. After the locks of all accounts that it will post to."""
+    async with raw_cursor(connection) as cursor:
+        await cursor.execute(LOCK_HEAD)
+
+
 async def append_locked(connection: Connection, entry: Entry, numbers: Mapping[str, int]) -> Head:
     """Write an entry whose accounts are locked already; `numbers` are their row numbers. Returns the new head."""
     async with raw_cursor(connection) as cursor:

@@ -15,7 +15,9 @@ from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.tables import position
 
 _PAYEES = text("""
-SELECT p.id, a.settled - a.held - coalesce(later.earned, 0) - coalesce(decided.payout, 0) AS due, d.chain, d.asset
+SELECT p.id, a.settled - a.held - coalesce(later.earned, 0) - coalesce(decided.payout, 0) - coalesce(kept.tranche, 0)
+           - coalesce(owed.amount, 0) AS due,
+       d.chain, d.asset
 FROM party p
 JOIN account a ON a.party_no = p.no
 JOIN LATERAL (
@@ -29,13 +31,26 @@ LEFT JOIN (
     SELECT s.party, sum(s.payout) AS payout FROM position s JOIN "window" w ON w.no = s.window_no
     WHERE w.state IN ('netted', 'checkpointed') AND w.no < :window GROUP BY s.party
 ) decided ON decided.party = p.id
-WHERE p.kind = 'provider' AND p.status = 'active' AND a.settled > 0
+LEFT JOIN (
+    SELECT s.party, sum(s.tranche) AS tranche FROM position s
+    WHERE s.window_no < :window AND s.tranche > 0 AND (s.held_until > :closed_at OR EXISTS (
+        SELECT FROM dispute q JOIN party r ON r.no = q.provider_no
+        WHERE r.id = s.party AND q.window_no = s.window_no AND q.state IN ('open', 'answered')))
+    GROUP BY s.party
+) kept ON kept.party = p.id
+LEFT JOIN (
+    SELECT provider_no, sum(award + penalty - paid - penalty_paid) AS amount FROM dispute GROUP BY provider_no
+) owed ON owed.provider_no = p.no
+WHERE p.kind = 'provider' AND p.status <> 'pending' AND a.settled > 0
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Payee:
-    """An active provider with a payout address. `due` is what it had at the close, in microCU, not yet decided over."""
+    """A provider with a payout address. `due` is what it had at the close, in microCU, not yet decided over.
+
+    Neither what is held back of earlier windows nor what it owes of disputes is due.
+    """
 
     party: str
     due: int
@@ -45,7 +60,10 @@ class Payee:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A party's position in microCU, with what leaves by a payout and, in `amount`, that in the asset's units."""
+    """A party's position in microCU, with what leaves by a payout and, in `amount`, that in the asset's units.
+
+    `tranche` of the earnings is held back until `held_until` at least.
+    """
 
     window_no: int
     party: str
@@ -58,6 +76,8 @@ class Decided:
     asset: str | None
     amount: int
     salt: bytes
+    tranche: int = 0
+    held_until: datetime | None = None
 
     def leaf(self) -> bytes:
         """The bytes of its leaf in the window's tree of positions."""

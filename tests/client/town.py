@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 from adapters.simulated import USD, Wallet
+from governance import service as governance
 from settlement.client.verifier import Report, verify_export
+from settlement.core import canonical, times
+from settlement.core.disputes import ANSWER, ANSWER_TYPE, DisputeRules, Ground
 from settlement.core.errors import Conflict
-from settlement.core.signatures import sign_detached
+from settlement.core.offers import SIGNATURE_TYPE as OFFER_TYPE
+from settlement.core.policy import Policy
+from settlement.core.signatures import sign_detached, sign_document
 from settlement.services import (
     audit,
     chains,
+    disputes,
     funding,
     holds,
     metering,
@@ -27,6 +34,8 @@ from settlement.services import (
     withdrawals,
 )
 from settlement.services.context import Context
+from settlement.services.disputes import Claim, SignedOffer
+from settlement.storage import governance as stored
 from tests.holding import till_of
 from tests.world import Member, World
 
@@ -49,6 +58,84 @@ class Town:
     @property
     def context(self) -> Context:
         return self.world.context
+
+    async def dispute(
+        self, provider: Member, record: int, ground: Ground, *, of: int = 0, **more: Any
+    ) -> disputes.Dispute:
+        """The buyer disputes a record: its place in a report of the provider."""
+        found = json.loads(provider.sent[of])["records"][record]
+        claim = Claim(provider.id, ground, record=UUID(found["id"]), **more)
+        return await disputes.open_dispute(self.context, self.buyer.party, claim)
+
+    async def answer(self, provider: Member, dispute: disputes.Dispute, *, accept: bool) -> disputes.Dispute:
+        """The provider's signed answer."""
+        said = {"type": ANSWER, "dispute": dispute.id, "answer": "accept" if accept else "contest"}
+        body = json.dumps(said | ({} if accept else {"counts": {"output_tokens": 5}})).encode()
+        return await disputes.answer(self.context, body, sign_detached(provider.key, body, ANSWER_TYPE))
+
+    async def rule(self, dispute: disputes.Dispute, award: int, penalty: int) -> None:
+        """The operator, who governs alone, rules on a dispute."""
+        document = ruling(dispute, award, penalty, self.world.sources.clock())
+        await governance.publish_ruling(self.context, document, [sign_document(self.context.key, document)])
+
+
+def ruling(dispute: disputes.Dispute, award: int, penalty: int, at: datetime) -> bytes:
+    """A `ruling/1`."""
+    found = {
+        "dispute": dispute.id,
+        "consumer": dispute.consumer,
+        "provider": dispute.provider,
+        "reason": "counted again",
+    }
+    chain = {"type": "ruling/1", "version": 1, "parent": None, "effective_from": times.text(at)}
+    return canonical.encode(chain | found | {"award": str(award), "penalty": str(penalty)})
+
+
+async def hold_back(world: World) -> None:
+    """From now on a tenth of what is earned can wait an hour for disputes, which have an hour for each step."""
+    hour, now = timedelta(hours=1), world.sources.clock()
+    async with world.context.database.read() as connection:
+        (signed,) = await stored.policies(connection)
+    rules = DisputeRules(open_for=hour, answer_within=hour, rule_within=hour, hold_back=100_000)
+    following = replace(
+        Policy.parse(signed.document),
+        version=2,
+        parent=canonical.digest(signed.document),
+        effective_from=now + timedelta(minutes=6),
+        disputes=rules,
+        left_out=frozenset(),
+    )
+    document = following.document()
+    await governance.publish_policy(world.context, document, [sign_document(world.context.key, document)])
+    world.sources.settable.advance(minutes=6)
+
+
+async def contest(town: Town) -> None:
+    """Disputes over window 1 that end in every way; one takes more than its provider has left, and a penalty."""
+    world = town.world
+    await town.dispute(town.plain, 4, "empty", of=1)
+    cheap = json.loads(town.plain.offers[0]) | {
+        "version": 9,
+        "parent": "sha256:" + "0" * 64,
+        "usual": "0.5",
+        "asks": [],
+    }
+    body = json.dumps(cheap).encode()
+    secret = SignedOffer(body, sign_detached(town.plain.key, body, OFFER_TYPE))
+    await town.dispute(town.plain, 0, "price", offer=secret)
+    counted = {"input_tokens": 1_000_003, "output_tokens": 3}
+    contested = await town.dispute(town.linked, 0, "count", counts=counted, evidence=["sha256:" + "e" * 64])
+    await town.answer(town.linked, contested, accept=False)
+    world.sources.settable.advance(seconds=1)
+    await town.rule(contested, contested.claimed, contested.claimed)
+    agreed = await town.dispute(town.linked, 1, "not_received", amount=1_000)
+    await town.answer(town.linked, agreed, accept=True)
+    mistaken = await town.dispute(town.linked, 2, "not_requested")
+    await disputes.withdraw(town.context, town.buyer.party, mistaken.id)
+    undecided = await town.dispute(town.linked, 3, "not_requested")
+    await town.answer(town.linked, undecided, accept=False)
+    claim = Claim(town.plain.id, "not_requested", window=1, amount=2_500)
+    await disputes.open_dispute(town.context, town.own.party, claim)  # never answered
 
 
 async def fund(world: World, consumer: Member, usd: int) -> None:
@@ -75,7 +162,7 @@ async def send(world: World, provider: Member, records: Sequence[dict[str, Any]]
 
 async def settle(world: World) -> None:
     """Close the open window, take every step, and let the chain come to rest."""
-    world.sources.settable.advance(minutes=10)
+    world.sources.settable.advance(minutes=70)
     await windows.close(world.context)
     await windows.advance(world.context, payouts.plan)
     await chains.run_until_idle(world.context, CHAIN)
@@ -96,15 +183,20 @@ async def build(world: World, *, rounds: int = 2) -> Town:
     await funding.read_deposits(world.context, CHAIN)
     suspense = [deposit.id for deposit in await funding.suspense(world.context)]
     town = Town(world, own, buyer, linked, plain, stranger.address, suspense)
+    await hold_back(world)
     await offer(world, plain)
     for turn in range(rounds):
         await trade(town, turn)
         await settle(world)
         if turn == 0:
             await funding.assign_suspense(world.context, suspense[0], buyer.id)
+            await contest(town)
+    await disputes.end_overdue(world.context)
+    await disputes.collect(world.context)
     await take_out(town)
     await trade(town, rounds)
     await equivocate(town)
+    await town.dispute(town.linked, 1, "not_requested", of=2)
     return town
 
 

@@ -21,6 +21,7 @@ from settlement.storage.tables.chains import (
     payout,
     signing_account,
 )
+from settlement.storage.tables.disputes import dispute
 from settlement.storage.tables.governance import (
     emergency_pause,
     governance_comment,
@@ -55,6 +56,7 @@ __all__ = [
     "checkpoint",
     "closed_rail",
     "deposit",
+    "dispute",
     "emergency_pause",
     "fallback_address",
     "fixing",

@@ -52,6 +52,10 @@ position = Table(
     Column("asset", Text),
     Column("amount", BigInteger, nullable=False, comment="the payout in the asset's smallest unit"),
     Column("salt", LargeBinary, nullable=False),
+    Column("tranche", BigInteger, nullable=False, server_default=text("0"), comment="earnings that are held back"),
+    Column("held_until", WHEN, comment="when the tranche is due, unless a charge of the window is disputed then"),
+    CheckConstraint("tranche BETWEEN 0 AND earned - netted", name="tranche"),
+    CheckConstraint("(tranche > 0) = (held_until IS NOT NULL)", name="held_until"),
     info=APPEND_ONLY_TABLE,
 )
 

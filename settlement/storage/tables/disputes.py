@@ -1,0 +1,86 @@
+"""Disputes: one row for each, changed as it goes on; what happened to it, and when, is in the journal."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+from settlement.storage.tables.base import WHEN, metadata, one_of
+
+dispute = Table(
+    "dispute",
+    metadata,
+    Column("no", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("consumer_no", Integer, ForeignKey("party.no"), nullable=False),
+    Column("provider_no", Integer, ForeignKey("party.no"), nullable=False),
+    Column("window_no", Integer, ForeignKey("window.no"), nullable=False, comment="the one that charged it"),
+    Column("record", UUID(as_uuid=True), comment="of the provider; without one, all that the pair owes for the window"),
+    Column("entry_seq", BigInteger, comment="the journal entry that charged the record"),
+    Column("ground", Text, nullable=False),
+    Column("charged", BigInteger, nullable=False, comment="whole microCU, all amounts here"),
+    Column("claimed", BigInteger, nullable=False),
+    Column("evidence", ARRAY(Text), nullable=False, comment="digests"),
+    Column("counts", JSONB, comment="what the consumer counted, by meter"),
+    Column("flags", ARRAY(Text), nullable=False, comment="what the provider's own meter flagged in the record"),
+    Column("state", Text, nullable=False, server_default=text("'open'")),
+    Column("opened_at", WHEN, nullable=False),
+    Column("answer_by", WHEN, nullable=False),
+    Column("answered_at", WHEN),
+    Column("answer", LargeBinary, comment="the signed bytes"),
+    Column("answer_signature", Text),
+    Column("rule_by", WHEN),
+    Column("ended_at", WHEN),
+    Column("cause", Text),
+    Column("award", BigInteger, nullable=False, server_default=text("0")),
+    Column("penalty", BigInteger, nullable=False, server_default=text("0")),
+    Column("paid", BigInteger, nullable=False, server_default=text("0")),
+    Column("penalty_paid", BigInteger, nullable=False, server_default=text("0")),
+    Column(
+        "payments", Integer, nullable=False, server_default=text("0"), comment="later entries that paid a part of it"
+    ),
+    one_of("state", "open", "answered", "upheld", "rejected", "withdrawn"),
+    one_of("ground", "empty", "price", "count", "not_requested", "not_received"),
+    CheckConstraint("(record IS NULL) = (entry_seq IS NULL)", name="entry_seq"),
+    CheckConstraint("claimed > 0 AND claimed <= charged", name="claimed"),
+    CheckConstraint("award BETWEEN 0 AND claimed AND (award > 0) = (state = 'upheld')", name="award"),
+    CheckConstraint("penalty >= 0 AND (award > 0 OR penalty = 0)", name="penalty"),
+    CheckConstraint("paid BETWEEN 0 AND award", name="paid"),
+    CheckConstraint("penalty_paid BETWEEN 0 AND penalty AND (penalty_paid = 0 OR paid = award)", name="penalty_paid"),
+    CheckConstraint("(state IN ('open', 'answered')) = (ended_at IS NULL)", name="ended_at"),
+    CheckConstraint("(ended_at IS NULL) = (cause IS NULL)", name="cause"),
+    CheckConstraint("(answered_at IS NULL) = (answer IS NULL)", name="answer"),
+    CheckConstraint("(answer IS NULL) = (answer_signature IS NULL)", name="answer_signature"),
+    CheckConstraint("state <> 'answered' OR rule_by IS NOT NULL", name="rule_by"),
+    Index(
+        "uq_dispute_record",
+        "record",
+        "provider_no",
+        unique=True,
+        postgresql_where=text("record IS NOT NULL AND state <> 'withdrawn'"),
+    ),
+    Index(
+        "uq_dispute_line",
+        "provider_no",
+        "consumer_no",
+        "window_no",
+        unique=True,
+        postgresql_where=text("record IS NULL AND state <> 'withdrawn'"),
+    ),
+    Index("ix_dispute_consumer_no", "consumer_no", "no"),
+    Index("ix_dispute_provider_no", "provider_no", "no"),
+    Index("ix_dispute_waiting", "no", postgresql_where=text("state IN ('open', 'answered')")),
+    Index("ix_dispute_owed", "no", postgresql_where=text("paid + penalty_paid < award + penalty")),
+)
