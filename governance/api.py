@@ -83,6 +83,8 @@ def _takes(example: Example) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+_DISPUTE = "dsp_01kamk5q0r7v3c9x2m4n6p8q0s"
+DisputeId = Annotated[str, Path(max_length=64, examples=[_DISPUTE])]
 ProposalId = Annotated[str, Path(max_length=64, examples=[_ID])]
 After = Annotated[int, Query(ge=0, le=2**53 - 1, description="number of the log's entry behind which to begin")]
 Limit = Annotated[int, Query(ge=1, le=reading.MOST_ENTRIES)]
@@ -264,6 +266,26 @@ async def comments(context: ContextDep, proposal: ProposalId, after: After = 0, 
 async def comment(context: ContextDep, reader: Reader, proposal: ProposalId, said: Comment) -> Response:
     """By any participant, until the proposal is enacted or closed. The text is public; the log has its digest."""
     return JSONResponse({"no": await service.comment(context, reader.party, proposal, said.text)}, 201)
+
+
+@router.post(
+    "/disputes/{dispute}/rulings",
+    status_code=201,
+    operation_id="proposeRuling",
+    summary="Propose a ruling",
+    tags=["disputes"],
+    response_class=JSONResponse,
+    responses=_answers(
+        201, {**_PROPOSAL, "object": "ruling", "subject": _DISPUTE}, "Taken; approve it to carry it out."
+    ),
+    openapi_extra=_takes({**_SENT, "object": "ruling"}),
+)
+async def propose_ruling(context: ContextDep, signed: SignedDep, dispute: DisputeId) -> Response:
+    """As any proposal, with a `ruling/1` about this dispute. It is carried out in the commit of the last approval."""
+    about = proposals.parse(signed.body).governed
+    if (about.kind, about.subject) != ("ruling", dispute):
+        raise Conflict("ruling_out_of_bounds", f"this is a proposal of {about.kind} {about.subject}".rstrip())
+    return await propose(context, signed)
 
 
 @router.get(

@@ -189,17 +189,19 @@ class _Statement:
             line.text("id"): -line.amount("fee") for line in self.fields.objects("withdrawals") if line.amount("fee")
         }
         credited = {line.whole("journal_seq"): line.amount("credited") for line in self.fields.objects("deposits")}
+        given = {line.whole("journal_seq"): self._given_back(line) for line in self.fields.objects("disputes")}
         balance, last = self.fields.amount("opening"), 0
         for line in self.fields.objects("postings"):
             seq, amount, name = line.whole("journal_seq"), line.amount("amount"), f"posting {line['journal_seq']}"
             require(seq > last, "posting_order", name, "it is out of order")
-            expected = {"usage": usage, "deposit": credited, "withdrawal_planned": taken}.get(line.text("kind"))
+            kinds = {"usage": usage, "deposit": credited, "withdrawal_planned": taken}
+            expected = {**kinds, "dispute_ruled": given, "dispute_paid": given}.get(line.text("kind"))
             if expected is not None:
                 equal(amount, expected.pop(seq, 0), "posting_amount", name, "its amount")
             if line.text("kind") == "withdrawal_fee":
                 equal(amount, fees.pop(line.text("subject"), 0), "posting_amount", name, "its amount")
             balance, last = balance + amount, seq
-        missing = [*sorted({**usage, **credited, **taken}), *fees]
+        missing = [*sorted({**usage, **credited, **taken, **given}), *fees]
         require(not missing, "posting_missing", f"posting {missing[:1]}", "it was recomputed and is not stated")
         equal(self.fields.amount("closing"), balance, "statement_closing", "statement", "the closing balance")
         self.result.closing = balance
@@ -216,6 +218,13 @@ class _Statement:
         )
         return -micro
 
+    def _given_back(self, line: Fields) -> int:
+        """What a dispute moved: towards the consumer, never more than was awarded, or out of the provider's balance."""
+        amount, award, penalty = line.amount("amount"), line.amount("award"), line.amount("penalty")
+        within = 0 < amount <= award if self.fields.text("party_kind") == "consumer" else 0 < -amount <= award + penalty
+        require(within, "dispute_amount", f"dispute {line.text('id')}", f"it moved {amount} of {award} and {penalty}")
+        return amount
+
     def _check_position(self) -> None:
         """The position's own side from the pairs, netting and payouts from the position, and its proof."""
         if self.fields["position"] is None:
@@ -229,6 +238,11 @@ class _Statement:
         linked = position["linked"] is True
         netted = min(position.amount("earned"), position.amount("spent")) if linked else 0
         equal(position.amount("netted"), netted, "position_mismatch", "position", "what was netted")
+        tranche = position.amount("tranche")
+        within = 0 <= tranche <= position.amount("earned") - netted and (tranche > 0) == (
+            position["held_until"] is not None
+        )
+        require(within, "position_tranche", "position", "what is held back is not a part of what was earned")
         paid = sum(payout.amount("micro") for payout in self.fields.objects("payouts"))
         require(paid in (0, position.amount("payout")), "payout_mismatch", "payouts", "they are not the position's")
         if self.fields["position_proof"] is None:

@@ -23,7 +23,7 @@ from settlement.storage.database import Connection
 from settlement.storage.parties import Key, NewApiKey, Party
 
 SCOPES = {
-    "consumer": ("api-keys", "funding", "read", "withdrawals"),
+    "consumer": ("api-keys", "disputes", "funding", "read", "withdrawals"),
     "provider": ("api-keys", "holds", "read"),
 }
 """What a first API key may do, by the kind of its owner; later ones get a part of it."""

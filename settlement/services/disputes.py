@@ -21,7 +21,7 @@ from settlement.core.disputes import ANSWER_TYPE, WAITING, Cause, Ground, Ruling
 from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.keys import public_key
-from settlement.core.units import PICO_PER_MICRO
+from settlement.core.units import PICO_PER_MICRO, cu_text
 from settlement.services.authentication import by_signature
 from settlement.services.context import Context
 from settlement.storage import accounts, disputes, governance, journal, pages, parties, usage_leaves, windows
@@ -97,11 +97,12 @@ async def open_dispute(context: Context, consumer: Party, claim: Claim) -> Dispu
     return await context.database.run(use_case)
 
 
-async def answer(context: Context, body: bytes, signature: str) -> Dispute:
+async def answer(context: Context, body: bytes, signature: str, *, about: str | None = None) -> Dispute:
     """Take a provider's signed `answer/1`: it accepts the claim, or contests it. The same bytes again change nothing.
 
-    Raises Unauthenticated, Malformed ``answer_malformed``, Forbidden ``providers_only``, NotFound ``unknown_dispute``,
-    Conflict ``dispute_answered``, ``dispute_ended`` or ``answer_too_late``.
+    With `about`, only an answer to that dispute. Raises Unauthenticated, Malformed ``answer_malformed``, Forbidden
+    ``providers_only``, NotFound ``unknown_dispute``, Conflict ``answer_of_another``, ``dispute_answered``,
+    ``dispute_ended`` or ``answer_too_late``.
     """
 
     async def use_case(connection: Connection) -> Dispute:
@@ -110,6 +111,8 @@ async def answer(context: Context, body: bytes, signature: str) -> Dispute:
         if party.kind != "provider":
             raise Forbidden("providers_only", "only providers answer disputes")
         said = core.parse_answer(body)
+        if about is not None and said.dispute != about:
+            raise Conflict("answer_of_another", f"this is an answer to {said.dispute}")
         window = await windows.enter(connection)
         found = await disputes.get(connection, said.dispute, lock=True)
         if found.provider_no != party.no:
@@ -220,6 +223,44 @@ async def page(context: Context, party: Party | None, *, before: int | None, lim
         return await disputes.page(connection, None if party is None else party.no, before=before, limit=limit)
 
 
+def document(found: Dispute) -> dict[str, Any]:
+    """A dispute as it is shown: amounts in CU, times as text."""
+    moments = ("opened_at", "answer_by", "answered_at", "rule_by", "ended_at")
+    at = {name: getattr(found, name) for name in moments}
+    return {
+        "id": found.id,
+        "consumer": found.consumer,
+        "provider": found.provider,
+        "window": f"win_{found.window_no}",
+        "record": None if found.record is None else str(found.record),
+        "ground": found.ground,
+        "charged": cu_text(found.charged),
+        "claimed": cu_text(found.claimed),
+        "evidence": list(found.evidence),
+        "counts": None if found.counts is None else dict(found.counts),
+        "flags": list(found.flags),
+        "state": found.state,
+        "cause": found.cause,
+        "answer": None if found.answer is None else found.answer.decode(),
+        "award": cu_text(found.award),
+        "penalty": cu_text(found.penalty),
+        "owed": cu_text(found.owed.total),
+        **{name: None if value is None else times.text(value) for name, value in at.items()},
+    }
+
+
+async def evidence(context: Context, dispute_id: str) -> dict[str, Any]:
+    """A dispute with the signed record that it is about: what those who rule look at. Raises NotFound."""
+    async with context.database.read() as connection:
+        found = await disputes.get(connection, dispute_id)
+        signed = None
+        if found.record is not None:
+            seen = await usage_leaves.find(connection, found.provider, found.record)
+            assert seen is not None, "a charged record is never lost"
+            signed = json.loads(seen.report.body)["records"][seen.report.lines[0].line]
+    return {**document(found), "signed_record": signed}
+
+
 # --- rulings: called by `governance.service`, inside of the commit that puts them on the log -------------------------
 
 
@@ -228,7 +269,7 @@ async def check_ruling(context: Context, connection: Connection, ruling: Ruling,
 
     Raises NotFound ``unknown_dispute``, Conflict ``dispute_ended``, ``dispute_not_answered``, ``ruling_out_of_bounds``.
     """
-    found = await disputes.get(connection, ruling.dispute)
+    found = await disputes.get(connection, ruling.dispute, lock=True)
     if found.state == "open":
         raise Conflict("dispute_not_answered", f"the provider may answer until {times.text(found.answer_by)}")
     if found.state != "answered" or found.rule_by is None:

@@ -125,6 +125,7 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
         "pairs": pairs,
         "deposits": await _deposits(connection, window, owner),
         "withdrawals": await _withdrawals(connection, window, owner),
+        "disputes": await _disputes(connection, window, owner),
         "position": None if found is None else _position(found),
         "payouts": [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)],
         "rate_tables": await _tables(connection, await storage.rate_versions(connection, window.no, owner.no)),
@@ -232,8 +233,25 @@ async def _withdrawals(connection: Connection, window: Window, owner: Party) -> 
     ]
 
 
+async def _disputes(connection: Connection, window: Window, owner: Party) -> list[Document]:
+    assert window.last_seq is not None
+    return [
+        {
+            "id": row["id"],
+            "journal_seq": row["seq"],
+            "window": row["window_no"],
+            "record": row["record"],
+            "cause": row["cause"],
+            "award": str(row["award"]),
+            "penalty": str(row["penalty"]),
+            "amount": str(row["amount"]),
+        }
+        for row in await storage.disputes(connection, owner.no, window.first_seq, window.last_seq)
+    ]
+
+
 def _position(row: Mapping[str, Any]) -> Document:
-    amounts = {name: str(row[name]) for name in ("spent", "earned", "net", "netted", "payout", "amount")}
+    amounts = {name: str(row[name]) for name in ("spent", "earned", "net", "netted", "payout", "amount", "tranche")}
     return {
         "party": row["party"],
         "linked": row["linked"],
@@ -241,6 +259,7 @@ def _position(row: Mapping[str, Any]) -> Document:
         "chain": row["chain"],
         "asset": row["asset"],
         "salt": row["salt"].hex(),
+        "held_until": None if row["held_until"] is None else times.text(row["held_until"]),
     }
 
 

@@ -418,3 +418,37 @@ SELECT 'service key ' || k.kid FROM (SELECT *, lead(kid) OVER (ORDER BY journal_
 LEFT JOIN journal_entry e ON e.kind = 'service_key' AND e.subject = k.kid AND e.seq = k.journal_seq
 CROSS JOIN journal_head h
 WHERE (k.journal_seq > 0) <> (e.seq IS NOT NULL) OR (k.later IS NULL) <> (h.kid = k.kid) ORDER BY k.kid;
+
+-- I27 dispute_bounds: a pair's disputes never award more than it posted for the window
+SELECT 'win_' || d.window_no || ' provider ' || d.provider_no || ' consumer ' || d.consumer_no FROM (
+    SELECT window_no, provider_no, consumer_no, sum(award) AS award FROM dispute GROUP BY 1, 2, 3
+) d LEFT JOIN obligation o USING (window_no, provider_no, consumer_no)
+WHERE d.award > coalesce(o.posted, 0) ORDER BY 1;
+
+-- I27b dispute_once: a charge has one dispute that was not withdrawn
+SELECT min(id) FROM dispute WHERE state <> 'withdrawn'
+GROUP BY provider_no, record, CASE WHEN record IS NULL THEN consumer_no END, CASE WHEN record IS NULL THEN window_no END
+HAVING count(*) > 1 ORDER BY 1;
+
+-- I27c dispute_paid: what disputes gave back is what their entries post, and no entry is of no dispute
+SELECT coalesce(d.id, j.id) FROM dispute d FULL JOIN (
+    SELECT split_part(e.subject, '/', 1) AS id, count(DISTINCT e.seq) FILTER (WHERE e.kind = 'dispute_paid') AS payments,
+           sum(p.amount) FILTER (WHERE a.kind = 'consumer') AS paid, sum(p.amount) FILTER (WHERE a.kind = 'fees') AS penalty
+    FROM journal_entry e LEFT JOIN posting p ON p.entry_seq = e.seq LEFT JOIN account a ON a.no = p.account_no
+    WHERE e.kind IN ('dispute_opened', 'dispute_answered', 'dispute_ruled', 'dispute_paid') GROUP BY 1
+) j ON j.id = d.id
+WHERE (d.paid, d.penalty_paid, d.payments) IS DISTINCT FROM (coalesce(j.paid, 0), coalesce(j.penalty, 0), j.payments)
+ORDER BY 1;
+
+-- I27d dispute_steps: a dispute was opened, answered and ended in the journal as it says
+SELECT d.id FROM dispute d LEFT JOIN journal_entry e ON e.subject = d.id
+GROUP BY d.no, d.id, d.answered_at, d.ended_at
+HAVING count(*) FILTER (WHERE e.kind = 'dispute_opened') <> 1
+    OR count(*) FILTER (WHERE e.kind = 'dispute_answered') <> (d.answered_at IS NOT NULL)::int
+    OR count(*) FILTER (WHERE e.kind = 'dispute_ruled') <> (d.ended_at IS NOT NULL)::int ORDER BY 1;
+
+-- I27e disputed_charge (deep): what is disputed is a charge of that provider to that consumer in that window
+SELECT d.id FROM dispute d LEFT JOIN usage_record u ON u.id = d.record AND u.provider_no = d.provider_no
+LEFT JOIN usage_report r ON r.no = u.report_no
+WHERE d.record IS NOT NULL AND (d.consumer_no, d.window_no, d.charged, d.entry_seq)
+    IS DISTINCT FROM (u.consumer_no, u.window_no, div(u.charge_pico, 1000000), r.journal_seq) ORDER BY 1;

@@ -73,6 +73,14 @@ LEFT JOIN chain_order c ON c.id = o.order_id AND c.state = 'settled'
 WHERE e.kind = 'withdrawal_planned' AND e.seq BETWEEN :first AND :last AND o.party_no = :party ORDER BY e.seq
 """)
 
+_DISPUTES = text("""
+SELECT e.seq, d.id, d.window_no, d.record::text AS record, d.cause, d.award, d.penalty, sum(p.amount) AS amount
+FROM journal_entry e JOIN dispute d ON d.id = split_part(e.subject, '/', 1)
+JOIN posting p ON p.entry_seq = e.seq JOIN account a ON a.no = p.account_no
+WHERE e.kind IN ('dispute_ruled', 'dispute_paid') AND e.seq BETWEEN :first AND :last AND a.party_no = :party
+GROUP BY e.seq, d.no ORDER BY e.seq
+""")
+
 _VERSIONS = text("""
 SELECT DISTINCT rates_version FROM usage_record
 WHERE window_no = :window AND (provider_no = :party OR consumer_no = :party) ORDER BY 1
@@ -167,6 +175,12 @@ async def rate_versions(connection: Connection, window: int, party_no: int) -> l
 async def withdrawals(connection: Connection, party_no: int, first: int, last: int) -> list[dict[str, Any]]:
     """The party's withdrawals booked between two journal numbers; `seq` is that of the entry that set it aside."""
     rows = await connection.execute(_WITHDRAWALS, {"party": party_no, "first": first, "last": last})
+    return [dict(row) for row in rows.mappings()]
+
+
+async def disputes(connection: Connection, party_no: int, first: int, last: int) -> list[dict[str, Any]]:
+    """What disputes moved on the party's account between two journal numbers; `seq` is that of the entry."""
+    rows = await connection.execute(_DISPUTES, {"party": party_no, "first": first, "last": last})
     return [dict(row) for row in rows.mappings()]
 
 

@@ -21,7 +21,7 @@ async def test_a_key_gives_a_part_of_its_scopes(street: Street) -> None:
     intent = {"chain": "simulated", "asset": "SIM"}
     problem(await street.client.post("/v1/funding-intents", json=intent, headers=paying), 403, "scope_missing")
     listed = (await street.client.get("/v1/api-keys", headers=reading)).json()["data"]
-    assert [each["scopes"] for each in listed] == [["api-keys", "funding", "read", "withdrawals"], ["read"]]
+    assert [each["scopes"] for each in listed] == [["api-keys", "disputes", "funding", "read", "withdrawals"], ["read"]]
     assert all(set(each) == {"id", "name", "scopes", "created_at", "revoked_at"} for each in listed)
 
 

@@ -36,6 +36,7 @@ from settlement.services import (
 from settlement.services.context import Context
 from settlement.services.disputes import Claim, SignedOffer
 from settlement.storage import governance as stored
+from settlement.storage.disputes import Dispute
 from tests.holding import till_of
 from tests.world import Member, World
 
@@ -59,27 +60,25 @@ class Town:
     def context(self) -> Context:
         return self.world.context
 
-    async def dispute(
-        self, provider: Member, record: int, ground: Ground, *, of: int = 0, **more: Any
-    ) -> disputes.Dispute:
+    async def dispute(self, provider: Member, record: int, ground: Ground, *, of: int = 0, **more: Any) -> Dispute:
         """The buyer disputes a record: its place in a report of the provider."""
         found = json.loads(provider.sent[of])["records"][record]
         claim = Claim(provider.id, ground, record=UUID(found["id"]), **more)
         return await disputes.open_dispute(self.context, self.buyer.party, claim)
 
-    async def answer(self, provider: Member, dispute: disputes.Dispute, *, accept: bool) -> disputes.Dispute:
+    async def answer(self, provider: Member, dispute: Dispute, *, accept: bool) -> Dispute:
         """The provider's signed answer."""
         said = {"type": ANSWER, "dispute": dispute.id, "answer": "accept" if accept else "contest"}
         body = json.dumps(said | ({} if accept else {"counts": {"output_tokens": 5}})).encode()
         return await disputes.answer(self.context, body, sign_detached(provider.key, body, ANSWER_TYPE))
 
-    async def rule(self, dispute: disputes.Dispute, award: int, penalty: int) -> None:
+    async def rule(self, dispute: Dispute, award: int, penalty: int) -> None:
         """The operator, who governs alone, rules on a dispute."""
         document = ruling(dispute, award, penalty, self.world.sources.clock())
         await governance.publish_ruling(self.context, document, [sign_document(self.context.key, document)])
 
 
-def ruling(dispute: disputes.Dispute, award: int, penalty: int, at: datetime) -> bytes:
+def ruling(dispute: Dispute, award: int, penalty: int, at: datetime) -> bytes:
     """A `ruling/1`."""
     found = {
         "dispute": dispute.id,

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "settlement/meter/calls.py": ("tests/meter/test_proxy.py", "a call needs a service, a model server and a client"),
     "settlement/meter/charges.py": ("tests/meter/test_proxy.py", "compared with what the service itself charges"),
     "settlement/meter/holds.py": ("tests/meter/test_proxy.py", "every call of it, against the real service"),
+    "settlement/client/disputes.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
     "settlement/client/money.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),
     "settlement/client/offers.py": ("tests/client/test_documents.py", "part of every statement, proof and export"),
     "settlement/client/payouts.py": ("tests/client/test_verifier.py", "a part of the verifier: see client/reports.py"),

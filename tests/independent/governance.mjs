@@ -84,9 +84,16 @@ export class Governance {
 
   published(facts, at, subject) {
     rule(!this.council(at), subject, "a council governs");
-    rule(["policy", "rates"].includes(facts.object), subject, "the operator publishes policies and rates");
+    rule(["policy", "rates", "ruling"].includes(facts.object), subject, "the operator publishes policies, rates, rulings");
     const text = this.body(facts.digest, subject);
     this.allSigned(text, facts.signatures, [this.operator_key], 1, subject);
+    if (facts.object === "ruling") {
+      const ruling = JSON.parse(text);
+      const from = micros(ruling.effective_from);
+      rule(from <= at && from >= at - AHEAD, subject, "it does not hold from now on");
+      this.enter("ruling", ruling.dispute, text, at, subject);
+      return;
+    }
     const before = this.chains.get(`${facts.object} `).at(-1);
     rule(micros(JSON.parse(text).effective_from) > at + AHEAD
       && micros(JSON.parse(text).effective_from) > before.from, subject, "it begins too early");
@@ -111,10 +118,11 @@ export class Governance {
       "not a new proposal");
     rule(!proposal.correction || proposal.object === "rates", subject, "correction");
     const { document, object } = proposal;
-    const about = object === "participant" ? [document.party] : [];
+    const about = object === "participant" ? [document.party] : object === "ruling"
+      ? [document.consumer, document.provider] : [];
     const found = {
       id: proposal.id, object, about, text, digest: facts.digest, document: canonical(document), at, state: "open",
-      subject: object === "participant" ? document.party : "", approved: new Set(),
+      subject: { participant: document.party, ruling: document.dispute }[object] ?? "", approved: new Set(),
       vetoed: new Set(), version: document.version, parent: document.parent, from: micros(document.effective_from),
       council: object === "council" ? this.readCouncil(canonical(document), subject) : null,
     };

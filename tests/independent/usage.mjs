@@ -93,6 +93,7 @@ export class Usage {
       this.pay(line.provider, record.id, receivedAt);
       found.pico = this.bounded(line.provider, record, captures.get(number), found.pico, subject);
       captures.delete(number);
+      this.world.disputes.charged(line.provider, record, found, line, window);
       const sum = sums.get(record.consumer) ?? { records: 0, pico: 0n };
       sums.set(record.consumer, { records: sum.records + 1, pico: sum.pico + found.pico });
       tree.add(this.leaf(line, number, record, found, window));
@@ -144,6 +145,7 @@ export class Usage {
       owed.records += records;
       owed.pico += pico;
       owed.posted += posted;
+      this.world.disputes.posted(provider, consumer, window.no, posted);
       window.obligations.set(pair, owed);
       total += posted;
       if (posted) postings.push([consumer, "CU", String(-posted)]);

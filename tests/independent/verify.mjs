@@ -9,6 +9,7 @@ import {
   Broken, Tree, detachedSigner, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction,
     publicKey, readHandover, same, sha256, unbase64,
 } from "./formats.mjs";
+import { Disputes } from "./disputes.mjs";
 import { Governance } from "./governance.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
@@ -31,6 +32,7 @@ class Export {
     this.windows = new Windows(this);
     this.usage = new Usage(this);
     this.money = new Money(this);
+    this.disputes = new Disputes(this);
     this.readers = {
       header: (line) => { this.header = line; },
       service_key: (line) => this.serviceKey(line), party_key: (line) => this.partyKey(line),
@@ -39,7 +41,7 @@ class Export {
       offer: (line) => this.offer(line), governance_document: (line) => this.governance.document(line),
       governance_entry: (line) => this.governance.entry(line),
       account: (line) => this.account(line), funding_intent: (line) => this.money.intent(line),
-      report_conflict: (line) => this.usage.conflict(line), window: (line) => this.windows.open(line),
+      report_conflict: (line) => this.usage.conflict(line), dispute: (line) => this.disputes.line(line), window: (line) => this.windows.open(line),
       record_salt: (line) => this.windows.salt(line), obligation: (line) => this.windows.obligation(line),
       position: (line) => this.windows.position(line), checkpoint: (line) => this.windows.checkpoint(line),
       usage_report: (line) => this.about("usage", line, this.usage.report(line, this.windows.current)),
@@ -52,6 +54,8 @@ class Export {
       usage: (entry, about) => this.bookUsage(entry, about), opening: (entry) => this.money.opening(entry),
       deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
       netting: (entry) => this.windows.netting(entry),
+      dispute_opened: (entry) => this.disputes.opened(entry), dispute_answered: (entry) => this.disputes.answered(entry),
+      dispute_ruled: (entry) => this.disputes.ruled(entry), dispute_paid: (entry) => this.disputes.paid(entry),
       withdrawal_fee: (entry) => this.money.withdrawalFee(entry),
       withdrawal_fee_returned: (entry) => this.money.withdrawalFee(entry),
       chain_fee: (entry) => this.money.fee(entry), operation: (entry) => this.money.operation(entry), service_key: (entry) => this.bookServiceKey(entry),
@@ -281,6 +285,7 @@ class Export {
     this.governance.finish();
     this.windows.finish();
     this.money.finish();
+    this.disputes.finish();
     for (const [id, line] of this.accounts) {
       need((this.balances.get(id) ?? 0n) === BigInt(line.settled), "account_balance", id,
         `replayed: ${this.balances.get(id) ?? 0n}`);

@@ -102,6 +102,7 @@ export class Windows {
     for (const name of ["spent", "earned", "net", "netted"]) {
       need(line[name] === String(found[name]), "position_mismatch", line.party, `${name} is ${found[name]}`);
     }
+    this.world.disputes.tranche(window, line, found);
     window.positions.push(line);
     this.payout(window, line);
   }
@@ -119,7 +120,7 @@ export class Windows {
     for (const { seq, party: who, micro } of this.world.failures) {
       if (who === party && seq > window.last_seq && seq < window.nettedAt) due += micro;
     }
-    return due;
+    return this.world.disputes.after(due, window, party);
   }
 
   payout(window, line) {

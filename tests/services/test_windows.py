@@ -492,17 +492,17 @@ async def test_a_batch_of_bodies_is_bounded_in_bytes(world: World, monkeypatch: 
 
 
 async def test_who_may_not_be_paid_now_is_carried(world: World) -> None:
-    """Suspended, an address on a chain that isn't served, one that came after the close: all keep their balance."""
+    """Pending, an address on a chain that isn't served, one that came after the close: all keep their balance."""
     context = world.context
     consumer = await world.consumer(micro=10**10)
-    suspended, elsewhere, late = [
-        await world.provider(name, wallet=world.wallet()) for name in ("suspended", "elsewhere", "late")
+    pending, elsewhere, late = [
+        await world.provider(name, wallet=world.wallet()) for name in ("pending", "elsewhere", "late")
     ]
-    for provider in (suspended, elsewhere, late):
+    for provider in (pending, elsewhere, late):
         await send(world, provider, [world.record(consumer) for _ in range(4)])
     now = world.sources.clock()
     async with context.database.begin() as connection:
-        await parties.set_status(connection, suspended.id, "suspended")
+        await parties.set_status(connection, pending.id, "pending")
         there = parties.PayoutAddress("marschain", "USD", "m1", None, now)
         await parties.add_payout_address(connection, elsewhere.party.no, there, b"{}", "test", now)
         await connection.execute(

@@ -101,6 +101,16 @@ SEEDED = {
         UPDATE payout SET deposit_id = (SELECT min(id) FROM deposit WHERE party_no IS NOT NULL)
         WHERE kind = 'refund'""",
     "transit_is_open_refunds": "UPDATE payout SET state = 'ordered' WHERE kind = 'refund' AND state = 'settled'",
+    "dispute_bounds": """
+        ALTER TABLE obligation DROP CONSTRAINT ck_obligation_carry;
+        UPDATE obligation SET posted = 1 WHERE window_no = 1""",
+    "dispute_once": """
+        DROP INDEX uq_dispute_record;
+        UPDATE dispute SET record = (SELECT record FROM dispute WHERE no = 1), provider_no = 4
+        WHERE record IS NOT NULL""",
+    "dispute_paid": "UPDATE dispute SET paid = paid - 1 WHERE paid > 0 AND penalty = 0",
+    "dispute_steps": "UPDATE journal_entry SET subject = subject || 'x' WHERE kind = 'dispute_answered'",
+    "disputed_charge": "UPDATE dispute SET charged = charged + 1",
     "suspense_is_deposits": "UPDATE deposit SET amount = amount + 1 WHERE party_no IS NULL",
 }
 """A damage for each invariant, done as the owner with triggers and foreign keys off."""

@@ -109,8 +109,10 @@ async def test_what_was_decided_and_not_set_aside_is_not_due_again(world: World)
 async def test_who_is_no_payee(world: World, database_url: str) -> None:
     consumer = await world.consumer(micro=10**9)
     good, held, suspended, late = [await world.provider(wallet=world.wallet()) for _ in range(4)]
+    pending = await world.provider(wallet=world.wallet())
     homeless, idle = await world.provider(), await world.provider(wallet=world.wallet())
-    earned = {each.id: await earn(world, each, consumer) for each in (good, held, suspended, late, homeless)}
+    providers = (good, held, suspended, late, homeless, pending)
+    earned = {each.id: await earn(world, each, consumer) for each in providers}
     damage(
         database_url,
         f"UPDATE account SET held = 1000 WHERE id = '{held.id}'",
@@ -118,10 +120,12 @@ async def test_who_is_no_payee(world: World, database_url: str) -> None:
     )
     async with world.context.database.begin() as connection:
         await parties.set_status(connection, suspended.id, "suspended")
+        await parties.set_status(connection, pending.id, "pending")
     found = await payees(world)
     assert {party: each.due for party, each in found.items()} == {
         good.id: earned[good.id],
         held.id: earned[held.id] - 1000,
+        suspended.id: earned[suspended.id],
     }
     assert idle.id not in found
 
