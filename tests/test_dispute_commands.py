@@ -21,7 +21,7 @@ from settlement.services import disputes, metering
 from settlement.services.disputes import Claim
 from tests.world import SeededSources, World
 
-pytestmark = pytest.mark.database
+pytestmark = [pytest.mark.database, pytest.mark.network]
 
 
 def test_a_ruling_goes_from_a_file_to_the_books(

@@ -181,7 +181,7 @@ async def one(context: ContextDep, reader: Reader, dispute: DisputeId) -> Disput
     return _shown(await disputes.find(context, reader.party, dispute))
 
 
-@router.post("/{dispute}/withdrawal", operation_id="withdrawDispute", summary="Take a dispute back")
+@router.delete("/{dispute}", operation_id="withdrawDispute", summary="Take a dispute back")
 async def withdraw(context: ContextDep, disputant: Disputant, dispute: DisputeId) -> DisputeOut:
     """While it has not ended. The charge may be disputed again, in time."""
     return _shown(await disputes.withdraw(context, disputant.party, dispute))

@@ -119,9 +119,9 @@ async def test_refusals_are_problems_and_strangers_see_nothing(street: Street) -
         422,
         "answer_malformed",
     )
-    taken = await post(f"{place}/withdrawal", headers=mine)
+    taken = await street.client.delete(place, headers=mine)
     assert (taken.status_code, taken.json()["state"]) == (200, "withdrawn")
-    problem(await post(f"{place}/withdrawal", headers=mine), 409, "dispute_ended")
+    problem(await street.client.delete(place, headers=mine), 409, "dispute_ended")
 
 
 async def test_disputes_come_page_by_page(street: Street) -> None:

@@ -88,9 +88,8 @@ async def test_amounts_and_states_that_can_not_be(world: World, check: str, colu
 async def test_what_is_decided_or_may_be_netted_is_spoken_for(world: World) -> None:
     own = await world.consumer("own", micro=10**9)
     plain, linked = await world.provider("plain"), await world.provider("linked", account=own.id)
-    earned = 0
     for provider in (plain, linked):
-        body, signature = world.report(provider, [world.record(own, meters={"output_tokens": 1_000_000})])
+        body, signature = world.report(provider, [world.record(own, meters={"output_tokens": 100_000})])
         await metering.submit(world.context, body=body, signature=signature)
     async with world.context.database.begin() as connection:
         earned = await disputes.posted(connection, own.party.no, linked.party.no, 1)
