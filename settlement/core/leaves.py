@@ -43,6 +43,15 @@ class _Body(Struct):
     records: list[_Record]
 
 
+class _Flags(Struct, gc=False):
+    flags: list[str] | UnsetType = UNSET
+
+
+class _Flagged(Struct):
+    provider: str
+    records: list[_Flags]
+
+
 class _Leaf(Struct, gc=False):
     charge_pico: str
     line: int
@@ -55,6 +64,7 @@ class _Leaf(Struct, gc=False):
 
 
 _DECODER = msgspec.json.Decoder(_Body)
+_FLAGS = msgspec.json.Decoder(_Flagged)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -89,3 +99,9 @@ def report_leaves(
         leaf = _Leaf(str(charged.charge_pico), line, provider, charged.rates, record, digest, salt, window)
         leaves.append(encode(leaf))
     return leaves
+
+
+def flagged(body: bytes, lines: Sequence[ChargedLine]) -> tuple[str, int]:
+    """Whose report it is, and how many of its charged lines its own meter has flagged."""
+    report = _FLAGS.decode(body)
+    return report.provider, sum(report.records[charged.line].flags is not UNSET for charged in lines)

@@ -21,7 +21,7 @@ from settlement.core.canonical import digest
 from settlement.core.checkpoints import SALT_SIZE, Checkpoint, Totals, Tree
 from settlement.core.errors import Broken, NotFound, Unavailable
 from settlement.core.journal import CU, Entry, Posting
-from settlement.core.leaves import report_leaves
+from settlement.core.leaves import flagged, report_leaves
 from settlement.core.liabilities import build
 from settlement.core.netting import Position, owed_after_netting
 from settlement.core.policy import Policy, to_units
@@ -36,6 +36,7 @@ from settlement.storage import (
     journal,
     obligations,
     positions,
+    reputation,
     service_keys,
     trees,
     usage_leaves,
@@ -326,8 +327,9 @@ async def _check_tree(connection: Connection, previous: Stored | None) -> None:
 
 
 async def _grow(context: Context, connection: Connection, window_no: int, before: int) -> int:
-    """Append the window's records to the tree, a report at a time, and return its new size."""
+    """Append the window's records to the tree, a report at a time, and return its new size; count what was flagged."""
     keys = await usage_leaves.make_salt_keys(connection, window_no, context.sources.entropy)
+    flags: dict[str, int] = {}
     growth = await trees.growth(connection, before)
     full: list[Tile] = []
     async for report in usage_leaves.stream(connection, window_no):
@@ -335,10 +337,14 @@ async def _grow(context: Context, connection: Connection, window_no: int, before
             report.body, digest=_text(report.digest), window=window_no, lines=report.lines, keys=keys
         )
         full += growth.append([merkle.leaf_hash(leaf) for leaf in leaves])
+        if b'"flags"' in report.body:
+            provider, count = flagged(report.body, report.lines)
+            flags[provider] = flags.get(provider, 0) + count
         if len(full) >= _TILES_AT_A_TIME:
             await trees.store(connection, full)
             full = []
     await trees.store(connection, [*full, *growth.rest()])
+    await reputation.add(connection, window_no, flags)
     return growth.size
 
 

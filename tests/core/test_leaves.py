@@ -15,7 +15,7 @@ from settlement.core import columns, usage
 from settlement.core.canonical import digest
 from settlement.core.checkpoints import record_leaf, record_salt
 from settlement.core.errors import Broken, Malformed
-from settlement.core.leaves import ChargedLine, report_leaves
+from settlement.core.leaves import ChargedLine, flagged, report_leaves
 
 PROVIDER = "prv_" + "0" * 26
 names = st.text("ABYZabyz059._:/@+-", min_size=1, max_size=24)
@@ -60,6 +60,8 @@ def test_the_fast_form_is_the_canonical_form(items: list[dict[str, Any]], indent
     body = body_of(items, indent=indent, sort_keys=sort)
     usage.decode(body)  # the generator makes what the service accepts
     lines = charged_lines(items)
+    assert flagged(body, lines) == (PROVIDER, sum("flags" in item for item in items))
+    assert flagged(body, lines[1:]) == (PROVIDER, sum("flags" in item for item in items[1:]))
     fast = report_leaves(body, digest=digest(body), window=7, lines=lines, keys=KEYS)
     parsed = json.loads(body)["records"]
     assert fast == [

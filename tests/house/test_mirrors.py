@@ -12,6 +12,7 @@ MIRRORED = (
     *("settlement/meter", "governance", "adapters"),
 )
 ELSEWHERE = {
+    "settlement/storage/reputation.py": ("tests/services/test_reputation.py", "two queries, and the figures of a town"),
     "settlement/core/errors.py": ("tests/api/test_problems.py", "every error is seen as the answer that it becomes"),
     "governance/documents.py": ("tests/governance/test_proposals.py", "the reader of every governed document"),
     "governance/register.py": ("tests/governance/test_refusals.py", "what it refuses, asked through the use cases"),

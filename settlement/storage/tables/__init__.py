@@ -36,6 +36,7 @@ from settlement.storage.tables.holds import budget, budget_use, hold, hold_captu
 from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
 from settlement.storage.tables.rails import closed_rail, fallback_address, rail_choice
+from settlement.storage.tables.reputation import provider_figures
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
 from settlement.storage.tables.value import fixing, observation
 from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
@@ -83,6 +84,7 @@ __all__ = [
     "policy",
     "position",
     "posting",
+    "provider_figures",
     "provider_stream",
     "rail_choice",
     "rate_table",

@@ -48,9 +48,7 @@ dispute = Table(
     Column("penalty", BigInteger, nullable=False, server_default=text("0")),
     Column("paid", BigInteger, nullable=False, server_default=text("0")),
     Column("penalty_paid", BigInteger, nullable=False, server_default=text("0")),
-    Column(
-        "payments", Integer, nullable=False, server_default=text("0"), comment="later entries that paid a part of it"
-    ),
+    Column("payments", Integer, nullable=False, server_default=text("0"), comment="later entries that paid of it"),
     one_of("state", "open", "answered", "upheld", "rejected", "withdrawn"),
     one_of("ground", "empty", "price", "count", "not_requested", "not_received"),
     CheckConstraint("(record IS NULL) = (entry_seq IS NULL)", name="entry_seq"),
