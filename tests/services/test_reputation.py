@@ -41,7 +41,8 @@ async def test_figures_are_those_of_the_books(world: World) -> None:
     assert (later.last_window, later.records, later.refused, later.flagged) == (3, 21, 6, 3)
     assert later.charged > before
     silent = await reputation.of_provider(town.context, town.linked.id)
-    assert (silent.unanswered, silent.upheld, silent.owed) == (1, 3, 0)
+    assert (silent.unanswered, silent.upheld) == (1, 3)
+    assert 0 < silent.owed < silent.awarded
     with pytest.raises(NotFound, match="unknown_party"):
         await reputation.of_provider(town.context, town.buyer.id)
 
