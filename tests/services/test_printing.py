@@ -30,6 +30,19 @@ async def test_the_page_has_the_sums_the_balances_and_where_to_check_them(world:
         assert not re.search(r"(src|href)=|<script|url[(]", page), "it needs nothing from anywhere"
 
 
+async def test_what_disputes_moved_and_what_is_held_back_is_on_the_page(world: World) -> None:
+    town = await build(world, rounds=2)
+    found = await statements.statement(town.context, town.buyer.id, 2)
+    async with statements.opened(town.context, town.buyer.id, 2) as opened:
+        page = await text(printing.as_html(opened))
+    assert len(found["disputes"]) == 3
+    for each in found["disputes"]:
+        assert each["id"] in page
+        assert decimal_text(int(each["amount"]), 6) in page
+    async with statements.opened(town.context, town.plain.id, 2) as opened:
+        assert f"until {opened.head['position']['held_until']}" in await text(printing.as_html(opened))
+
+
 async def test_names_are_text_and_never_markup(world: World) -> None:
     town = await build(world, rounds=1)
     found = await statements.statement(town.context, town.buyer.id, 1)
