@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
@@ -20,8 +22,27 @@ from settlement.storage.embedded import EmbeddedServer
 from tests.world import SeededSources, World, new_world
 
 TEMPLATE = "settlement_template"
+IN_MEMORY = Path("/dev/shm")
+ROOM = 6 * 2**30
+"""The bytes that must be free there: some databases, and what PostgreSQL keeps to replay."""
 
 pytest_plugins = ["tests.house.sockets"]
+
+settings.register_profile("tests", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("tests")
+
+
+def _write_to_memory() -> None:
+    """Databases of tests live in memory where there is room: making and dropping one costs a disk fifty times as much.
+
+    Nothing is proven by a disk here: PostgreSQL syncs as it does everywhere, and what is killed is a process.
+    """
+    if "TMPDIR" not in os.environ and IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ["TMPDIR"] = str(IN_MEMORY)
+        tempfile.tempdir = None  # it is asked for again
+
+
+_write_to_memory()
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +75,8 @@ def template(server_url: str) -> Iterator[str]:
 def database_url(server_url: str, template: str) -> Iterator[str]:
     """A fresh migrated database."""
     name = f"test_{uuid.uuid4().hex}"
-    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-    _administer(server_url, copy)
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+    _administer(server_url, copy.format(sql.Identifier(name), sql.Identifier(template)))
     yield _named(server_url, name)
     _administer(server_url, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -37,6 +38,7 @@ from settlement.api import (
 )
 from settlement.api.dependencies import Settings, State
 from settlement.api.guard import Guard, Traffic
+from settlement.api.hot import Application
 from settlement.api.limits import Buckets
 from settlement.api.shapes import In, Out
 from settlement.core import offers as offer
@@ -90,7 +92,11 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
     `routers` come from the floors above (governance, console).
     """
     settings = settings or Settings()
-    app = FastAPI(
+    traffic = Traffic()
+    guarded = partial(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
+    app = Application(
+        hot=(*holds.hot, usage_reports.hot),
+        guarded=guarded,
         title="Compute settlement",
         version="0.1.0",
         summary="The clearing house of the LLM economy",
@@ -100,13 +106,11 @@ def create_app(context: Context, settings: Settings | None = None, *, routers: S
         redoc_url=None,
         redirect_slashes=False,
     )
-    traffic = Traffic()
     app.state.settlement = State(context, settings, Buckets(settings.requests_per_minute), traffic)
     problems.install(app)
-    app.router.routes[:0] = (usage_reports.thin, *holds.thin)
     for router in (*ROUTERS, *routers):
         app.include_router(router)
-    app.add_middleware(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
+    app.add_middleware(guarded)
     app.state.routers = (*ROUTERS, *routers)
     # FastAPI documents replacing this method as the way to change its document.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

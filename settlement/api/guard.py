@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,12 +26,12 @@ MAX_PATH = 1024
 MAX_QUERY = 4096
 BODY_SECONDS = 60.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-_ALWAYS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 
 
 @dataclass(slots=True)
@@ -87,12 +86,13 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._scope["request_id"]
-            for name, value in _ALWAYS.items():
-                headers.setdefault(name, value)
+            given = message.get("headers", [])
+            names = {name for name, _ in given}
+            more = [header for header in _ALWAYS if header[0] not in names]
+            more.append((b"x-request-id", self._scope["request_id"].encode()))
             for name, value in self._scope.get("rate_limit_headers", {}).items():
-                headers.setdefault(name, value)
+                more.append((name.lower().encode(), value.encode()))
+            message["headers"] = [*given, *more]
             method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
             self._traffic.answered[method, f"{message['status'] // 100}xx"] += 1
         await self._send(message)

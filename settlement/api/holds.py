@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,9 +11,9 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
-from starlette.routing import Route
 
 from settlement.api.dependencies import ContextDep, StrictRoute, context_of, needs
+from settlement.api.hot import HotRoute
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example
 from settlement.core import ids, strictjson
 from settlement.core.errors import Malformed, Problem, Unauthenticated
@@ -266,16 +265,12 @@ async def receive_release(request: Request) -> Response:
     return _json(holds.document(answer.stored))
 
 
-def _route(path: str, receive: Callable[[Request], Awaitable[Response]]) -> Route:
-    return Route(path, receive, methods=["POST"])
-
-
-thin = (
-    _route("/v1/holds", receive_place),
-    _route("/v1/holds/{hold_id}/extend", receive_extend),
-    _route("/v1/holds/{hold_id}/release", receive_release),
+hot = (
+    HotRoute(re.compile("/v1/holds"), receive_place),
+    HotRoute(re.compile("/v1/holds/(?P<hold_id>[^/]{1,64})/extend"), receive_extend),
+    HotRoute(re.compile("/v1/holds/(?P<hold_id>[^/]{1,64})/release"), receive_release),
 )
-"""Go before all other routes; those above are what the OpenAPI document describes."""
+"""Those above are what the OpenAPI document describes."""
 
 
 def _bearer(request: Request) -> Credential:

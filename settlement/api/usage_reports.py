@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
-from starlette.routing import Route
 
 from settlement.api.dependencies import ContextDep, ProviderReader, SignedDep, StrictRoute, context_of, signed_of
+from settlement.api.hot import HotRoute
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_DIGEST, EXAMPLE_PROVIDER, EXAMPLE_TIME, Example
 from settlement.core.usage import MAX_FLAGS, MAX_RECORDS
 from settlement.services import metering
@@ -144,8 +145,8 @@ async def receive(request: Request) -> Response:
     return await submit(context_of(request), signed)
 
 
-thin = Route("/v1/usage-reports", receive, methods=["POST"])
-"""Goes before all other routes; the one above is what the OpenAPI document describes."""
+hot = HotRoute(re.compile("/v1/usage-reports"), receive)
+"""The route above is what the OpenAPI document describes."""
 
 
 @router.get(

@@ -62,7 +62,8 @@ class Crossing:
 
 def periods(at: datetime) -> tuple[str, str]:
     """The UTC day and month of a time, as budgets count them."""
-    return at.strftime("%Y-%m-%d"), at.strftime("%Y-%m")
+    day = at.date().isoformat()
+    return day, day[:7]
 
 
 def bounds(

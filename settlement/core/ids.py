@@ -14,6 +14,7 @@ from hashlib import sha256
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _PUBLIC = re.compile(r"([a-z]{3})_([0-7][0-9a-hjkmnp-tv-z]{25})")
 _SIXTY_TWO_BITS = (1 << 62) - 1
 
@@ -75,7 +76,7 @@ def uuid_text(value: bytes) -> str:
 def public_id(prefix: str, value: bytes) -> str:
     """``prefix_`` and the 26 base32 characters of 16 bytes."""
     number = int.from_bytes(value, "big")
-    return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def made_at(text: str) -> datetime:

@@ -105,10 +105,15 @@ class Captures:
             self._use(before, done.taken - done.freed)
             self._rows.append(CaptureRow(report_no, line, before.id, before.hold.left, done.taken, done.late))
 
+    @property
+    def reserved(self) -> Mapping[int, int]:
+        """By how much what is reserved changes, by account number."""
+        return self._changes.accounts
+
     async def store(self, connection: Connection) -> None:
-        """Write what was kept. Before the balances change: what is held may never be above what is settled."""
+        """Write what was kept, but for `reserved`: accounts change once, with the balances."""
         await storage.store_changes(
-            connection, [(name, hold, None) for name, hold in self._changed.items()], self._changes
+            connection, [(name, hold, None) for name, hold in self._changed.items()], self._changes.of_budgets()
         )
         if self._rows:
             await storage.add_captures(connection, self._rows)

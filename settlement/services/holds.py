@@ -25,6 +25,7 @@ from settlement.core.errors import (
 )
 from settlement.core.holds import Ask, Hold
 from settlement.core.offers import Offers
+from settlement.core.rates import RateTable
 from settlement.core.units import cu_text
 from settlement.services import offers, pauses, pricing, ratebook
 from settlement.services.authentication import Credential, Principal
@@ -257,6 +258,7 @@ class _Desk:
         self._now = context.sources.clock()
         self._locked = locked
         self._asked = asked
+        self._in_force: RateTable | None = None
         self._latest: dict[str, StoredHold] = {}
         self._meters: dict[str, Mapping[str, int]] = {}
         self.changes = Changes()
@@ -290,7 +292,7 @@ class _Desk:
             return Answer(earlier, replayed=True)
         if consumer.status != "active":
             raise Forbidden("consumer_suspended", "the account may not be charged now")
-        table = pricing.table_at(book, self._now)
+        table = self._table(book)
         model = table.resolve(placing.model) or placing.model
         asked = self._asked[provider.party].multipliers(model, placing.tier, self._now)
         terms = pricing.terms(book, table.version, model, placing.tier, placing.meters, asked)
@@ -298,8 +300,7 @@ class _Desk:
         not_allowed = budgets.allows(chain, table, terms.model, provider.party)
         if not_allowed is not None:
             raise Forbidden(not_allowed, "the budget of this spending key does not allow it")
-        periods = budgets.periods(self._now)
-        bound = budgets.tightest(chain, self._locked.uses, periods)
+        bound = budgets.tightest(chain, self._locked.uses, budgets.periods(self._now)) if chain else None
         account = self._locked.rooms[consumer.party_no]
         room = account.available if bound is None else min(account.available, bound.left)
         grant = holds.first_grant(terms, placing.ask, room)
@@ -359,6 +360,12 @@ class _Desk:
             return Answer(found, replayed=True)
         return Answer(self.change(found, holds.given_back(found.hold, "released", self._now)))
 
+    def _table(self, book: KnownRates) -> RateTable:
+        """The rate table in force, looked up once for all holds of the transaction."""
+        if self._in_force is None:
+            self._in_force = pricing.table_at(book, self._now)
+        return self._in_force
+
     def change(self, found: StoredHold, hold: Hold) -> StoredHold:
         """Put a hold in the place of what it was, and what it reserves with it."""
         after = replace(found, hold=hold)
@@ -372,12 +379,15 @@ class _Desk:
         account = self._locked.rooms[stored.consumer_no]
         account.available -= amount
         self.changes.reserve(account.account_no, amount)
+        chain = self._locked.chain(stored.budget_no)
+        if not chain:
+            return
         periods = budgets.periods(stored.hold.created_at)
-        for budget in self._locked.chain(stored.budget_no):
+        for budget in chain:
             for period in periods:
                 self._locked.uses[budget.no, period].used += amount
                 self.changes.use(budget.no, period, amount)
-        for crossed in budgets.crossings(self._locked.chain(stored.budget_no), self._locked.uses, periods):
+        for crossed in budgets.crossings(chain, self._locked.uses, periods):
             key = crossed.budget.no, crossed.period
             self._locked.uses[key].alerted = self.changes.alerted[key] = crossed.percent
 

@@ -214,7 +214,7 @@ async def _charge_all(
         written.append(journal.written_after(head, entry, locked.account_numbers))
         head = written[-1].head
         reports.append((_new_report(context, each, found, report_id, window_no, head), found.pairs))
-    await storage.store(connection, written, reports, locked)
+    await storage.store(connection, written, reports, locked, {} if held is None else held.reserved)
     return [Answer(answer_document(report), replayed=False) for report, _ in reports]
 
 

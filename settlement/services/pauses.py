@@ -10,7 +10,7 @@ from datetime import datetime
 
 from settlement.core import times
 from settlement.core.errors import Unavailable
-from settlement.storage import governance, governance_log
+from settlement.storage import governance_log, pauses
 from settlement.storage.database import Connection
 
 
@@ -25,12 +25,11 @@ async def payouts_stopped(connection: Connection, now: datetime) -> Unavailable 
 
 async def holds_stopped(connection: Connection, now: datetime) -> Unavailable | None:
     """Why no new hold is given now; None when holds may be placed and extended."""
-    pause = await governance_log.pause_at(connection, now)
-    if pause is not None and pause.holds:
-        until = times.text(pause.until)
-        return Unavailable("paused", f"the council has paused new holds until {until}: {pause.reason}")
-    rules = (await governance.policy_at(connection, now)).governance
-    since = await governance.rates_since(connection, now)
+    standing = await pauses.standing_at(connection, now)
+    if standing.until is not None:
+        until = times.text(standing.until)
+        return Unavailable("paused", f"the council has paused new holds until {until}: {standing.reason}")
+    rules, since = standing.policy.governance, standing.rates_since
     if since is not None and now >= since + rules.rates_valid + rules.rates_grace:
         return Unavailable("rates_expired", "the rate table has run out and no other followed it; tell the council")
     return None

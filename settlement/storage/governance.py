@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, Table, func, insert, select, text
@@ -66,19 +67,18 @@ async def policies(connection: Connection) -> list[Signed]:
 
 async def policy_at(connection: Connection, at: datetime) -> Policy:
     """The policy in force at a time. Raises NotFound ``policy_not_in_force``."""
-    return Policy.parse((await _in_force(connection, policy, at, "policy_not_in_force")).document)
+    return known_policy((await _in_force(connection, policy, at, "policy_not_in_force")).document)
+
+
+@lru_cache(maxsize=16)
+def known_policy(document: bytes) -> Policy:
+    """The policy of stored bytes, parsed once: most requests ask for the same one."""
+    return Policy.parse(document)
 
 
 async def rates_at(connection: Connection, at: datetime) -> Signed:
     """The rate table in force at a time. Raises NotFound ``rates_not_in_force``."""
     return await _in_force(connection, rate_table, at, "rates_not_in_force")
-
-
-async def rates_since(connection: Connection, at: datetime) -> datetime | None:
-    """Since when the rate table in force at a time has been in force; None when none is."""
-    query = select(func.max(rate_table.c.effective_from)).where(rate_table.c.effective_from <= at)
-    found: datetime | None = (await connection.execute(query)).scalar_one()
-    return found
 
 
 async def _in_force(connection: Connection, table: Table, at: datetime, code: str) -> Signed:

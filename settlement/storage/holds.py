@@ -375,6 +375,12 @@ class Changes:
         """Hold so much more on an account."""
         self.accounts[account_no] = self.accounts.get(account_no, 0) + amount
 
+    def of_budgets(self) -> Changes:
+        """These without what accounts hold, for a step that changes accounts otherwise."""
+        found = Changes()
+        found.budgets, found.alerted = self.budgets, self.alerted
+        return found
+
     def use(self, budget_no: int, period: str, amount: int) -> None:
         """Count so much more in a budget's period."""
         key = (budget_no, period)

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -33,8 +34,13 @@ WITH legs AS (
 ), postings AS (
     INSERT INTO posting (entry_seq, leg, account_no, amount) SELECT entry_seq, leg, account_no, amount FROM legs
 ), balances AS (
-    UPDATE account SET settled = settled + d.amount
-    FROM (SELECT account_no, sum(amount)::bigint AS amount FROM legs GROUP BY account_no) d WHERE no = d.account_no
+    UPDATE account SET settled = settled + d.amount, held = held + d.reserved
+    FROM (
+        SELECT account_no, sum(amount)::bigint AS amount, sum(reserved)::bigint AS reserved FROM (
+            SELECT account_no, amount, 0 AS reserved FROM legs
+            UNION ALL SELECT no, 0, amount FROM unnest(%(holding)s::int[], %(reserved)s::bigint[]) AS h(no, amount)
+        ) c GROUP BY account_no
+    ) d WHERE no = d.account_no
 )
 UPDATE journal_head SET seq = %(seq)s, hash = %(hash)s
 """
@@ -110,8 +116,16 @@ def written_after(previous: Head, entry: Entry, numbers: Mapping[str, int]) -> W
     return Written(entry, payload, previous.hash, previous.extended(payload), accounts)
 
 
-async def send(connected: psycopg.AsyncConnection[Any], written: Sequence[Written]) -> None:
-    """Write consecutive entries with their postings and balances; the caller opens the pipeline and waits for it."""
+async def send(
+    connected: psycopg.AsyncConnection[Any],
+    written: Sequence[Written],
+    reserved: Mapping[int, int] = MappingProxyType({}),
+) -> None:
+    """Write consecutive entries with their postings and balances; the caller opens the pipeline and waits for it.
+
+    `reserved` is what holds reserve more, by account number. It goes into the same update: a row that a transaction
+    updates a second time has its foreign keys checked again.
+    """
     for each in written:
         values = {
             "seq": each.head.seq,
@@ -130,6 +144,8 @@ async def send(connected: psycopg.AsyncConnection[Any], written: Sequence[Writte
         "legs": array(place for _, place in legs),
         "accounts": array(number for each in written for number in each.accounts),
         "amounts": array(leg.amount for each in written for leg in each.entry.postings),
+        "holding": array(reserved),
+        "reserved": array(reserved.values()),
         "seq": written[-1].head.seq,
         "hash": written[-1].head.hash,
     }

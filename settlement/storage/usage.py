@@ -363,12 +363,16 @@ async def store(
     written: Sequence[Written],
     reports: Sequence[tuple[NewReport, Sequence[PairCharge]]],
     locked: Locked,
+    reserved: Mapping[int, int],
 ) -> None:
-    """Write the journal entries, the reports, what each pair owes, and move the providers' chains on."""
+    """Write the journal entries, the reports, what each pair owes, and move the providers' chains on.
+
+    `reserved` is by how much what holds reserve changes, by account number.
+    """
     pairs = [(report.provider_no, pair) for report, owed in reports for pair in owed]
     connected = await driver(connection)
     async with connected.pipeline():
-        await send(connected, written)
+        await send(connected, written, reserved)
         for report, _ in reports:
             await connected.cursor().execute(_REPORT, _report_values(report))
             chain = {"seq": report.seq, "digest": report.digest, "provider": report.provider_no}

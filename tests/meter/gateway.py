@@ -95,7 +95,7 @@ async def open_gateway(
     async with (
         serving(create_app(world.context, Settings(admit_providers="open"))) as service,
         httpx2.AsyncClient(
-            base_url=service, headers=await auth(world, provider, "holds", "read"), trust_env=False
+            base_url=service, headers=await auth(world, provider, "holds", "read"), trust_env=False, timeout=60
         ) as http,
         upstream_client(model_server) as forward,
     ):
@@ -110,7 +110,7 @@ async def open_gateway(
         async with (
             serving(metered_proxy(meter, forward, {"authorization": "Bearer upstream-key"})) as url,
             httpx2.AsyncClient(
-                base_url=url, headers={"authorization": f"Bearer {spending}"}, trust_env=False, timeout=30
+                base_url=url, headers={"authorization": f"Bearer {spending}"}, trust_env=False, timeout=60
             ) as client,
         ):
             yield Gateway(world, provider, consumer, spending, service, url, upstream, spool, meter, http, client)

@@ -53,7 +53,7 @@ async def main(folder: str, url: str, provider: str, key: str, consumer: str, re
     deadly(int(kill_at))
     sources = Sources(lambda: datetime.now(UTC), os.urandom)
     spool = Spool(Path(folder), sources)
-    async with httpx2.AsyncClient(base_url=url, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
         signer = SigningKey.from_jwk(json.loads(Path(key).read_text()))
         sender = await open_sender(spool, provider, signer, http, os.urandom, every=0.01)
         sending = asyncio.create_task(sender.run())

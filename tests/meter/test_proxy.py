@@ -57,7 +57,7 @@ async def test_a_model_server_without_a_key_gets_none(gateway: Gateway, header: 
     async with (
         upstream_client(gateway.upstream.url) as forward,
         serving(metered_proxy(gateway.meter, forward)) as url,
-        httpx2.AsyncClient(base_url=url, trust_env=False, headers={header: value}) as http,
+        httpx2.AsyncClient(base_url=url, trust_env=False, headers={header: value}, timeout=60) as http,
     ):
         answer = await http.post("/v1/chat/completions", json=gateway.body("say 1"))
     assert answer.status_code == 200
@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_pays_for_what_was_made_and_the_model_server_
     (record,) = gateway.records()
     assert (record["outcome"], record["flags"]) == ("cancelled", ["estimated"])
     assert record["meters"]["output_tokens"] == 10, "42 bytes at 230 tokens a thousand"
-    await asyncio.wait_for(gateway.upstream.gone.wait(), 5)
+    await asyncio.wait_for(gateway.upstream.gone.wait(), 60)
 
 
 async def test_a_stream_without_usage_is_estimated_and_says_so(gateway: Gateway) -> None:
@@ -259,7 +259,7 @@ async def test_a_stream_stops_at_the_end_of_the_balance_and_never_costs_more(wor
         assert hold["final"] == {"action": "stop"}
         cost = json.loads(events(answer.text)[-1][1])
         assert float(cost["amount"]) <= 1.0
-        await asyncio.wait_for(gateway.upstream.gone.wait(), 5)
+        await asyncio.wait_for(gateway.upstream.gone.wait(), 60)
 
 
 async def test_no_money_no_call(world: World, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ async def opened(folder: Path, world: World, provider: Member, http: httpx2.Asyn
 
 async def test_records_are_reported_in_order_and_refusals_are_kept(world: World, service: str, tmp_path: Path) -> None:
     consumer, provider = await world.consumer(micro=10**9), await world.provider()
-    async with httpx2.AsyncClient(base_url=service, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=service, trust_env=False, timeout=60) as http:
         spool, sender = await opened(tmp_path, world, provider, http)
         for number in range(3):
             await spool.record(record(world, consumer, model="gpt-5" if number != 1 else "no-such-model"))
@@ -92,7 +92,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_bytes(
             await self.inner.aclose()
 
     losing = Losing()
-    async with httpx2.AsyncClient(base_url=service, transport=losing) as http:
+    async with httpx2.AsyncClient(base_url=service, transport=losing, timeout=60) as http:
         spool, sender = await opened(tmp_path, world, provider, http)
         await spool.record(record(world, consumer))
         for _ in range(2):
@@ -111,7 +111,7 @@ async def test_a_service_that_was_set_back_gets_the_same_reports_again(
 ) -> None:
     """As after a restore from a backup: the service knows less than it has answered for."""
     consumer, provider = await world.consumer(micro=10**9), await world.provider()
-    async with httpx2.AsyncClient(base_url=service, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=service, trust_env=False, timeout=60) as http:
         spool, sender = await opened(tmp_path, world, provider, http)
         await spool.record(record(world, consumer))
         sender._next()
@@ -129,7 +129,7 @@ async def test_a_service_that_was_set_back_gets_the_same_reports_again(
 async def test_what_the_service_refuses_stops_the_chain_and_is_said(world: World, service: str, tmp_path: Path) -> None:
     consumer, provider = await world.consumer(micro=10**9), await world.provider()
     stranger = await world.provider("stranger")
-    async with httpx2.AsyncClient(base_url=service, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=service, trust_env=False, timeout=60) as http:
         spool, sender = await opened(tmp_path, world, provider, http)
         sender._key = stranger.key
         await spool.record(record(world, consumer))
@@ -152,7 +152,7 @@ async def test_the_running_sender_waits_for_the_service_and_goes_on(world: World
                 return httpx2.Response(503, text="no")
             return await super().handle_async_request(request)
 
-    async with httpx2.AsyncClient(base_url=service, transport=Away()) as http:
+    async with httpx2.AsyncClient(base_url=service, transport=Away(), timeout=60) as http:
         spool, sender = await opened(tmp_path, world, provider, http)
         running = asyncio.create_task(sender.run())
         await spool.record(record(world, consumer))

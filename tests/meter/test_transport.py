@@ -30,7 +30,7 @@ async def gateway(world: World, tmp_path: Path) -> AsyncIterator[Gateway]:
 def metering(gateway: Gateway, key: str) -> httpx2.AsyncClient:
     """A client of the model server itself, with the meter in its transport."""
     transport = MeteringTransport(httpx2.AsyncHTTPTransport(), gateway.meter, lambda request: key)
-    return httpx2.AsyncClient(base_url=gateway.upstream.url, transport=transport, timeout=30)
+    return httpx2.AsyncClient(base_url=gateway.upstream.url, transport=transport, timeout=60)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -88,7 +88,7 @@ async def test_a_consumer_compares_what_it_saw_with_what_it_is_charged_for(gatew
     verdicts: list[Verdict] = []
     transport = ObservingTransport(httpx2.AsyncHTTPTransport(), verdicts.append, time.monotonic_ns)
     headers = {"authorization": f"Bearer {gateway.spending}"}
-    async with httpx2.AsyncClient(base_url=gateway.url, transport=transport, headers=headers, timeout=30) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, transport=transport, headers=headers, timeout=60) as http:
         for words in ("say 50 pause 1", "say 50 lie 60 pause 1"):
             await http.post("/v1/chat/completions", json=gateway.body(words, stream=True))
         async with http.stream("POST", "/v1/chat/completions", json=gateway.body("say 3", stream=True)) as answer:
