@@ -34,10 +34,15 @@ def modules(*places: str) -> tuple[Module, ...]:
         start = ROOT / place
         files = [start] if start.is_file() else sorted(start.rglob("*.py"))
         assert files, f"{place} has no Python files"
-        for file in files:
-            text = file.read_text()
-            found.append(Module(file.relative_to(ROOT).as_posix(), text, ast.parse(text)))
+        found.extend(_module(file) for file in files)
     return tuple(found)
+
+
+@cache
+def _module(file: Path) -> Module:
+    """Parsed once for all rules."""
+    text = file.read_text()
+    return Module(file.relative_to(ROOT).as_posix(), text, ast.parse(text))
 
 
 @cache
