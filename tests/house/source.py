@@ -29,7 +29,7 @@ class Module:
 @cache
 def modules(*places: str) -> tuple[Module, ...]:
     """Every module at or below the given paths; a path that holds none is an error, so that no rule runs on nothing."""
-    found = []
+    found: list[Module] = []
     for place in places:
         start = ROOT / place
         files = [start] if start.is_file() else sorted(start.rglob("*.py"))
