@@ -27,6 +27,7 @@ SETTINGS = (
     "LISTEN",
     "ADMIT_PROVIDERS",
     "MINIMUM_PAYOUT_USD",
+    "WEBHOOK_TARGETS",
     "LOG_LEVEL",
 )
 ELSEWHERE = ("KEYSTORE_PASSPHRASE", "POSTGRES_BIN", "SHARED")
@@ -61,6 +62,8 @@ class Settings:
     """Whether a provider is active once it has registered, or waits for ``settlement providers admit``."""
     minimum_payout_usd: int | None = None
     """Millionths of a USD, for the first policy; has no effect once the installation is founded. None: the default."""
+    webhook_targets: Literal["public", "any"] = "public"
+    """Where webhooks may go: public addresses over TLS, or any address, over plain HTTP too."""
     log_level: str = "info"
 
     @property
@@ -88,6 +91,7 @@ class Settings:
             port=port,
             admit_providers=_admission(given.get("ADMIT_PROVIDERS", ""), chains),
             minimum_payout_usd=_minimum_payout(given.get("MINIMUM_PAYOUT_USD", "")),
+            webhook_targets=_webhook_targets(given.get("WEBHOOK_TARGETS", "public")),
             log_level=_one_of("LOG_LEVEL", given.get("LOG_LEVEL", "info").lower(), _LEVELS),
         )
 
@@ -165,6 +169,10 @@ def _minimum_payout(text: str) -> int | None:
     if not 0 < millionths <= _LARGEST_MINIMUM:
         _refuse("MINIMUM_PAYOUT_USD", "is an amount up to 1000000 with at most 6 decimal places, such as 5 or 0.25")
     return millionths
+
+
+def _webhook_targets(text: str) -> Literal["public", "any"]:
+    return cast(Literal["public", "any"], _one_of("WEBHOOK_TARGETS", text, ("public", "any")))
 
 
 def _one_of(name: str, text: str, choices: tuple[str, ...]) -> str:

@@ -8,8 +8,9 @@
     solvency        publish what is owed and held after each window              every 60 s, once a window
     audit           hold the books to every invariant, the deep ones too         every day
     disputes        end what is overdue, pay what providers owe of disputes      every 10 s
+    webhooks        post the events that are due                                 every second
     governance      enact what the council has adopted, close what has lapsed    every 10 s
-    forgetting      delete replies and used signatures that are 30 days old      every day
+    forgetting      delete replies, used signatures and events of 30 days ago    every day
 
 The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
 because what there is to do is read from rows. An error ends a tick and never the worker; a broken invariant halts.
@@ -38,9 +39,11 @@ from settlement.services import (
     payouts,
     solvency,
     verification,
+    webhooks,
     windows,
 )
 from settlement.services.context import Context
+from settlement.services.targets import Poster
 
 DEPOSITS_SECONDS = 4
 WINDOWS_SECONDS = 2
@@ -50,6 +53,7 @@ HOLDS_SECONDS = 2
 AUDIT_SECONDS = 86_400
 GOVERNANCE_SECONDS = 10
 DISPUTES_SECONDS = 10
+WEBHOOKS_SECONDS = 1
 FORGETTING_SECONDS = 86_400
 
 _log = structlog.stdlib.get_logger("settlement.jobs")
@@ -64,13 +68,14 @@ class Job:
     run: Callable[[], Awaitable[None]]
 
 
-def all_jobs(context: Context, span: timedelta) -> list[Job]:
-    """The jobs of an installation whose windows stay open for `span`."""
+def all_jobs(context: Context, span: timedelta, poster: Poster) -> list[Job]:
+    """The jobs of an installation whose windows stay open for `span`, and whose webhooks `poster` posts."""
     found = [
         Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span)),
         Job("holds", HOLDS_SECONDS, lambda: expire_holds(context)),
         Job("solvency", RECONCILIATION_SECONDS, lambda: measure(context)),
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
+        Job("webhooks", WEBHOOKS_SECONDS, lambda: post_events(context, poster)),
         Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
         Job("disputes", DISPUTES_SECONDS, lambda: settle_disputes(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
@@ -145,8 +150,14 @@ async def settle_disputes(context: Context) -> None:
         _log.info("owed of disputes paid", count=count)
 
 
+async def post_events(context: Context, poster: Poster) -> None:
+    """Post what is due to participants' endpoints."""
+    await webhooks.deliver(context, poster)
+
+
 async def forget(context: Context) -> None:
-    """Delete what answered repeated requests for long enough."""
+    """Delete what answered repeated requests for long enough, and what was told long ago."""
+    await webhooks.tidy(context)
     count = await idempotency.forget_old(context)
     if count:
         _log.info("old replies forgotten", count=count)
@@ -172,9 +183,10 @@ async def check_books(context: Context, depth: verification.Depth) -> None:
         raise Broken(code, detail)
 
 
-async def work(context: Context, span: timedelta, stop: asyncio.Event) -> None:
-    """Do all jobs until `stop` is set; ticks that run then are waited for."""
-    await run_jobs(context, all_jobs(context, span), stop)
+async def work(context: Context, span: timedelta, stop: asyncio.Event, *, webhooks_anywhere: bool = False) -> None:
+    """Do all jobs until `stop` is set; ticks that run then are waited for. Webhooks go to public addresses alone unless
+    `webhooks_anywhere`."""
+    await run_jobs(context, all_jobs(context, span, Poster(anywhere=webhooks_anywhere)), stop)
 
 
 async def run_jobs(context: Context, jobs: Sequence[Job], stop: asyncio.Event) -> None:

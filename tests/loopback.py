@@ -21,6 +21,7 @@ class Request:
     method: str
     path: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -94,12 +95,11 @@ async def _request(reader: asyncio.StreamReader) -> Request | None:
     if not first:
         return None
     method, path, _ = first.decode().split(" ")
-    length = 0
+    headers: dict[str, str] = {}
     while (line := await reader.readline()).strip():
         name, _, value = line.decode().partition(":")
-        if name.lower() == "content-length":
-            length = int(value)
-    return Request(method, path, await reader.readexactly(length))
+        headers[name.lower()] = value.strip()
+    return Request(method, path, await reader.readexactly(int(headers.get("content-length", 0))), headers)
 
 
 def _head(answer: Answer) -> bytes:

@@ -18,6 +18,7 @@ from settlement.core.errors import Broken, Unavailable
 from settlement.jobs import Job, run_jobs, settle_windows, work
 from settlement.services import chains, funding, halts, idempotency, metering, payouts, windows
 from settlement.services.context import Context
+from settlement.services.targets import Poster
 from settlement.storage import windows as stored
 from settlement.storage.idempotency import Claim, Reply
 from tests.world import Member, World
@@ -200,9 +201,9 @@ async def test_a_job_never_runs_twice_at_once(world: World) -> None:
 
 
 async def test_every_chain_has_its_jobs(context: Context) -> None:
-    names = {job.name for job in jobs.all_jobs(context, SECOND)}
+    names = {job.name for job in jobs.all_jobs(context, SECOND, Poster())}
     assert names == {
-        *("windows", "holds", "solvency", "audit", "governance", "forgetting"),
+        *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks"),
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),
     }
 
@@ -224,7 +225,7 @@ async def test_what_answered_repeated_requests_is_forgotten_after_a_month(world:
         await idempotency.once(world.context, Claim("acc_x", "/v1/x", key, bytes(32)), act)
         world.sources.settable.advance(days=20)
     stop = asyncio.Event()
-    (job,) = [job for job in jobs.all_jobs(world.context, SECOND) if job.name == "forgetting"]
+    (job,) = [job for job in jobs.all_jobs(world.context, SECOND, Poster()) if job.name == "forgetting"]
     assert job.seconds == 24 * 3600
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(run_jobs(world.context, [job], stop))

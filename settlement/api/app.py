@@ -33,6 +33,7 @@ from settlement.api import (
     usage_records,
     usage_reports,
     value,
+    webhooks,
     windows,
     withdrawals,
 )
@@ -74,6 +75,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     statements.router,
     usage_records.router,
     value.router,
+    webhooks.router,
     usage_reports.router,
 )
 

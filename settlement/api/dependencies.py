@@ -40,11 +40,13 @@ class Settings:
     """What the operator decides about the API.
 
     `admit_providers`: ``open`` lets a provider report as soon as it is registered, ``review`` leaves it pending.
-    `requests_per_minute`: for each API key, in each process.
+    `requests_per_minute`: for each API key, in each process. `webhook_targets`: ``any`` takes plain HTTP and addresses
+    that are not public.
     """
 
     admit_providers: Literal["open", "review"] = "review"
     requests_per_minute: int = 600
+    webhook_targets: Literal["public", "any"] = "public"
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,13 @@ CODES: dict[str, Code] = {
     "withdrawal_too_small": _code(409, "Withdrawal too small", "The detail names the least that is withdrawn."),
     "withdrawal_limit": _code(409, "Withdrawal limit reached", "The detail says how much is left for 24 hours."),
     "insufficient_balance": _code(402, "Balance too low", "The detail names the missing amount; fund the account."),
+    # Webhooks.
+    "webhook_url": _code(422, "No address for webhooks", "An https address on the public internet."),
+    "webhook_event": _code(422, "No such event", "webhooks.md lists the events of consumers and providers."),
+    "unknown_webhook": _code(404, "Unknown webhook", "This participant has no such webhook."),
+    "unknown_delivery": _code(404, "Unknown delivery", "This webhook has no delivery of that event."),
+    "too_many_webhooks": _code(409, "Too many webhooks", "Remove one first."),
+    "webhook_disabled": _code(409, "Webhook disabled", "Change it to enable it."),
     # Usage reports.
     "budget_exceeded": _code(402, "Budget too low", "`missing` says by how much the spending key's budget is short."),
     # Holds.

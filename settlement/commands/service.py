@@ -123,7 +123,8 @@ def demo(
 async def _work(installation: Installation, stop: asyncio.Event) -> None:
     from settlement import jobs
 
-    await jobs.work(installation.context, installation.settings.window, stop)
+    chosen = installation.settings
+    await jobs.work(installation.context, chosen.window, stop, webhooks_anywhere=chosen.webhook_targets == "any")
 
 
 async def _serve(
@@ -150,8 +151,8 @@ async def _serve(
             await super().startup(sockets)
             ready()
 
-    admission = installation.settings.admit_providers
-    chosen = ApiSettings(admit_providers="open" if admission == "open" else "review")
+    admission, targets = installation.settings.admit_providers, installation.settings.webhook_targets
+    chosen = ApiSettings(admit_providers="open" if admission == "open" else "review", webhook_targets=targets)
     app = create_app(installation.context, chosen, routers=[governance.router])
     config = uvicorn.Config(
         app,

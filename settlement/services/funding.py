@@ -19,6 +19,7 @@ from settlement.core.ids import permuted
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.policy import to_micro
 from settlement.core.units import MAX_AMOUNT
+from settlement.services import events
 from settlement.services.context import Context
 from settlement.storage import accounts, chain_orders, funding, governance, halts, journal, parties, payouts, windows
 from settlement.storage.accounts import system_account
@@ -355,6 +356,8 @@ async def _book_one(
         entry = Entry("deposit", new_id, window, now, legs, {**facts, "micro_per_unit": str(worth)})
     head = await journal.append(connection, entry)
     await funding.add_deposit(connection, replace(stored, entry_seq=head.seq))
+    if intent is not None:
+        await events.deposit_credited(context, connection, intent.party_no, new_id, chain, asset, deposit.amount, micro)
 
 
 def _conversion(chain: str, asset: str, amount: int, account: str, micro: int) -> tuple[Posting, Posting, Posting]:
@@ -421,6 +424,7 @@ async def assign_suspense(context: Context, deposit_id: str, party: str) -> int:
         facts = {"tx": deposit.tx, "index": deposit.tx_index, "micro_per_unit": str(worth)}
         await journal.append(connection, Entry("deposit", f"{deposit_id}/assigned", number, now, legs, facts))
         await funding.credit(connection, deposit_id, owner.no, micro, str(worth))
+        await events.deposit_credited(context, connection, owner.no, deposit_id, chain, text, deposit.amount, micro)
         return micro
 
     return await context.database.run(use_case)

@@ -27,7 +27,7 @@ from settlement.core.holds import Ask, Hold
 from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
 from settlement.core.units import cu_text
-from settlement.services import offers, pauses, pricing, ratebook
+from settlement.services import events, offers, pauses, pricing, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
 from settlement.services.lanes import Lane, Taking
@@ -213,6 +213,7 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
             except Refused as refusal:
                 outcomes.append(refusal)
         await storage.store_new(connection, desk.placed, desk.changes)
+        await desk.tell(context, connection)
         return outcomes
 
     return await context.database.run(use_case)
@@ -239,6 +240,7 @@ async def change_together(asked: Sequence[tuple[Context, Extending | Releasing]]
             except Refused as refusal:
                 outcomes.append(refusal)
         await storage.store_changes(connection, desk.changed, desk.changes)
+        await desk.tell(context, connection)
         return outcomes
 
     return await context.database.run(use_case)
@@ -263,6 +265,7 @@ class _Desk:
         self._meters: dict[str, Mapping[str, int]] = {}
         self.changes = Changes()
         self.placed: list[StoredHold] = []
+        self.crossed: list[tuple[int, budgets.Crossing]] = []
 
     @property
     def changed(self) -> list[tuple[str, Hold, Mapping[str, int] | None]]:
@@ -390,6 +393,12 @@ class _Desk:
         for crossed in budgets.crossings(chain, self._locked.uses, periods):
             key = crossed.budget.no, crossed.period
             self._locked.uses[key].alerted = self.changes.alerted[key] = crossed.percent
+            self.crossed.append((stored.consumer_no, crossed))
+
+    async def tell(self, context: Context, connection: Connection) -> None:
+        """Tell the consumers of the thresholds that their budgets have reached."""
+        for consumer_no, crossing in self.crossed:
+            await events.budget_reached(context, connection, consumer_no, crossing)
 
 
 def _provider(keys: Mapping[str, KeyRow], given: Credential) -> KeyRow:

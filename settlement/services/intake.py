@@ -28,7 +28,7 @@ from settlement.core.errors import Conflict, Forbidden, SettlementError, Unauthe
 from settlement.core.journal import CU, Entry, Head, Posting
 from settlement.core.units import cu_text
 from settlement.core.usage import UsageReport
-from settlement.services import captures, directory, offers, ratebook
+from settlement.services import captures, directory, events, offers, ratebook
 from settlement.services.captures import Captures, Taken
 from settlement.services.context import Context
 from settlement.services.offers import KnownOffers
@@ -215,6 +215,17 @@ async def _charge_all(
         head = written[-1].head
         reports.append((_new_report(context, each, found, report_id, window_no, head), found.pairs))
     await storage.store(connection, written, reports, locked, {} if held is None else held.reserved)
+    for report, _ in reports:
+        if report.refusals:
+            await events.report_refused(
+                context,
+                connection,
+                report.provider_no,
+                report_id=report.id,
+                report=report.report,
+                accepted=report.accepted,
+                codes=[str(refusal["code"]) for refusal in report.refusals],
+            )
     return [Answer(answer_document(report), replayed=False) for report, _ in reports]
 
 

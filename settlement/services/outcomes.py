@@ -14,6 +14,7 @@ from settlement.chain import Contested, Expired, Failed, Outcome, Pending, Settl
 from settlement.core.errors import Broken
 from settlement.core.journal import CU, Entry, Kind, Posting
 from settlement.core.states import PayoutKind
+from settlement.services import events
 from settlement.services.context import Context
 from settlement.storage import chain_orders, checkpoints, halts, journal, payouts, windows
 from settlement.storage.accounts import system_account
@@ -92,10 +93,10 @@ async def settle(context: Context, order: Order, tx: Transaction, outcome: Settl
             surcharges = outcome.surcharge or (0,) * len(carried)
             for payout, amount, more in zip(carried, delivered, surcharges, strict=True):
                 if amount:
-                    await _book_settled(connection, number, payout, tx, outcome, now)
+                    await _book_settled(context, connection, number, payout, tx, outcome, now)
                     await _book_surcharge(connection, number, payout, tx, more, now)
                 else:
-                    await _book_failed(connection, number, payout, "not_delivered", now)
+                    await _book_failed(context, connection, number, payout, "not_delivered", now)
         if outcome.next_number is not None:
             await chain_orders.raise_mark(connection, order.chain, tx.slot.account, outcome.next_number)
         await _book_fee(connection, context, number, order, tx, outcome.fee, now)
@@ -126,7 +127,7 @@ async def fail(context: Context, order: Order, tx: Transaction | None, outcome: 
         now = context.sources.clock()
         for payout in await payouts.of_order(connection, order.id, lock=True):
             if payout.transfer == outcome.culprit:
-                await _book_failed(connection, number, payout, outcome.code, now)
+                await _book_failed(context, connection, number, payout, outcome.code, now)
             else:
                 await payouts.give_back(connection, payout, f"{order.id} failed without its fault: {outcome.code}")
         if tx is not None:
@@ -167,7 +168,7 @@ async def give_up(context: Context, order: Order, why: str) -> int:
         now = context.sources.clock()
         carried = await payouts.of_order(connection, order.id, lock=True)
         for payout in carried:
-            await _book_failed(connection, number, payout, "rail_given_up", now)
+            await _book_failed(context, connection, number, payout, "rail_given_up", now)
         free = {"slot_account": None, "slot_kind": None, "slot_number": None}
         await chain_orders.move(connection, order, "failed", now=now, detail=why, ended_at=now, **free)
         return len(carried)
@@ -226,12 +227,19 @@ async def _anchor_again(context: Context, connection: Connection, order: Order, 
 
 
 async def _book_settled(
-    connection: Connection, window: int, payout: Payout, tx: Transaction, outcome: Settled, now: datetime
+    context: Context,
+    connection: Connection,
+    window: int,
+    payout: Payout,
+    tx: Transaction,
+    outcome: Settled,
+    now: datetime,
 ) -> None:
     await payouts.end(connection, payout, "settled")
     facts = {"tx": tx.id, "ledger": outcome.at.number, "transfer": payout.transfer or 0, "order": payout.order_id or ""}
     entry = Entry(ENTRIES[payout.kind].settled, payout.id, window, now, _sent(payout), facts)
     await journal.append(connection, entry)
+    await events.payout_ended(context, connection, payout, transaction=tx.id)
 
 
 async def _book_surcharge(
@@ -249,7 +257,9 @@ async def _book_surcharge(
     await journal.append(connection, Entry("operation", payout.id, window, now, legs, facts))
 
 
-async def _book_failed(connection: Connection, window: int, payout: Payout, code: str, now: datetime) -> None:
+async def _book_failed(
+    context: Context, connection: Connection, window: int, payout: Payout, code: str, now: datetime
+) -> None:
     """The money goes back to where it came from, and with a withdrawal its fee."""
     await payouts.end(connection, payout, "failed", code)
     facts = {"code": code, "order": payout.order_id or ""}
@@ -261,6 +271,7 @@ async def _book_failed(connection: Connection, window: int, payout: Payout, code
             Posting(party_of(payout), CU, payout.fee),
         )
         await journal.append(connection, Entry("withdrawal_fee_returned", payout.id, window, now, legs, {}))
+    await events.payout_ended(context, connection, payout, code=code)
 
 
 def party_of(payout: Payout) -> str:

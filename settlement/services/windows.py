@@ -27,7 +27,7 @@ from settlement.core.netting import Position, owed_after_netting
 from settlement.core.policy import Policy, to_units
 from settlement.core.signatures import sign_document
 from settlement.core.tiles import Tile
-from settlement.services import halts, rails
+from settlement.services import events, halts, rails
 from settlement.services.context import Context
 from settlement.storage import (
     checkpoints,
@@ -72,7 +72,7 @@ async def close(context: Context) -> Window:
     """Close the open window at the journal's head, whatever is in it, and open the next."""
 
     async def use_case(connection: Connection) -> Window:
-        return await windows.close_open(connection, context.sources.clock())
+        return await _close(context, connection, context.sources.clock())
 
     return await context.database.run(use_case)
 
@@ -86,9 +86,15 @@ async def close_due(context: Context, span: timedelta) -> Window | None:
     async def use_case(connection: Connection) -> Window | None:
         now = context.sources.clock()
         due = now - await windows.open_since(connection, lock=True) >= span
-        return await windows.close_open(connection, now) if due else None
+        return await _close(context, connection, now) if due else None
 
     return await context.database.run(use_case)
+
+
+async def _close(context: Context, connection: Connection, now: datetime) -> Window:
+    closed = await windows.close_open(connection, now)
+    await events.window_closed(context, connection, closed)
+    return closed
 
 
 async def advance(context: Context, plan: Plan) -> list[Step]:
@@ -315,6 +321,7 @@ async def _checkpoint(context: Context, connection: Connection, window_no: int) 
     )
     await checkpoints.store(connection, made)
     await windows.advance(connection, window_no, "checkpointed")
+    await events.statements_ready(context, connection, window, [each.party for each in found], made.digest)
     return True
 
 

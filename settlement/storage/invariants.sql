@@ -377,7 +377,6 @@ WHERE (c.window_no IS NOT NULL) <> (w.state IN ('checkpointed', 'planned')) ORDE
 -- I21 integers_only: no column keeps an amount as a fraction
 SELECT c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-  AND c.relname !~ '^procrastinate'
   AND (a.atttypid IN ('real'::regtype, 'double precision'::regtype, 'money'::regtype)
        OR (a.atttypid = 'numeric'::regtype AND (a.atttypmod = -1 OR (a.atttypmod - 4) & 65535 <> 0))) ORDER BY 1;
 

@@ -22,7 +22,6 @@ SERVER_ONLY = (
     "numpy",
     "msgspec",
     "alembic",
-    "procrastinate",
 )
 
 

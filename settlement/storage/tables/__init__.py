@@ -39,6 +39,7 @@ from settlement.storage.tables.rails import closed_rail, fallback_address, rail_
 from settlement.storage.tables.reputation import provider_figures
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
 from settlement.storage.tables.value import fixing, observation
+from settlement.storage.tables.webhooks import webhook_delivery, webhook_endpoint, webhook_event
 from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
 
 APPEND_ONLY = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
@@ -96,5 +97,8 @@ __all__ = [
     "tree_tile",
     "usage_record",
     "usage_report",
+    "webhook_delivery",
+    "webhook_endpoint",
+    "webhook_event",
     "window",
 ]
