@@ -5,6 +5,7 @@
     chain           send payouts and anchors, find out what became of them       every 2 s, for each chain
     reconciliation  compare the chain's holdings with the books                  every 60 s, for each chain
     holds           end those whose time has run out                             every 2 s
+    balances        set off the balance rules of accounts that are low           every 4 s
     solvency        publish what is owed and held after each window              every 60 s, once a window
     audit           hold the books to every invariant, the deep ones too         every day
     disputes        end what is overdue, pay what providers owe of disputes      every 10 s
@@ -30,6 +31,7 @@ from governance import service as governance
 from settlement.chain import ChainError
 from settlement.core.errors import Broken, Unavailable
 from settlement.services import (
+    balance_rules,
     chains,
     disputes,
     funding,
@@ -50,6 +52,7 @@ WINDOWS_SECONDS = 2
 CHAIN_SECONDS = 2
 RECONCILIATION_SECONDS = 60
 HOLDS_SECONDS = 2
+BALANCES_SECONDS = 4
 AUDIT_SECONDS = 86_400
 GOVERNANCE_SECONDS = 10
 DISPUTES_SECONDS = 10
@@ -73,6 +76,7 @@ def all_jobs(context: Context, span: timedelta, poster: Poster) -> list[Job]:
     found = [
         Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span)),
         Job("holds", HOLDS_SECONDS, lambda: expire_holds(context)),
+        Job("balances", BALANCES_SECONDS, lambda: watch_balances(context)),
         Job("solvency", RECONCILIATION_SECONDS, lambda: measure(context)),
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
         Job("webhooks", WEBHOOKS_SECONDS, lambda: post_events(context, poster)),
@@ -126,6 +130,12 @@ async def expire_holds(context: Context) -> None:
     """End every hold whose time has run out, a batch a transaction."""
     while count := await holds.expire(context):
         _log.info("holds expired", count=count)
+
+
+async def watch_balances(context: Context) -> None:
+    """Set off every balance rule whose balance is low, a batch a transaction."""
+    while count := await balance_rules.watch(context):
+        _log.info("balance rules fired", count=count)
 
 
 async def measure(context: Context) -> None:

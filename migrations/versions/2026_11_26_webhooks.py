@@ -5,7 +5,7 @@ from alembic import op
 from migrations.guards import grant
 
 revision = "2026_11_26_webhooks"
-down_revision = "2026_11_25_withdrawals"
+down_revision = "2026_11_26_reputation"
 
 TABLES = """
 CREATE TABLE webhook_endpoint (

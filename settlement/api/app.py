@@ -14,6 +14,7 @@ from governance.proposals import MOST_BYTES
 from settlement.api import (
     accounts,
     api_keys,
+    balance_rules,
     budgets,
     checkpoints,
     disputes,
@@ -67,6 +68,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     api_keys.router,
     budgets.router,
     disputes.router,
+    balance_rules.router,
     funding.router,
     holds.router,
     quotes.router,

@@ -144,7 +144,7 @@ async def create_intent(
 ) -> Response:
     """A fresh reference for one chain and asset. The same Idempotency-Key and body give the stored answer again."""
     claim = await claim_of(request, funder, idempotency_key)
-    amount = None if document.amount is None else _units(context, document)
+    amount = None if document.amount is None else units_of(context, document)
 
     async def act() -> Reply:
         made = await funding.create_intent(
@@ -247,7 +247,7 @@ async def claim_of(request: Request, principal: Principal, key: str) -> Claim:
     return Claim(principal.party.id, route, key, fingerprint)
 
 
-def _units(context: Context, document: CreateIntent) -> int:
+def units_of(context: Context, document: CreateIntent) -> int:
     """The amount in the asset's smallest unit. Raises NotFound for a chain or asset that isn't ours, Malformed."""
     assert document.amount is not None
     adapter = context.chains.get(document.chain)

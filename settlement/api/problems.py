@@ -134,6 +134,8 @@ CODES: dict[str, Code] = {
     "unknown_delivery": _code(404, "Unknown delivery", "This webhook has no delivery of that event."),
     "too_many_webhooks": _code(409, "Too many webhooks", "Remove one first."),
     "webhook_disabled": _code(409, "Webhook disabled", "Change it to enable it."),
+    "unknown_balance_rule": _code(404, "Unknown balance rule", "This account has no such balance rule."),
+    "too_many_balance_rules": _code(409, "Too many balance rules", "Remove one first."),
     # Usage reports.
     "budget_exceeded": _code(402, "Budget too low", "`missing` says by how much the spending key's budget is short."),
     # Holds.

@@ -24,12 +24,14 @@ from settlement.core.signatures import SigningKey
 
 CONSUMERS, PROVIDERS = frozenset({"consumer"}), frozenset({"provider"})
 KINDS: Mapping[str, frozenset[str]] = {
+    "balance.low": CONSUMERS,
     "budget.reached": CONSUMERS,
     "deposit.credited": CONSUMERS,
     "payout.failed": CONSUMERS | PROVIDERS,
     "payout.settled": CONSUMERS | PROVIDERS,
     "report.refused": PROVIDERS,
     "statement.ready": CONSUMERS | PROVIDERS,
+    "topup.requested": CONSUMERS,
     "webhook.test": CONSUMERS | PROVIDERS,
     "window.closed": CONSUMERS | PROVIDERS,
 }

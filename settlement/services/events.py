@@ -17,6 +17,7 @@ from settlement.core.units import cu_text, decimal_text
 from settlement.core.webhooks import RETRIED_FOR
 from settlement.services.context import Context
 from settlement.storage import webhooks as storage
+from settlement.storage.balance_rules import BalanceRule
 from settlement.storage.database import Connection
 from settlement.storage.payouts import Payout
 from settlement.storage.webhooks import Event
@@ -125,6 +126,12 @@ async def budget_reached(context: Context, connection: Connection, party_no: int
     }
     subject = f"{budget.id}/{crossing.period}/{crossing.percent}"
     await tell(context, connection, party_no, "budget.reached", subject, data)
+
+
+async def balance_low(context: Context, connection: Connection, rule: BalanceRule, available: int) -> None:
+    """What is available went below a rule's mark, for the first time since it recovered."""
+    data = {"rule": rule.id, "below": cu_text(rule.below), "available": cu_text(available)}
+    await tell(context, connection, rule.party_no, "balance.low", f"{rule.id}/{rule.times + 1}", data)
 
 
 def _amount(context: Context, chain: str, asset: str, units: int) -> str:

@@ -186,30 +186,40 @@ async def _make_accounts(connection: Connection, chain: str, facts: Facts) -> No
 async def create_intent(context: Context, *, party: str, chain: str, asset: str, amount: int | None) -> FundingIntent:
     """A fresh reference that the consumer `party` can pay with, on one chain in one asset.
 
-    References are a keyed permutation of a counter: never used twice, not to be guessed; 0 is left out, because some
-    wallets take it for none. Raises NotFound for an unknown party, chain or asset, Conflict ``party_not_consumer``,
-    Unavailable ``chain_not_open``, ``chain_unavailable``.
+    Raises NotFound for an unknown party, chain or asset, Conflict ``party_not_consumer``, Unavailable
+    ``chain_not_open``, ``chain_unavailable``.
     """
-    adapter, found = _asset(context, chain, asset)
-    bits = adapter.facts.reference_bits
+    accepted(context, chain, asset)
 
     async def use_case(connection: Connection) -> Intent:
         owner = await parties.get(connection, party)
-        if owner.kind != "consumer":
-            raise Conflict("party_not_consumer", f"{party} is a provider; only consumers' accounts are funded")
-        state = await funding.state(connection, chain)
-        if state is None:
-            raise Unavailable("chain_not_open", f"{chain} has not been opened yet")
-        reference = 0
-        while not reference:
-            reference = permuted(await funding.next_intent(connection), state.tag_key, bits)
-        new_id, now = context.sources.new_id("fnd"), context.sources.clock()
-        intent = Intent(new_id, owner.no, owner.id, chain, found.text, amount, reference, now)
-        if not await funding.add_intent(connection, intent):
-            raise Broken("reference_taken", f"{reference} on {chain} was given out before")
-        return intent
+        return await make_intent(context, connection, owner, chain=chain, asset=asset, amount=amount)
 
     return await _shown(context, await context.database.run(use_case))
+
+
+async def make_intent(
+    context: Context, connection: Connection, owner: Party, *, chain: str, asset: str, amount: int | None
+) -> Intent:
+    """As `create_intent`, in the caller's transaction.
+
+    References are a keyed permutation of a counter: never used twice, not to be guessed; 0 is left out, because some
+    wallets take it for none.
+    """
+    adapter, found = accepted(context, chain, asset)
+    if owner.kind != "consumer":
+        raise Conflict("party_not_consumer", f"{owner.id} is a provider; only consumers' accounts are funded")
+    state = await funding.state(connection, chain)
+    if state is None:
+        raise Unavailable("chain_not_open", f"{chain} has not been opened yet")
+    reference = 0
+    while not reference:
+        reference = permuted(await funding.next_intent(connection), state.tag_key, adapter.facts.reference_bits)
+    new_id, now = context.sources.new_id("fnd"), context.sources.clock()
+    intent = Intent(new_id, owner.no, owner.id, chain, found.text, amount, reference, now)
+    if not await funding.add_intent(connection, intent):
+        raise Broken("reference_taken", f"{reference} on {chain} was given out before")
+    return intent
 
 
 async def intent_of(context: Context, party: Party, intent_id: str) -> FundingIntent:
@@ -223,7 +233,7 @@ async def intent_of(context: Context, party: Party, intent_id: str) -> FundingIn
 
 
 async def _shown(context: Context, made: Intent) -> FundingIntent:
-    adapter, asset = _asset(context, made.chain, made.asset)
+    adapter, asset = accepted(context, made.chain, made.asset)
     try:
         uri = await adapter.payment_uri(asset, made.reference, made.amount)
     except Unreachable as error:
@@ -241,7 +251,8 @@ async def _shown(context: Context, made: Intent) -> FundingIntent:
     )
 
 
-def _asset(context: Context, chain: str, asset: str) -> tuple[ChainAdapter, Asset]:
+def accepted(context: Context, chain: str, asset: str) -> tuple[ChainAdapter, Asset]:
+    """The chain's adapter and the asset. Raises NotFound ``unknown_chain`` or ``unknown_asset``."""
     adapter = context.chains.get(chain)
     if adapter is None:
         raise NotFound("unknown_chain", f"this service does not settle on {chain!r}")
@@ -409,7 +420,7 @@ async def assign_suspense(context: Context, deposit_id: str, party: str) -> int:
         owner = await parties.get(connection, party)
         if owner.kind != "consumer":
             raise Conflict("party_not_consumer", f"{party} is a provider; only consumers' accounts are funded")
-        adapter, asset = _asset(context, deposit.chain, deposit.asset)
+        adapter, asset = accepted(context, deposit.chain, deposit.asset)
         now, decimals = context.sources.clock(), adapter.facts.assets[asset]
         worth = await _worth(connection, deposit.closed_at, asset.code, decimals)
         worth = worth or await _worth(connection, now, asset.code, decimals)

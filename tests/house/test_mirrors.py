@@ -26,6 +26,7 @@ ELSEWHERE = {
     ),
     "settlement/storage/governance_log.py": ("tests/governance/service/test_log.py", "the log in the database"),
     "settlement/client/governing.py": ("tests/governance/service/test_log.py", "beside the log that it verifies"),
+    "settlement/storage/balance_rules.py": ("tests/services/test_balance_rules.py", "the rules at work"),
     "settlement/storage/webhooks.py": ("tests/services/test_webhooks.py", "its queue at work, with several workers"),
     "settlement/storage/binaries.py": ("tests/storage/test_embedded.py", "its only user, with real programs"),
     "settlement/services/context.py": ("tests/conftest.py", "a record of four things that every service test uses"),

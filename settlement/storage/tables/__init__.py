@@ -7,6 +7,7 @@ trigger.
 
 from __future__ import annotations
 
+from settlement.storage.tables.balances import balance_rule
 from settlement.storage.tables.base import metadata
 from settlement.storage.tables.books import account, journal_entry, journal_head, posting, service_key
 from settlement.storage.tables.chains import (
@@ -50,6 +51,7 @@ __all__ = [
     "api_key",
     "attempt",
     "attempt_event",
+    "balance_rule",
     "budget",
     "budget_use",
     "chain_asset",
