@@ -84,7 +84,7 @@ def target(url: str, *, anywhere: bool = False) -> Target:
     except ValueError:
         found = port = None
     if found is None or found.scheme not in ("https", "http") or found.hostname is None or port == 0:
-        raise _bad("an absolute address, https://host/path, in printable ASCII")
+        raise _bad("an absolute address in printable ASCII")
     if "@" in found.netloc or "#" in url or "\\" in url:
         raise _bad("an address without user, password, fragment and backslash")
     if found.scheme != "https" and not anywhere:

@@ -17,7 +17,7 @@ VENDORS = re.compile(
 )
 ADDRESS = re.compile(r"\b(https?|wss?|nats|redis)://\w|(?<![\w.])(\d{1,3}(\.\d{1,3}){3})(?![\w.])", re.IGNORECASE)
 LOOPBACK = re.compile(r"(127\.0\.0\.1|0\.0\.0\.0)")
-NAMES_OF_THINGS = ("https://json-schema.org/",)
+NAMES_OF_THINGS = ("https://json-schema.org/", "https://hooks.example/")
 """Identifiers that look like addresses; nobody calls them."""
 
 
