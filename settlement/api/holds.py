@@ -17,7 +17,8 @@ from settlement.api.hot import HotRoute
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example
 from settlement.core import ids, strictjson
 from settlement.core.errors import Malformed, Problem, Unauthenticated
-from settlement.core.holds import CLOCK_SKEW, LARGEST_SLICE, MOST_TOKENS, SMALLEST_SLICE, Ask
+from settlement.core.hold_rules import LARGEST_SLICE
+from settlement.core.holds import CLOCK_SKEW, MOST_TOKENS, Ask
 from settlement.core.units import parse_decimal
 from settlement.services import authentication, holds
 from settlement.services.authentication import Credential, Principal
@@ -49,7 +50,7 @@ class HoldRequest(Struct, forbid_unknown_fields=True, frozen=True):
     max_output_tokens: Output | UnsetType = UNSET
     output_tokens: Annotated[int, Meta(ge=0, le=LARGEST_SLICE)] | UnsetType = UNSET
     requests: Annotated[int, Meta(ge=1, le=1_000)] = 1
-    expires_in: Annotated[int, Meta(ge=10, le=3_600)] = 300
+    expires_in: Annotated[int, Meta(ge=10, le=3_600)] | UnsetType = UNSET
     final: Final = Final("stop")
 
 
@@ -309,15 +310,13 @@ def _request_id(context: Context, text: str) -> UUID:
 def _ask(asked: HoldRequest) -> Ask:
     maximum = None if asked.max_output_tokens is UNSET else asked.max_output_tokens
     size = None if asked.output_tokens is UNSET else asked.output_tokens
-    if size and size < (SMALLEST_SLICE if maximum is None else min(SMALLEST_SLICE, maximum)):
-        raise _malformed("/output_tokens", f"a slice has at least {SMALLEST_SLICE} output tokens")
     if (asked.final.action == "absorb") != (asked.final.limit is not UNSET):
         raise _malformed("/final", "`limit` goes with the action absorb, and only with it")
     return Ask(
         max_output_tokens=maximum,
         output_tokens=size,
         requests=asked.requests,
-        expires_in=asked.expires_in,
+        expires_in=None if asked.expires_in is UNSET else asked.expires_in,
         final_action=asked.final.action,
         absorb=0 if asked.final.limit is UNSET else parse_decimal(asked.final.limit, 6),
     )

@@ -159,6 +159,8 @@ CODES: dict[str, Code] = {
     "subset_above_whole": _code(422, "Parts above whole", "The parts of a meter are more than it."),
     "charge_too_large": _code(422, "Charge too large", "The charge is more than the books can hold."),
     "request_too_large": _code(422, "Request too large", "Split the request; the detail names the most."),
+    "context_exceeded": _code(422, "Input too long", "The detail names the most input that the model takes."),
+    "hold_out_of_bounds": _code(422, "Not within the rules", "The policy's section holds says what may be asked for."),
     "report_conflict": _code(409, "Other report on file", "This report id is on file with other bytes."),
     "sequence_taken": _code(409, "Number taken", "Another report has this sequence number."),
     "sequence_gap": _code(409, "Gap in the sequence", "The detail names the number that is next."),

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field
 from settlement.api.dependencies import BEARER, ContextDep, StrictRoute, count
 from settlement.api.shapes import Cu, Example, In, Out
 from settlement.core.errors import Malformed, Problem, Unauthenticated
-from settlement.core.holds import LARGEST_SLICE, MOST_TOKENS, Ask
+from settlement.core.hold_rules import LARGEST_SLICE
+from settlement.core.holds import MOST_TOKENS, Ask
 from settlement.core.quotes import INPUT_METER, Priced
 from settlement.core.units import cu_text
 from settlement.services import authentication, quotes
@@ -53,6 +54,7 @@ class QuoteRequest(In):
     max_output_tokens: Output | None = None
     expected_output_tokens: Output | None = None
     output_tokens: Annotated[int, Field(ge=0, le=LARGEST_SLICE)] | None = None
+    provider: str | None = Field(default=None, max_length=64, description="whose ask counts; without it, par")
 
 
 class PricedOut(Out):
@@ -107,6 +109,7 @@ async def quote(
             document.input_bytes,
             document.expected_output_tokens,
             ask,
+            document.provider,
         ),
     )
     made = found.quote

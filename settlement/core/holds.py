@@ -13,17 +13,13 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from settlement.core import multipliers
+from settlement.core.hold_rules import HoldRules
 from settlement.core.multipliers import Multiplier
 from settlement.core.rating import CompiledModel, Refusal
 from settlement.core.tiers import CONTEXT_METER, Tier
 from settlement.core.units import MAX_AMOUNT, PICO_PER_MICRO
 
-FIRST_SLICE = 256
-"""Output tokens of an adaptive slice at first (ECONOMICS 7.5): 1.28 times the charge is locked, in 1.37 grants."""
-SMALLEST_SLICE = 10
-LARGEST_SLICE = 4_096
-STEADY_GRANTS = 4
-"""So many adaptive slices are alike; then they double, so that a very long answer does not ask hundreds of times."""
+DEFAULT = HoldRules()
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a provider's clock may be from ours."""
 MOST_TOKENS = 10**7
@@ -70,7 +66,7 @@ class Ask:
     max_output_tokens: int | None = None
     output_tokens: int | None = None
     requests: int = 1
-    expires_in: int = 300
+    expires_in: int | None = None
     final_action: FinalAction = "stop"
     absorb: int = 0
 
@@ -179,55 +175,47 @@ def terms(compiled: CompiledModel, meters: Mapping[str, int], multiplier: int = 
     return Terms(compiled.model, base, per_token, has_output=True, minimum=compiled.minimum, multiplier=multiplier)
 
 
-def wanted(terms: Terms, ask: Ask) -> int:
+def wanted(terms: Terms, ask: Ask, rules: HoldRules = DEFAULT) -> int:
     """The first slice, in output tokens, if money is no question."""
     if not terms.has_output:
         return 0
-    size = FIRST_SLICE if ask.output_tokens is None else ask.output_tokens
+    size = rules.first_slice if ask.output_tokens is None else ask.output_tokens
     return size if ask.max_output_tokens is None else min(size, ask.max_output_tokens)
 
 
-def first_grant(terms: Terms, ask: Ask, room: int) -> Grant | None:
+def first_grant(terms: Terms, ask: Ask, room: int, rules: HoldRules = DEFAULT) -> Grant | None:
     """The first slice, or None when `room` does not cover it. An adaptive one shrinks to what is covered."""
-    size = wanted(terms, ask)
+    size = wanted(terms, ask, rules)
     amount = terms.amount(size, ask.requests)
     if amount <= room:
         return Grant(size, size, amount, at_end=False)
     covered = terms.most_output(room, ask.requests)
-    if ask.output_tokens is not None or covered is None or covered < min(size, SMALLEST_SLICE):
+    if ask.output_tokens is not None or covered is None or covered < min(size, rules.smallest_slice):
         return None
     return Grant(covered, covered, terms.amount(covered, ask.requests), at_end=True)
 
 
-def slice_after(grants: int) -> int:
-    """The adaptive slice that follows so many grants."""
-    return (
-        min(FIRST_SLICE << max(0, grants - STEADY_GRANTS + 1), LARGEST_SLICE)
-        if grants >= STEADY_GRANTS
-        else FIRST_SLICE
-    )
-
-
-def opened(ask: Ask, terms: Terms, grant: Grant, now: datetime) -> Hold:
+def opened(ask: Ask, terms: Terms, grant: Grant, now: datetime, rules: HoldRules = DEFAULT) -> Hold:
     """A new hold."""
+    expires_in = rules.usual // timedelta(seconds=1) if ask.expires_in is None else ask.expires_in
     return Hold(
         requests=ask.requests,
         amount=grant.amount,
         output_tokens=grant.output_tokens,
         slice=grant.slice,
         at_end=grant.at_end,
-        expires_in=ask.expires_in,
+        expires_in=expires_in,
         created_at=now,
-        expires_at=now + timedelta(seconds=ask.expires_in),
+        expires_at=now + timedelta(seconds=expires_in),
         max_output_tokens=ask.max_output_tokens,
         final_action=ask.final_action,
         absorb=absorbed_output(terms, ask.absorb),
     )
 
 
-def next_grant(hold: Hold, terms: Terms, size: int | None, room: int) -> Grant:
+def next_grant(hold: Hold, terms: Terms, size: int | None, room: int, rules: HoldRules = DEFAULT) -> Grant:
     """The next slice of `size` output tokens (None: adaptive) as far as `room`, beyond the hold, covers it."""
-    size = slice_after(hold.grants) if size is None else size
+    size = rules.slice_after(hold.grants) if size is None else size
     target = hold.output_tokens + size if terms.has_output else 0
     if hold.max_output_tokens is not None:
         target = max(hold.output_tokens, min(target, hold.max_output_tokens))

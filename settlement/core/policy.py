@@ -19,6 +19,7 @@ from settlement.core import canonical, sections, times
 from settlement.core.disputes import DisputeRules
 from settlement.core.errors import Malformed
 from settlement.core.governing import GovernanceRules
+from settlement.core.hold_rules import HoldRules
 from settlement.core.pricing import PricingRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
@@ -27,6 +28,7 @@ from settlement.core.withdrawals import WithdrawalRules
 SECTIONS: Mapping[str, type] = {
     "disputes": DisputeRules,
     "governance": GovernanceRules,
+    "holds": HoldRules,
     "index": IndexPolicy,
     "pricing": PricingRules,
     "withdrawals": WithdrawalRules,
@@ -54,6 +56,7 @@ class Policy:
     settlement_asset: tuple[str, Fraction] | None = None
     """Mode ``settlement_asset``: the code of the one asset, and how many whole units of it 1 CU is. Then `usd_per_cu`
     only says what a CU is taken to be worth where an invoice must say it in USD."""
+    holds: HoldRules = field(default_factory=HoldRules)
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     disputes: DisputeRules = field(default_factory=DisputeRules)
     left_out: frozenset[str] = frozenset()

@@ -22,8 +22,10 @@ TYPE = "rates/1"
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 TEXT_CLASS = re.compile("english|code|cjk|other")
 """Classes of the public corpus on which tokenisers are compared (ECONOMICS 5.5)."""
-BOUND = re.compile("max_output_tokens_per_second|max_bytes_per_token|max_reasoning_percent")
-"""What honest usage of a model keeps to, for whoever checks reported counts."""
+BOUND = re.compile(
+    "context_tokens|max_output_tokens|max_output_tokens_per_second|max_bytes_per_token|max_reasoning_percent"
+)
+"""What a request to a model and honest usage of it keep to. None of them changes a charge."""
 
 MODEL_ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 """Ids of models, aliases, vendors and sources: what a usage record can carry."""

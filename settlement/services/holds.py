@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -23,8 +24,10 @@ from settlement.core.errors import (
     SettlementError,
     Unauthenticated,
 )
+from settlement.core.hold_rules import HoldRules
 from settlement.core.holds import Ask, Hold
 from settlement.core.offers import Offers
+from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
 from settlement.core.units import cu_text
 from settlement.services import events, offers, pauses, pricing, ratebook
@@ -133,7 +136,7 @@ async def expire(context: Context) -> int:
         ids = await storage.due(connection, now, SWEPT_TOGETHER)
         if not ids:
             return 0
-        standing = await storage.lock(connection, ids)
+        standing = await storage.lock(connection, ids, (), now)
         desk = _Desk(context, standing.locked)
         for found in standing.holds.values():
             if found.hold.state == "open" and found.hold.expires_at <= now:
@@ -203,9 +206,9 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
         if stopped is not None:
             return [stopped for _ in batch]
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
-        arrival = await storage.arrive(connection, wanted, budgets.periods(now))
+        arrival = await storage.arrive(connection, wanted, budgets.periods(now), now)
         book = await ratebook.current(context, connection, arrival.newest_rates)
-        desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys))
+        desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys), arrival.policy)
         outcomes: list[Answer | SettlementError] = []
         for placing in batch:
             try:
@@ -225,9 +228,9 @@ async def change_together(asked: Sequence[tuple[Context, Extending | Releasing]]
 
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
         ids, keys = [each.hold for each in batch], [each.provider.key_id for each in batch]
-        standing = await storage.lock(connection, ids, keys)
+        standing = await storage.lock(connection, ids, keys, context.sources.clock())
         book = await ratebook.current(context, connection, standing.newest_rates)
-        desk = _Desk(context, standing.locked, await _asked(context, connection, standing.keys))
+        desk = _Desk(context, standing.locked, await _asked(context, connection, standing.keys), standing.policy)
         outcomes: list[Answer | SettlementError] = []
         for each in batch:
             try:
@@ -255,7 +258,14 @@ async def _asked(context: Context, connection: Connection, keys: Mapping[str, Ke
 class _Desk:
     """One transaction's decisions, one after the other: each sees what those before it have reserved."""
 
-    def __init__(self, context: Context, locked: Locked, asked: Mapping[str, Offers] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        context: Context,
+        locked: Locked,
+        asked: Mapping[str, Offers] = MappingProxyType({}),
+        policy: bytes | None = None,
+    ) -> None:
+        self._rules = holds.DEFAULT if policy is None else _rules(policy)
         self._sources = context.sources
         self._now = context.sources.clock()
         self._locked = locked
@@ -299,6 +309,9 @@ class _Desk:
         model = table.resolve(placing.model) or placing.model
         asked = self._asked[provider.party].multipliers(model, placing.tier, self._now)
         terms = pricing.terms(book, table.version, model, placing.tier, placing.meters, asked)
+        ask = pricing.within(self._rules, placing.ask)
+        most = pricing.most_output(table, model, placing.meters, ask.max_output_tokens)
+        ask = ask if most == ask.max_output_tokens else replace(ask, max_output_tokens=most)
         chain = self._locked.chain(consumer.budget_no)
         not_allowed = budgets.allows(chain, table, terms.model, provider.party)
         if not_allowed is not None:
@@ -306,9 +319,10 @@ class _Desk:
         bound = budgets.tightest(chain, self._locked.uses, budgets.periods(self._now)) if chain else None
         account = self._locked.rooms[consumer.party_no]
         room = account.available if bound is None else min(account.available, bound.left)
-        grant = holds.first_grant(terms, placing.ask, room)
+        grant = holds.first_grant(terms, ask, room, self._rules)
         if grant is None:
-            raise _short(terms.amount(holds.wanted(terms, placing.ask), placing.ask.requests), account.available, bound)
+            amount = terms.amount(holds.wanted(terms, ask, self._rules), ask.requests)
+            raise _short(amount, account.available, bound)
         stored = StoredHold(
             id=self._sources.id_at("hld", self._now),
             request=placing.request,
@@ -322,7 +336,7 @@ class _Desk:
             tier=placing.tier,
             rates_version=table.version,
             meters=placing.meters,
-            hold=holds.opened(placing.ask, terms, grant, self._now),
+            hold=holds.opened(ask, terms, grant, self._now, self._rules),
         )
         self._reserve(stored, grant.amount)
         self.placed.append(stored)
@@ -345,11 +359,12 @@ class _Desk:
             pricing.refuse("/meters", "document_malformed", "meters of a hold only grow")
         asked = self._asked[provider.party].multipliers(found.model, found.tier, hold.created_at)
         terms = pricing.terms(book, found.rates_version, found.model, found.tier, meters, asked)
+        pricing.most_output(book.rates.tables[book.rates.places[found.rates_version]], found.model, meters, None)
         periods = budgets.periods(hold.created_at)
         bound = budgets.tightest(self._locked.chain(found.budget_no), self._locked.uses, periods, hold.amount)
         available = self._locked.rooms[found.consumer_no].available
         room = max(0, available if bound is None else min(available, bound.left))
-        grant = holds.next_grant(hold, terms, extending.output_tokens, room)
+        grant = holds.next_grant(hold, terms, extending.output_tokens, room, self._rules)
         if terms.amount(grant.output_tokens) <= grant.amount:
             found = replace(found, meters=meters)
             self._meters[found.id] = meters
@@ -399,6 +414,12 @@ class _Desk:
         """Tell the consumers of the thresholds that their budgets have reached."""
         for consumer_no, crossing in self.crossed:
             await events.budget_reached(context, connection, consumer_no, crossing)
+
+
+@lru_cache(maxsize=8)
+def _rules(policy: bytes) -> HoldRules:
+    """The rules of a stored policy, read once: every transaction asks for the same one."""
+    return Policy.parse(policy).holds
 
 
 def _provider(keys: Mapping[str, KeyRow], given: Credential) -> KeyRow:

@@ -8,13 +8,15 @@ from typing import NoReturn
 
 import numpy as np
 
-from settlement.core import holds
+from settlement.core import hold_rules, holds
 from settlement.core.errors import Malformed, Problem
-from settlement.core.holds import Terms
+from settlement.core.hold_rules import HoldRules
+from settlement.core.holds import Ask, Terms
 from settlement.core.ids import micros
 from settlement.core.multipliers import Multiplier
 from settlement.core.rates import RateTable
 from settlement.core.rating import Refusal
+from settlement.core.tiers import CONTEXT_METER
 from settlement.services.ratebook import KnownRates
 
 _DETAILS = {
@@ -61,6 +63,29 @@ def terms(
         about = f" ({found.meter})" if found.meter else ""
         refuse(_POINTERS.get(found.code, "/meters"), found.code, _DETAILS[found.code] + about)
     return found
+
+
+def within(rules: HoldRules, ask: Ask) -> Ask:
+    """The ask, if the policy's rules allow it. Raises Malformed ``hold_out_of_bounds``."""
+    wrong = rules.outside(
+        output_tokens=ask.output_tokens,
+        max_output_tokens=ask.max_output_tokens,
+        requests=ask.requests,
+        expires_in=ask.expires_in,
+    )
+    if wrong is not None:
+        refuse(wrong[0], "hold_out_of_bounds", wrong[1])
+    return ask
+
+
+def most_output(table: RateTable, model: str, meters: Mapping[str, int], asked: int | None) -> int | None:
+    """The most output of a request to a model of the table. Raises Malformed ``context_exceeded`` for longer input than
+    the model takes, where the table says how much that is."""
+    bounds = table.models[model].bounds
+    context = hold_rules.too_long(bounds, meters.get(CONTEXT_METER, 0))
+    if context is not None:
+        refuse("/meters", "context_exceeded", f"{model} takes at most {context} {CONTEXT_METER}")
+    return hold_rules.most_output(bounds, asked)
 
 
 def refuse(pointer: str, code: str, detail: str) -> NoReturn:

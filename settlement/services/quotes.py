@@ -1,21 +1,24 @@
-"""Quotes by the rate table in force, at par. Nothing is written."""
+"""Quotes by the rate table in force, at par or at what a provider asks. Nothing is written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from settlement.core import quotes
+from settlement.core.errors import NotFound
 from settlement.core.holds import Ask
+from settlement.core.offers import Offers
 from settlement.core.quotes import Quote
-from settlement.services import pricing, ratebook
+from settlement.services import offers, pricing, ratebook
 from settlement.services.context import Context
-from settlement.storage import governance
+from settlement.storage import governance, parties
+from settlement.storage.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a quote is asked for. `input_bytes` stands for input tokens."""
+    """What a quote is asked for. `input_bytes` stands for input tokens; without `provider` it is at par."""
 
     model: str
     tier: str
@@ -23,6 +26,7 @@ class Asked:
     input_bytes: int | None
     expected_output: int | None
     ask: Ask
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,34 @@ class Quoted:
 
 
 async def quote(context: Context, asked: Asked) -> Quoted:
-    """What the call is expected to cost. Raises Malformed for what the rate table in force does not price."""
+    """What the call is expected to cost.
+
+    Raises Malformed for what the rate table in force does not price, ``context_exceeded`` or ``hold_out_of_bounds``,
+    NotFound ``unknown_party`` for who is no provider.
+    """
     now = context.sources.clock()
     async with context.database.read() as connection:
         book = await ratebook.current(context, connection, await governance.newest_rates(connection))
+        rules = (await governance.policy_at(connection, now)).holds
+        known = await _offers(context, connection, asked.provider)
     table = pricing.table_at(book, now)
+    model = table.resolve(asked.model) or asked.model
+    multipliers = known.multipliers(model, asked.tier, now)
     few, many = (
         quotes.estimated(asked.meters, asked.input_bytes, size)
         for size in (quotes.BYTES_PER_TOKEN, quotes.FEWEST_BYTES)
     )
-    expected = pricing.terms(book, table.version, asked.model, asked.tier, few, (), at=now)
-    dearest = pricing.terms(book, table.version, asked.model, asked.tier, many, ())
-    found = quotes.quote(expected, dearest, asked.ask, asked.expected_output)
+    expected = pricing.terms(book, table.version, asked.model, asked.tier, few, multipliers, at=now)
+    dearest = pricing.terms(book, table.version, asked.model, asked.tier, many, multipliers)
+    ask = pricing.within(rules, asked.ask)
+    ask = replace(ask, max_output_tokens=pricing.most_output(table, model, few, ask.max_output_tokens))
+    found = quotes.quote(expected, dearest, ask, asked.expected_output, rules)
     return Quoted(dearest.model, asked.tier, table.version, found)
+
+
+async def _offers(context: Context, connection: Connection, provider: str | None) -> Offers:
+    if provider is None:
+        return Offers()
+    if (await parties.get(connection, provider)).kind != "provider":
+        raise NotFound("unknown_party", f"there is no provider {provider}")
+    return (await offers.current(context, connection, provider)).offers

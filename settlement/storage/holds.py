@@ -27,7 +27,10 @@ SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status,
 FROM api_key k JOIN party p ON p.no = k.party_no WHERE k.id = ANY(%(keys)s::text[]) AND k.revoked_at IS NULL
 """
 
-_NEWEST = "SELECT coalesce(max(version), 0) FROM rate_table"
+_GOVERNING = """
+SELECT (SELECT coalesce(max(version), 0) FROM rate_table),
+       (SELECT document FROM policy WHERE effective_from <= %(now)s ORDER BY effective_from DESC LIMIT 1)
+"""
 
 _HOLD = """
 SELECT h.id, h.request, h.fingerprint, h.provider_no, h.consumer_no, c.id, h.key_id, h.budget_no, h.model, h.tier,
@@ -212,9 +215,10 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What requests for holds meet."""
+    """What requests for holds meet. `policy` is the document in force, None where there is none."""
 
     newest_rates: int
+    policy: bytes | None
     keys: Mapping[str, KeyRow]
     known: dict[tuple[UUID, int], StoredHold]
     locked: Locked
@@ -222,15 +226,18 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Holds that are about to change, locked, and who asks for it."""
+    """Holds that are about to change, locked, and who asks for it. `policy` is the document in force."""
 
     newest_rates: int
+    policy: bytes | None
     keys: Mapping[str, KeyRow]
     holds: dict[str, StoredHold]
     locked: Locked
 
 
-async def arrive(connection: Connection, asked: Sequence[tuple[UUID, str, str]], periods: Sequence[str]) -> Arrival:
+async def arrive(
+    connection: Connection, asked: Sequence[tuple[UUID, str, str]], periods: Sequence[str], now: datetime
+) -> Arrival:
     """Read the keys and earlier holds of requests, and lock accounts and budgets of the consumers' keys.
 
     `asked` are (request, id of the provider's key, id of the consumer's key); nobody's secret is compared here. One
@@ -240,7 +247,7 @@ async def arrive(connection: Connection, asked: Sequence[tuple[UUID, str, str]],
     newest, keys, known, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
     consumers = sorted({consumer for *_, consumer in asked})
     async with connected.pipeline():
-        await newest.execute(_NEWEST)
+        await newest.execute(_GOVERNING, {"now": now})
         await keys.execute(_KEYS, {"keys": sorted({key for _, *each in asked for key in each})})
         wanted = {"requests": [request.hex for request, *_ in asked], "keys": [provider for _, provider, _ in asked]}
         await known.execute(_KNOWN.format(hold=_HOLD), wanted)
@@ -249,30 +256,32 @@ async def arrive(connection: Connection, asked: Sequence[tuple[UUID, str, str]],
         await connected.execute(_OPEN_PERIODS.format(leaves=_KEY_LEAVES), values)
         await uses.execute(_KEY_USES.format(leaves=_KEY_LEAVES), values)
         await accounts.execute(_ACCOUNTS.format(parties=_KEY_PARTIES), values)
-    (version,) = await newest.fetchone() or (0,)
+    version, policy = await newest.fetchone() or (0, None)
     return Arrival(
         newest_rates=version,
+        policy=policy,
         keys={row[0]: KeyRow(*row[1:]) for row in await keys.fetchall()},
         known={(row[1], row[3]): _stored(row) for row in await known.fetchall()},
         locked=await _locked(accounts, budgets, uses),
     )
 
 
-async def lock(connection: Connection, ids: Sequence[str], keys: Sequence[str] = ()) -> Standing:
+async def lock(connection: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> Standing:
     """Lock holds by id, and the budgets and accounts that they reserve on. Unknown ids are left out."""
     connected = await driver(connection)
     newest, asking, holds, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
     values = {"ids": sorted(set(ids))}
     async with connected.pipeline():
-        await newest.execute(_NEWEST)
+        await newest.execute(_GOVERNING, {"now": now})
         await asking.execute(_KEYS, {"keys": sorted(set(keys))})
         await holds.execute(_LOCK.format(hold=_HOLD), values)
         await budgets.execute(_BUDGETS.format(leaves=_HOLD_LEAVES), values)
         await uses.execute(_HOLD_USES, values)
         await accounts.execute(_ACCOUNTS.format(parties=_HOLD_PARTIES), values)
-    (version,) = await newest.fetchone() or (0,)
+    version, policy = await newest.fetchone() or (0, None)
     return Standing(
         newest_rates=version,
+        policy=policy,
         keys={row[0]: KeyRow(*row[1:]) for row in await asking.fetchall()},
         holds={row[0]: _stored(row) for row in await holds.fetchall()},
         locked=await _locked(accounts, budgets, uses),

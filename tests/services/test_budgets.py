@@ -82,6 +82,28 @@ async def test_every_level_of_the_chain_bounds_and_counts(world: World) -> None:
     await reconciled(till)
 
 
+async def test_three_levels_hold_under_races(world: World) -> None:
+    """Organisation, two teams, three keys each: 120 holds at once, and no level is passed while others have room."""
+    till = await open_till(world, micro=1_000 * amount(256))
+    whole = await made(till, name="organisation", per_day=20 * amount(256))
+    teams = [await made(till, whole.budget.id, per_month=12 * amount(256)) for _ in range(2)]
+    keys = [await made(till, team.budget.id, per_day=5 * amount(256)) for team in teams for _ in range(3)]
+    spenders = [await under(till, key) for key in keys]
+    outcomes = await asyncio.gather(
+        *(attempt(spender.place(output_tokens=256)) for _ in range(20) for spender in spenders)
+    )
+    assert sum(isinstance(each, Answer) for each in outcomes) == 20
+    used = [(await use_of(till, view))[0] // amount(256) for view in (whole, *teams, *keys)]
+    assert (used[0], sum(used[1:3]), sum(used[3:])) == (20, 20, 20)
+    assert max(used[1:3]) <= 12
+    assert max(used[3:]) <= 5
+    assert [sum(used[3:6]), sum(used[6:])] == used[1:3]
+    placed = [each for each in outcomes if isinstance(each, Answer)]
+    await asyncio.gather(*(till.release(each) for each in placed), *(till.release(each) for each in placed))
+    assert [(await use_of(till, view))[0] for view in (whole, *teams, *keys)] == [0] * 9
+    await reconciled(till)
+
+
 async def test_a_single_request_is_bounded_and_its_extensions_too(world: World) -> None:
     till = await open_till(world, micro=1_000 * amount(256))
     spender = await under(till, await made(till, per_request=amount(300)))

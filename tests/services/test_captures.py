@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 from governance import service as governance
 from settlement.core import canonical
 from settlement.core.signatures import sign_document
-from settlement.services import holds, metering
+from settlement.services import holds, metering, offers
 from settlement.services.holds import Answer
 from settlement.storage import invariants
 from settlement.storage.tables import hold_capture, obligation, usage_record
@@ -219,6 +219,32 @@ async def test_a_lease_is_taken_from_by_as_many_records_as_it_is_for(world: Worl
     answer = await report(till, naming(till, lease, 10_000), naming(till, lease))
     assert [each["code"] for each in answer["refused"]] == ["hold_ended"]
     assert (await state(till, lease))["state"] == "captured"
+    assert (await state(till, lease))["released"] == 0
+    await books_hold(till)
+
+
+async def test_a_lease_that_crosses_a_table_keeps_its_own_and_one_that_crosses_an_offer_pays_the_new_ask(
+    world: World,
+) -> None:
+    """Whatever is asked, all calls together never cost more than the lease."""
+    till = await open_till(world, micro=500_000_000)
+    document = json.loads(first_rates())
+    document |= {"version": 2, "parent": canonical.digest(first_rates()), "effective_from": "2026-11-22T00:12:00Z"}
+    for band in document["models"]["gpt-5"]["tiers"]["standard"]["bands"]:
+        band["rates"] = {meter: rate * 3 for meter, rate in band["rates"].items()}
+    second = canonical.encode(document)
+    await governance.publish_rates(world.context, second, [sign_document(world.context.key, second)])
+    lease = await till.place(requests=3, output_tokens=256, expires_in=3_600)
+    body, signature = world.offer(till.provider, world.sources.clock() + timedelta(minutes=20), usual="2")
+    await offers.publish(world.context, body, signature)
+    world.sources.settable.advance(minutes=15)
+    await report(till, naming(till, lease, 256))
+    assert await charges(till) == [pico(256)], "by the table under which the lease was placed"
+    world.sources.settable.advance(minutes=10)
+    answer = await report(till, naming(till, lease, 200), naming(till, lease, 256))
+    assert answer["accepted"] == 2
+    left = (lease.stored.hold.amount - amount(256)) * 10**6
+    assert sorted(await charges(till)) == sorted([pico(256), 2 * pico(200), left - 10**6 * -(-2 * pico(200) // 10**6)])
     assert (await state(till, lease))["released"] == 0
     await books_hold(till)
 

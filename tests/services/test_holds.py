@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
+from governance import service as governance
+from settlement.core import canonical, times
 from settlement.core.errors import (
     Conflict,
     Forbidden,
@@ -18,14 +21,17 @@ from settlement.core.errors import (
     NotFound,
     Unauthenticated,
 )
+from settlement.core.policy import Policy
+from settlement.core.signatures import sign_document
 from settlement.core.units import cu_text
 from settlement.services import authentication, holds
 from settlement.services.authentication import Credential, Principal
 from settlement.services.holds import Answer
+from settlement.storage import governance as governed
 from settlement.storage.database import Database
 from settlement.storage.tables import api_key, hold, party
 from tests.holding import PER_TOKEN, amount, attempt, key_of, open_till
-from tests.world import World
+from tests.world import World, first_rates
 
 pytestmark = [pytest.mark.anyio, pytest.mark.database]
 
@@ -273,3 +279,64 @@ async def test_what_is_held_is_the_sum_of_open_holds(world: World) -> None:
     assert held == reserved == 3 * amount(256) + amount(512) - amount(256)
     assert settled - held == available
     assert timedelta(seconds=300) == placed[0].stored.hold.expires_at - placed[0].stored.hold.created_at
+
+
+async def ruled(world: World, **rules: Any) -> None:
+    """A policy with other rules of holds, in force from now on."""
+    async with world.context.database.read() as connection:
+        (first,) = await governed.policies(connection)
+    policy = Policy.parse(first.document)
+    following = replace(
+        policy,
+        version=2,
+        effective_from=world.sources.clock() + timedelta(minutes=10),
+        parent=canonical.digest(first.document),
+        holds=replace(policy.holds, **rules),
+    ).document()
+    await governance.publish_policy(world.context, following, [sign_document(world.context.key, following)])
+    world.sources.settable.advance(minutes=10)
+
+
+async def test_the_policy_in_force_says_how_holds_are_given(world: World) -> None:
+    """A hold that was made before is extended by the new rules, and keeps what it has."""
+    till = await open_till(world, micro=100_000_000)
+    old = await till.place(expires_in=3_600)
+    await ruled(world, first_slice=32, largest_slice=64, steady_grants=1, most_requests=2, usual=timedelta(minutes=1))
+    placed = (await till.place()).stored.hold
+    assert (placed.output_tokens, placed.expires_at - placed.created_at) == (32, timedelta(minutes=1))
+    assert (await till.place(requests=2, output_tokens=64)).stored.hold.output_tokens == 64
+    for wrong in ({"output_tokens": 65}, {"requests": 3}):
+        with pytest.raises(Malformed, match="hold_out_of_bounds") as caught:
+            await till.place(**wrong)
+        assert [each.pointer for each in caught.value.problems] == [f"/{next(iter(wrong))}"]
+    assert (await till.extend(old, 2)).stored.hold.output_tokens == 256 + 64
+
+
+async def limited(world: World, **bounds: int) -> None:
+    """A rate table that says what gpt-5 takes and gives, in force from now on."""
+    document = json.loads(first_rates())
+    document |= {"version": 2, "parent": canonical.digest(first_rates())}
+    document["effective_from"] = times.text(world.sources.clock() + timedelta(minutes=10))
+    document["models"]["gpt-5"]["bounds"] = bounds
+    second = canonical.encode(document)
+    await governance.publish_rates(world.context, second, [sign_document(world.context.key, second)])
+    world.sources.settable.advance(minutes=10)
+
+
+async def test_a_models_context_and_output_bound_a_hold(world: World) -> None:
+    till = await open_till(world, micro=100_000_000)
+    before = await till.place(expires_in=3_600)
+    await limited(world, context_tokens=2_000, max_output_tokens=300)
+    with pytest.raises(Malformed, match="context_exceeded"):
+        await till.place(meters={"input_tokens": 2_001})
+    placed = await till.place(meters={"input_tokens": 2_000})
+    assert placed.stored.hold.max_output_tokens == 300
+    grown = await till.extend(placed, 2)
+    assert (grown.stored.hold.output_tokens, grown.stored.hold.at_end) == (300, False)
+    assert (await till.extend(placed, 3)).stored.hold.output_tokens == 300
+    with pytest.raises(Malformed, match="context_exceeded"):
+        await till.extend(placed, 4, meters={"input_tokens": 2_001})
+    assert (await till.place(max_output_tokens=100)).stored.hold.max_output_tokens == 100
+    assert (await till.place(max_output_tokens=1_000)).stored.hold.max_output_tokens == 300
+    old = await till.extend(before, 2, meters={"input_tokens": 5_000})
+    assert old.stored.hold.output_tokens == 512, "the table that it was made under knows no limit"
