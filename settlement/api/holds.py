@@ -17,7 +17,7 @@ from settlement.api.hot import HotRoute
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example
 from settlement.core import ids, strictjson
 from settlement.core.errors import Malformed, Problem, Unauthenticated
-from settlement.core.hold_rules import LARGEST_SLICE
+from settlement.core.hold_rules import LARGEST_SLICE, SMALLEST_SLICE
 from settlement.core.holds import CLOCK_SKEW, MOST_TOKENS, Ask
 from settlement.core.units import parse_decimal
 from settlement.services import authentication, holds
@@ -310,6 +310,8 @@ def _request_id(context: Context, text: str) -> UUID:
 def _ask(asked: HoldRequest) -> Ask:
     maximum = None if asked.max_output_tokens is UNSET else asked.max_output_tokens
     size = None if asked.output_tokens is UNSET else asked.output_tokens
+    if size and size < (SMALLEST_SLICE if maximum is None else min(SMALLEST_SLICE, maximum)):
+        raise _malformed("/output_tokens", f"a slice has at least {SMALLEST_SLICE} output tokens")
     if (asked.final.action == "absorb") != (asked.final.limit is not UNSET):
         raise _malformed("/final", "`limit` goes with the action absorb, and only with it")
     return Ask(

@@ -63,6 +63,7 @@ _EXAMPLE: Example = {
     "charge_pico": "710750000188",
     "charge": "0.710750000188",
     "says": ["Rated as gpt-5, tier standard, by rate table 1."],
+    "noticed": ["output_above_grant"],
 }
 
 

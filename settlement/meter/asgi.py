@@ -19,6 +19,7 @@ from settlement.core.errors import SettlementError
 from settlement.meter.calls import Asked, Call, Ended, Ending, Meter, running_cost
 from settlement.meter.estimates import INTERFACES
 from settlement.meter.exchanges import parse_json
+from settlement.meter.forms import is_form, parse_form
 from settlement.meter.holds import HoldRefused
 from settlement.meter.watching import MAX_BODY, Event, as_comment, as_event
 
@@ -53,7 +54,7 @@ class MeterMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+            await _refuse_socket(scope, send)
             return
         if scope["type"] != "http" or scope["method"] != "POST" or _ends(scope["path"], _UNCHARGED):
             await self._app(scope, receive, send)
@@ -259,6 +260,19 @@ async def refuse(send: Send, status: int, code: str, detail: str, document: Mapp
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+async def _refuse_socket(scope: Scope, send: Send) -> None:
+    """Nothing that goes over a socket is metered. A server that can answer one by HTTP says so; else it is closed."""
+    why = "calls over websockets are not metered, so none is served; use HTTP"
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
+        return
+
+    async def as_denial(message: Message) -> None:
+        await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})
+
+    await refuse(as_denial, 404, "path_not_metered", why)
+
+
 def interface_of(path: str) -> Mapping[str, Any] | None:
     """What is known of a path's interface; None when it is not metered."""
     return next((_PATHS[each] for each in _PATHS if _ends(path, (each,))), None)
@@ -283,14 +297,11 @@ def _asked(scope: Scope, body: bytes, interface: Mapping[str, Any]) -> tuple[Ask
     Raises SettlementError ``consumer_key_missing`` or ``document_malformed``.
     """
     key = _consumer_key(scope)
-    try:
-        document = parse_json(body)
-    except ValueError:
-        document = None
+    document, files = _document(scope, body)
     model = document.get("model") if isinstance(document, Mapping) else None
     model = model or _model_in(scope["path"])
     if not isinstance(document, Mapping) or not isinstance(model, str):
-        raise _refused(422, "document_malformed", "the body is a JSON object with a member model")
+        raise _refused(422, "document_malformed", "the body is a JSON object, or a form, with a member model")
     streamed = document.get("stream") is True or scope["path"].endswith(":streamGenerateContent")
     tier = document.get("service_tier")
     asked = Asked(
@@ -303,6 +314,7 @@ def _asked(scope: Scope, body: bytes, interface: Mapping[str, Any]) -> tuple[Ask
         tier=tier if tier in TIERS else "standard",
         limit=read_limit(document),
         without_output=interface.get("without_output", False),
+        file_bytes=files,
     )
     options = document.get("stream_options")
     usage_asked = isinstance(options, Mapping) and options.get("include_usage") is True
@@ -311,6 +323,17 @@ def _asked(scope: Scope, body: bytes, interface: Mapping[str, Any]) -> tuple[Ask
         whole["stream_options"] = {**(whole.get("stream_options") or {}), "include_usage": True}
         return asked, json.dumps(whole, ensure_ascii=False).encode(), True
     return asked, body, False
+
+
+def _document(scope: Scope, body: bytes) -> tuple[Any, int]:
+    """The request's document and the bytes of its files; no document for what is none."""
+    content_type = b"".join(value for name, value in scope["headers"] if name.lower() == b"content-type")
+    try:
+        if is_form(content_type.decode("latin-1")):
+            return parse_form(content_type.decode("latin-1"), body)
+        return parse_json(body), 0
+    except ValueError:
+        return None, 0
 
 
 def read_limit(document: Mapping[str, Any]) -> int | None:

@@ -23,6 +23,7 @@ from settlement.core.times import text as time_text
 from settlement.core.units import cu_text, parse_decimal
 from settlement.meter.charges import RateTables, explained
 from settlement.meter.estimates import TOKENS_PER_KILOBYTE, input_tokens
+from settlement.meter.forms import BYTES_PER_TOKEN
 from settlement.meter.holds import Hold, HoldRefused, Holds
 from settlement.meter.normaliser import Normal, Use, normalise
 from settlement.meter.plausibility import BOUNDS, Observed, implausible
@@ -46,7 +47,8 @@ _NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as the meter needs it. `limit` is the most output tokens it allows, over all its answers."""
+    """A request as the meter needs it. `limit` is the most output tokens it allows, over all its answers; `file_bytes`
+    are those of the files of a form."""
 
     consumer_key: str
     model: str
@@ -57,6 +59,7 @@ class Asked:
     tier: str = "standard"
     limit: int | None = None
     without_output: bool = False
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Meter:
         model = self.terms.models.get(asked.model, asked.model)
         known = self.tables.known(model)
         per_kilobyte = {**TOKENS_PER_KILOBYTE, **(known.tokens_per_kilobyte if known else {})}
-        given = input_tokens(asked.document, per_kilobyte)
+        given = input_tokens(asked.document, per_kilobyte) - (-asked.file_bytes // BYTES_PER_TOKEN)
         body: dict[str, Any] = {
             "request": call_id,
             "model": model,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from settlement.core import explaining, offers, rates, rating, times
+from settlement.core import explaining, offers, plausibility, rates, rating, times
 from settlement.core.canonical import digest
 from settlement.core.errors import Broken, NotFound
+from settlement.core.plausibility import Known
 from settlement.services.context import Context
+from settlement.storage import holds, pages, usage_leaves
 from settlement.storage import offers as offer_storage
-from settlement.storage import pages, usage_leaves
+from settlement.storage.holds import StoredHold
 from settlement.storage.parties import Party
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -36,6 +39,7 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         at = times.parse(record["at"])
         published = await pages.rate_table_version(connection, line.rates)
         stored = [each.offer for each in await offer_storage.of_providers(connection, [provider])]
+        held = await holds.find(connection, record["hold"]) if "hold" in record else None
     table = rates.parse(published.document)
     asked = offers.Offers([offers.parse(each.body) for each in stored])
     model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
@@ -55,4 +59,13 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         "rates": {"version": table.version, "digest": digest(published.document)},
         "offer": None if offer is None else {"version": offer.version, "digest": offer.digest},
         **explaining.explained(charge, at, line.charge_pico),
+        "noticed": plausibility.noticed(record["meters"], table.models[model].bounds, _known(held, found.received_at)),
     }
+
+
+def _known(held: StoredHold | None, received_at: datetime) -> Known | None:
+    """What the hold says of one of its calls: a lease's output is that of each."""
+    if held is None:
+        return None
+    milliseconds = (received_at - held.hold.created_at) // timedelta(milliseconds=1)
+    return Known(held.hold.max_output_tokens, held.hold.output_tokens, milliseconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -65,6 +66,7 @@ class RecordEvidence:
     refused_before: int
     consumer: str
     key: bytes | None
+    received_at: datetime
 
 
 async def make_salt_keys(connection: Connection, window_no: int, entropy: Entropy) -> dict[str, bytes]:
@@ -105,7 +107,12 @@ async def find(connection: Connection, provider_id: str, record_id: UUID) -> Rec
     )
     query = (
         select(usage_record, usage_report.c.journal_seq, usage_report.c.digest, usage_report.c.body)
-        .add_columns(usage_report.c.refusals, consumer.c.id.label("consumer"), key.scalar_subquery().label("key"))
+        .add_columns(
+            usage_report.c.refusals,
+            usage_report.c.received_at,
+            consumer.c.id.label("consumer"),
+            key.scalar_subquery().label("key"),
+        )
         .join(provider, provider.c.no == usage_record.c.provider_no)
         .join(consumer, consumer.c.no == usage_record.c.consumer_no)
         .join(usage_report, usage_report.c.no == usage_record.c.report_no)
@@ -117,7 +124,9 @@ async def find(connection: Connection, provider_id: str, record_id: UUID) -> Rec
     charged = ChargedLine(row.line, record_id.bytes, row.charge_pico, row.rates_version)
     refused = sum(refusal["line"] < row.line for refusal in row.refusals)
     report = ReportLines(row.digest, decompress(row.body), [charged])
-    return RecordEvidence(row.window_no, row.report_no, row.journal_seq, report, refused, row.consumer, row.key)
+    return RecordEvidence(
+        row.window_no, row.report_no, row.journal_seq, report, refused, row.consumer, row.key, row.received_at
+    )
 
 
 async def leaves_before(connection: Connection, window_no: int, journal_seq: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -280,3 +280,48 @@ async def test_a_provider_may_absorb_the_end(world: World, tmp_path: Path) -> No
         assert (record["outcome"], record["meters"]["output_tokens"]) == ("completed", 900)
         cost = json.loads(events(answer.text)[-1][1])
         assert float(cost["amount"]) <= 0.6, "the charge stays within the hold"
+
+
+async def test_a_form_passes_as_it_came_and_is_counted(gateway: Gateway) -> None:
+    """As an SDK sends a recording: the model is a field, the file is reserved by its size, usage is the server's."""
+    files = {"file": ("speech.wav", b"RIFF\r\n--\0" * 900)}
+    answer = await gateway.http.post("/v1/audio/transcriptions", data={"model": "gpt-5", "language": "de"}, files=files)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["text"] == WORD * 3
+    (sent,) = gateway.upstream.seen
+    assert sent["body"].startswith(b"--" + sent["content-type"].rpartition("boundary=")[2].encode())
+    assert files["file"][1] in sent["body"]
+    (record,) = gateway.records()
+    assert (record["operation"], record["model"]) == ("transcription", "gpt-5")
+    assert record["meters"] == {"input_tokens": 14, "input_audio_tokens": 14, "output_tokens": 3}
+    assert float(answer.headers["x-settlement-held"]) > 36 * 0.000277777778
+    refused = await gateway.http.post("/v1/audio/transcriptions", files=files)
+    assert (refused.status_code, refused.json()["code"]) == (422, "document_malformed")
+
+
+async def test_a_websocket_is_refused_with_a_reason(gateway: Gateway) -> None:
+    """By an answer where the server can give one, else by closing it: never served for nothing."""
+    sent: list[dict[str, object]] = []
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        sent.append(dict(message))
+
+    async def receive() -> dict[str, object]:
+        return {"type": "websocket.connect"}
+
+    async with upstream_client(gateway.upstream.url) as forward:
+        app = metered_proxy(gateway.meter, forward)
+        by_http: tuple[dict[str, dict[str, object]] | None, ...] = ({"websocket.http.response": {}}, None)
+        for extensions in by_http:
+            scope: dict[str, object] = {
+                "type": "websocket",
+                "path": "/v1/realtime",
+                "headers": [],
+                "extensions": extensions,
+            }
+            await app(scope, receive, send)
+    kinds = [each["type"] for each in sent]
+    assert kinds == ["websocket.http.response.start", "websocket.http.response.body", "websocket.close"]
+    assert "not metered" in str(sent[1])
+    assert "not metered" in str(sent[2])
+    assert gateway.upstream.seen == []

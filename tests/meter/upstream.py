@@ -84,6 +84,12 @@ class Upstream:
         if method == "GET":
             await self._whole(writer, 200, {"object": "list", "data": [{"id": "gpt-5"}]})
             return True
+        if path.endswith("/audio/transcriptions"):
+            self.seen.append({"content-type": self.headers["content-type"], "body": body})
+            details = {"text_tokens": 0, "audio_tokens": 14}
+            usage = {"type": "tokens", "input_tokens": 14, "input_token_details": details, "output_tokens": 3}
+            await self._whole(writer, 200, {"text": WORD * 3, "usage": {**usage, "total_tokens": 17}})
+            return True
         request = json.loads(body)
         self.seen.append(request)
         if path.endswith("/embeddings"):

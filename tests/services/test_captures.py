@@ -14,6 +14,7 @@ from sqlalchemy import select, text
 from governance import service as governance
 from settlement.core import canonical
 from settlement.core.signatures import sign_document
+from settlement.services import charges as explained
 from settlement.services import holds, metering, offers
 from settlement.services.holds import Answer
 from settlement.storage import invariants
@@ -318,3 +319,20 @@ async def test_what_is_posted_is_never_above_what_the_holds_gave(world: World) -
     assert Fraction(int(row.pico)) == 40 * pico(10)
     assert timedelta(seconds=300) == placed[0].stored.hold.expires_at - placed[0].stored.hold.created_at
     await books_hold(till)
+
+
+async def test_what_can_not_be_is_noticed_and_shown_to_both(world: World) -> None:
+    """A record far above its grant, at a speed that no model has; an honest one beside it. Neither's charge changes."""
+    till = await open_till(world, micro=500_000_000)
+    honest, inflated = await till.place(max_output_tokens=1_000), await till.place(max_output_tokens=1_000)
+    world.sources.settable.advance(seconds=2)
+    records = [naming(till, honest, 200), naming(till, inflated, 30_000)]
+    await report(till, *records)
+    ids = [str(record["id"]) for record in records]
+    for reader in (till.consumer, till.provider):
+        found = [await explained.explain(world.context, reader.party, till.provider.id, each) for each in ids]
+        assert [each["noticed"] for each in found] == [
+            [],
+            ["output_above_limit", "output_above_grant", "output_above_speed"],
+        ]
+        assert int(found[1]["charge_pico"]) == inflated.stored.hold.amount * 10**6
