@@ -203,7 +203,7 @@ async def test_a_job_never_runs_twice_at_once(world: World) -> None:
 async def test_every_chain_has_its_jobs(context: Context) -> None:
     names = {job.name for job in jobs.all_jobs(context, SECOND, Poster())}
     assert names == {
-        *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks", "balances"),
+        *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks", "balances", "disputes"),
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),
     }
 
