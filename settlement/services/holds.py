@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -24,10 +23,8 @@ from settlement.core.errors import (
     SettlementError,
     Unauthenticated,
 )
-from settlement.core.hold_rules import HoldRules
 from settlement.core.holds import Ask, Hold
 from settlement.core.offers import Offers
-from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
 from settlement.core.units import cu_text
 from settlement.services import events, offers, pauses, pricing, ratebook
@@ -35,6 +32,7 @@ from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
 from settlement.services.lanes import Lane, Taking
 from settlement.services.ratebook import KnownRates
+from settlement.storage import governance
 from settlement.storage import holds as storage
 from settlement.storage.database import Connection, Database
 from settlement.storage.holds import Changes, KeyRow, Locked, StoredHold
@@ -265,7 +263,7 @@ class _Desk:
         asked: Mapping[str, Offers] = MappingProxyType({}),
         policy: bytes | None = None,
     ) -> None:
-        self._rules = holds.DEFAULT if policy is None else _rules(policy)
+        self._rules = holds.DEFAULT if policy is None else governance.known_policy(policy).holds
         self._sources = context.sources
         self._now = context.sources.clock()
         self._locked = locked
@@ -414,12 +412,6 @@ class _Desk:
         """Tell the consumers of the thresholds that their budgets have reached."""
         for consumer_no, crossing in self.crossed:
             await events.budget_reached(context, connection, consumer_no, crossing)
-
-
-@lru_cache(maxsize=8)
-def _rules(policy: bytes) -> HoldRules:
-    """The rules of a stored policy, read once: every transaction asks for the same one."""
-    return Policy.parse(policy).holds
 
 
 def _provider(keys: Mapping[str, KeyRow], given: Credential) -> KeyRow:
