@@ -400,6 +400,15 @@ class ChainAdapter(Protocol):
 
 
 @runtime_checkable
+class Announced(Protocol):
+    """An adapter of a network whose wallets look for files on the domain that an account names as its home."""
+
+    async def well_known(self) -> Mapping[str, str]:
+        """What to serve under ``/.well-known/``, by the files' names; nothing where no domain is configured. Raises
+        Unreachable."""
+
+
+@runtime_checkable
 class Administered(Protocol):
     """An adapter that also knows what the treasury's account should have, and how to bring it about."""
 

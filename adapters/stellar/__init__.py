@@ -7,14 +7,16 @@ what goes on chain, docs/guides/stellar.md how an operator begins.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from adapters.nodes import Nodes
 from adapters.stellar import horizon, rpc
+from adapters.stellar.account_setup import Issuing
 from adapters.stellar.adapter import Settings, StellarAdapter, address_of
 from adapters.stellar.assets import XLM, destination, network_of, sdk_asset
 from adapters.stellar.preflight import Habits
-from settlement.chain import Asset, OpenSigner
+from settlement.chain import Asset, OpenSigner, Signer
 from settlement.core.ids import Clock, Entropy
 
 __all__ = ["Settings", "StellarAdapter", "open_adapter"]
@@ -26,6 +28,11 @@ _DEFAULTS = {
     "treasury": "",
     "signer": "",
     "channels": "",
+    "channel_count": "0",
+    "home_domain": "",
+    "link_signer": "",
+    "issuer_signer": "",
+    "clawback": "no",
     "assets": "",
     "batch": "50",
     "expiry_seconds": "90",
@@ -55,19 +62,28 @@ def open_adapter(
     for needed in ("rpc_url", "passphrase", "signer"):
         if not given[needed]:
             raise ValueError(f"{_name(needed)} must be set")
-    signer = open_signer(given["signer"])
-    try:
-        own = address_of(signer)
-    except ValueError:
-        raise ValueError(f"{_name('signer')} names a key that is not ed25519, which Stellar signs with") from None
+    signer, own = _key(given, "signer", open_signer)
     settings = read_settings(given, own)
+    issuing = None
+    if given["issuer_signer"]:
+        key, issuer = _key(given, "issuer_signer", open_signer)
+        if issuer in (own, settings.treasury):
+            raise ValueError(f"{_name('issuer_signer')} is the key of an account of its own, not of the treasury")
+        issuing = Issuing(key, issuer, _yes(given, "clawback"))
+        if issuing.asset in settings.assets:
+            raise ValueError(
+                f"{_name('assets')} names {issuing.asset.text}, which is a debt of ours and nothing to hold"
+            )
+    links = _key(given, "link_signer", open_signer)[0] if given["link_signer"] else None
+    if links is not None and not settings.home:
+        raise ValueError(f"{_name('link_signer')} needs {_name('home_domain')}, which publishes its key")
     network = network_of(settings.passphrase)
     nodes = Nodes(settings.nodes, network=network, identify=rpc.identify, clock=clock, entropy=entropy)
     servers = _list(given["horizon_url"])
     history = None
     if servers:
         history = Nodes(servers, network=network, identify=horizon.identify, clock=clock, entropy=entropy)
-    return StellarAdapter(settings, nodes, history, signer)
+    return StellarAdapter(settings, nodes, history, signer, issuing=issuing, links=links)
 
 
 def read_settings(given: Mapping[str, str], own_address: str) -> Settings:
@@ -88,6 +104,8 @@ def read_settings(given: Mapping[str, str], own_address: str) -> Settings:
         treasury=treasury,
         assets=_assets(given["assets"]),
         channels=channels,
+        derived=_number(given, "channel_count", 0, 10),
+        home=_domain(given["home_domain"]),
         batch=_number(given, "batch", 1, 100),
         expiry=_number(given, "expiry_seconds", 30, 300),
         fee_bid=bid,
@@ -123,6 +141,21 @@ def _account(key: str, text: str) -> str:
     if found is None or found.muxed_id is not None:
         raise ValueError(f"{_name(key)} is an account's address, which begins with G")
     return found.account
+
+
+def _key(given: Mapping[str, str], name: str, open_signer: OpenSigner) -> tuple[Signer, str]:
+    """The signer that a setting names, and the account that its key is the master key of."""
+    signer = open_signer(given[name])
+    try:
+        return signer, address_of(signer)
+    except ValueError:
+        raise ValueError(f"{_name(name)} names a key that is not ed25519, which Stellar signs with") from None
+
+
+def _domain(text: str) -> str:
+    if text and not (len(text) <= 32 and re.fullmatch(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", text)):
+        raise ValueError(f"{_name('home_domain')} is a domain of at most 32 lower-case characters, without https://")
+    return text
 
 
 def _list(text: str) -> tuple[str, ...]:

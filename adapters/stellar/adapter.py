@@ -8,9 +8,12 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from stellar_sdk import Keypair
+from stellar_sdk.memo import Memo
+from stellar_sdk.operation import Operation
 
 from adapters.nodes import NoAnswer, Node, Nodes
-from adapters.stellar import events, horizon, preflight, rpc
+from adapters.stellar import account_setup, events, horizon, preflight, rpc, toml
+from adapters.stellar.account_setup import Issuing, Wanted
 from adapters.stellar.assets import (
     DECIMALS,
     REFERENCE_BITS,
@@ -31,11 +34,12 @@ from adapters.stellar.transactions import (
     memo_of,
     operations,
     packed,
+    setup_memo,
     signed,
     unpacked,
     unsigned,
 )
-from adapters.stellar.wallets import METHOD, muxed_address, payment_link, proves
+from adapters.stellar.wallets import METHOD, muxed_address, payment_link, proves, signed_link
 from settlement.chain import (
     AnchorOrder,
     Asset,
@@ -44,6 +48,7 @@ from settlement.chain import (
     Facts,
     Gap,
     Holdings,
+    Ledger,
     Order,
     Outcome,
     Page,
@@ -52,6 +57,7 @@ from settlement.chain import (
     Rejected,
     SentPage,
     SetupOrder,
+    SetupStep,
     Signer,
     Slot,
     Transaction,
@@ -82,6 +88,10 @@ class Settings:
     """Accepted assets beside XLM."""
     channels: tuple[str, ...] = ()
     """Accounts whose sequences are the slots, each signed for by the treasury's signer; none: the treasury's own."""
+    derived: int = 0
+    """How many channel accounts of the service's own making there are beside them (`account_setup.channel_keys`)."""
+    home: str = ""
+    """The domain whose ``stellar.toml`` describes the service (SEP-1); empty: none."""
     batch: int = 50
     expiry: int = 90
     """Seconds after the last ledger's close until which a transaction can land."""
@@ -96,16 +106,30 @@ class Settings:
 class StellarAdapter:
     """A ChainAdapter on a Stellar network."""
 
-    def __init__(self, settings: Settings, nodes: Nodes, history: Nodes | None, signer: Signer) -> None:
-        """`history` are Horizon servers; without them, missing events are a gap and lost books can't be read back."""
+    def __init__(
+        self,
+        settings: Settings,
+        nodes: Nodes,
+        history: Nodes | None,
+        signer: Signer,
+        *,
+        issuing: Issuing | None = None,
+        links: Signer | None = None,
+    ) -> None:
+        """`history` are Horizon servers; without them, missing events are a gap and lost books can't be read back.
+
+        `issuing` is the asset of our own, whose issuer `setup` brings about too; `links` signs payment links.
+        """
         self._settings = settings
+        self._issuing, self._links = issuing, links
+        self._made: dict[str, Keypair] | None = None
+        """The keys of the channel accounts of our own making, once they were derived."""
         self._nodes = nodes
         self._history = history
         self._signer = signer
         self._assets = {XLM: DECIMALS, **dict.fromkeys(settings.assets, DECIMALS)}
         self._contracts = {contract_id(asset, settings.passphrase): asset for asset in self._assets}
         self._by_text = {asset.text: asset for asset in self._assets}
-        self._channels = settings.channels or (settings.treasury,)
         self._emitting: set[str] = set()
         """Nodes that have shown that they emit classic events."""
         self._facts = Facts(
@@ -191,11 +215,12 @@ class StellarAdapter:
             return await self._history.first(lambda node: horizon.page(node, self.treasury, self._by_text, read))
 
     def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
-        """Eight bytes of the SHA-256 of each payout's id (`transactions.mark`); an anchor's mark is its digest."""
+        """Eight bytes of the SHA-256 of each payout's id (`transactions.mark`); an anchor's mark is its digest, a setup
+        step's the SHA-256 of its order's id."""
         if isinstance(order, AnchorOrder):
             return (order.digest,)
         if isinstance(order, SetupOrder):
-            return (mark(order.id),)
+            return (setup_memo(order).memo_hash,)
         return tuple(mark(transfer.id or order.id) for transfer in order.transfers)
 
     async def sent(self, after: str | None) -> SentPage:
@@ -203,14 +228,14 @@ class StellarAdapter:
         nodes' own history ends after a week. The cursor is a ledger number. Raises Gap, Unreachable."""
         if self._history is None:
             raise Unreachable("an account's history is read from Horizon: set SETTLEMENT_STELLAR_HORIZON_URL")
-        own = {self.treasury, *self._channels}
+        own = {self.treasury, *await self._channels()}
         return await self._history.first(
             lambda node: sent_page(node, self.treasury, own, self._by_text, self._settings.passphrase, after)
         )
 
     async def next_numbers(self) -> Mapping[str, int]:
         """The next sequence of the treasury and of each channel that exists. Raises Unreachable."""
-        accounts = dict.fromkeys((self.treasury, *self._channels))
+        accounts = dict.fromkeys((self.treasury, *await self._channels()))
         keys = [account_key(each) for each in accounts]
         state = await self._nodes.first(lambda node: preflight.state_of(node, keys))
         return {each: used + 1 for each in accounts if (used := state.sequence(each)) is not None}
@@ -221,8 +246,27 @@ class StellarAdapter:
         return await self._nodes.first(self._holdings)
 
     async def payment_uri(self, asset: Asset, reference: int, amount: int | None) -> str:
-        """A SEP-7 link with the memo id."""
-        return payment_link(self.treasury, asset, reference, amount, self._settings.passphrase)
+        """A SEP-7 link with the memo id, signed when there is a key for that. Raises Unreachable."""
+        link = payment_link(self.treasury, asset, reference, amount, self._settings.passphrase)
+        return await signed_link(link, self._settings.home, self._links)
+
+    async def setup(self) -> tuple[SetupStep, ...]:
+        """The treasury's data, lines and key, its channel accounts, and the issuer of our own asset. Raises
+        Unreachable."""
+        wanted = await self._wanted()
+        state = await self._nodes.first(lambda node: preflight.state_of(node, account_setup.keys_for(wanted)))
+        return account_setup.steps(state, wanted)
+
+    async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+        """As `prepare`, for one step of `setup`, on the treasury's own sequence. Raises Unpayable ``step_unknown``
+        too."""
+        return await self._nodes.first(lambda node: self._prepare_step(node, order, slot, busy))
+
+    async def well_known(self) -> Mapping[str, str]:
+        """``stellar.toml`` (SEP-1), when the service has a domain. Raises Unreachable."""
+        if not self._settings.home:
+            return {}
+        return {toml.NAME: toml.document(await self._wanted(), self._settings.passphrase, self._links)}
 
     def combined_address(self, reference: int) -> str:
         """Treasury and reference as one M-address (SEP-23)."""
@@ -258,22 +302,62 @@ class StellarAdapter:
         tip = (await rpc.tip(node)).latest
         bids = await self._bids(node)
         payout = order if isinstance(order, PayoutOrder) else None
-        keys = preflight.keys_for(payout, self.treasury, self._channels, self._assets)
+        channels = await self._channels()
+        keys = preflight.keys_for(payout, self.treasury, channels, self._assets)
         state = await preflight.state_of(node, keys)
         ways: dict[int, Way] = {}
         if payout is not None:
             ways = preflight.clear(payout, self.treasury, state, self._settings.habits, tip)
         count = len(payout.transfers) if payout else 1
         preflight.check_funds(payout, self.treasury, state, ways, bids[-1] * (count + 1))
-        slot = self._slot(state, slot, busy, (self.treasury,) if payout is None else self._channels)
+        slot = self._slot(state, slot, busy, (self.treasury,) if payout is None else channels)
+        made = operations(order, self.treasury, slot, ways)
+        return await self._signed(tip, slot, made, memo_of(order), bids)
+
+    async def _prepare_step(
+        self, node: Node, order: SetupOrder, slot: Slot | None, busy: Container[Slot]
+    ) -> Transaction:
+        tip = (await rpc.tip(node)).latest
+        bids = await self._bids(node)
+        wanted = await self._wanted()
+        state = await preflight.state_of(node, account_setup.keys_for(wanted))
+        making = account_setup.making(order.step, state, wanted)
+        fee = bids[-1] * (len(making.operations) + 1)
+        preflight.check_funds(None, self.treasury, state, {}, fee + making.locks * preflight.RESERVE)
+        slot = self._slot(state, slot, busy, (self.treasury,))
+        return await self._signed(tip, slot, list(making.operations), setup_memo(order), bids, making.others)
+
+    async def _signed(
+        self,
+        tip: Ledger,
+        slot: Slot,
+        made: list[Operation],
+        memo: Memo,
+        bids: tuple[int, ...],
+        others: Sequence[Signer | Keypair] = (),
+    ) -> Transaction:
         last = tip.number + self._settings.expiry // LEDGER_SECONDS
         bounds = Bounds(last, tip.closed_at + timedelta(seconds=self._settings.expiry))
-        made = operations(order, self.treasury, slot, ways)
-        inner = unsigned(slot, made, memo_of(order), bounds, self._settings.passphrase)
-        envelopes = await signed(inner, self.treasury, bids, self._settings.passphrase, self._signer)
+        passphrase = self._settings.passphrase
+        inner = unsigned(slot, made, memo, bounds, passphrase)
+        envelopes = await signed(inner, self.treasury, bids, passphrase, self._signer, others)
         names = tuple(each.hash().hex() for each in envelopes)
         fee = envelopes[-1].transaction.fee
         return Transaction(inner.hash().hex(), names, packed(envelopes), slot, tip.number + 1, last, fee)
+
+    async def _channels(self) -> tuple[str, ...]:
+        """Every account whose sequences are slots for payouts: those that were named, and those of our own making."""
+        if self._made is None:
+            self._made = await account_setup.channel_keys(
+                self._signer, self._facts.network, self.treasury, self._settings.derived
+            )
+        return (*self._settings.channels, *self._made) or (self.treasury,)
+
+    async def _wanted(self) -> Wanted:
+        await self._channels()
+        settings, own = self._settings, address_of(self._signer)
+        assets, made = tuple(self._assets), self._made or {}
+        return Wanted(self.treasury, own, assets, made, settings.channels, settings.home, self._issuing)
 
     async def _bids(self, node: Node) -> tuple[int, ...]:
         """What is bid an operation, first and when late: what is usual, and ten times that, both under the cap."""
@@ -288,7 +372,7 @@ class StellarAdapter:
         """An anchor is on the treasury's own sequence, so that whoever looks it up sees whose it is; a payout on a
         channel's. Each has one transaction out."""
         if slot is not None:
-            if slot.account not in (self.treasury, *self._channels) or slot.kind != "sequence":
+            if slot.account not in (self.treasury, *among) or slot.kind != "sequence":
                 raise Unpayable("slot_foreign", f"{slot} is not a sequence of one of our accounts")
             return slot
         for account in among:

@@ -7,7 +7,7 @@ envelopes go on record before either is handed over; they share the inner transa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -23,6 +23,7 @@ from stellar_sdk import (
     FeeBumpTransactionEnvelope,
     HashMemo,
     IdMemo,
+    Keypair,
     LedgerBounds,
     MuxedAccount,
     Payment,
@@ -37,7 +38,7 @@ from stellar_sdk.memo import Memo
 from stellar_sdk.operation import Operation
 
 from adapters.stellar.assets import Destination, decimal_text, destination, sdk_asset
-from settlement.chain import AnchorOrder, Order, Signer, Slot, Transfer
+from settlement.chain import AnchorOrder, Order, SetupOrder, Signer, Slot, Transfer
 from settlement.core.merkle import merkle_root
 
 LEAST_FEE = 100
@@ -84,6 +85,11 @@ def memo_of(order: Order) -> Memo:
     return HashMemo(merkle_root((transfer.id or order.id).encode() for transfer in order.transfers))
 
 
+def setup_memo(order: SetupOrder) -> HashMemo:
+    """What a step of setting an account up carries to be known by: the SHA-256 of its order's id."""
+    return HashMemo(sha256(order.id.encode()).digest())
+
+
 def is_memo(transfer: Transfer) -> bool:
     """Whether a transfer's reference must be the transaction's memo; that of an M-address is part of the address."""
     return transfer.reference is not None and destination(transfer.to).muxed_id is None
@@ -125,11 +131,18 @@ def unsigned(slot: Slot, made: list[Operation], memo: Memo, bounds: Bounds, pass
 
 
 async def signed(
-    inner: TransactionEnvelope, treasury: str, bids: tuple[int, ...], passphrase: str, signer: Signer
+    inner: TransactionEnvelope,
+    treasury: str,
+    bids: tuple[int, ...],
+    passphrase: str,
+    signer: Signer,
+    others: Sequence[Signer | Keypair] = (),
 ) -> list[FeeBumpTransactionEnvelope]:
     """The fee bumps of a transaction, one for each bid (stroops an operation), in the order of the bids.
 
-    Raises ValueError for a transaction that never expires: it may pay weeks later.
+    `others` sign the inner transaction too, whose operations are not the treasury's alone: exactly those, since a
+    signature that nothing needs fails it. Raises ValueError for a transaction that never expires: it may pay weeks
+    later.
     """
     conditions = inner.transaction.preconditions
     if conditions is None or conditions.time_bounds is None or not conditions.time_bounds.max_time:
@@ -137,6 +150,11 @@ async def signed(
     if conditions.ledger_bounds is None or not conditions.ledger_bounds.max_ledger:
         raise ValueError("a transaction is never signed without ledger bounds")
     inner.signatures.append(await _signature(signer, inner.hash()))
+    for other in others:
+        if isinstance(other, Keypair):
+            inner.signatures.append(other.sign_decorated(inner.hash()))
+        else:
+            inner.signatures.append(await _signature(other, inner.hash()))
     made = []
     for bid in bids:
         paid = bid * (len(inner.transaction.operations) + 1)
@@ -185,7 +203,7 @@ def payments_of(inner: SdkTransaction) -> list[tuple[Operation, bytes]]:
     """The operations that move money out, each with the mark that it carries (empty when it has none)."""
     found: list[tuple[Operation, bytes]] = []
     for each in inner.operations:
-        if isinstance(each, (Payment, CreateAccount, CreateClaimableBalance)):
+        if isinstance(each, (Payment, CreateAccount, CreateClaimableBalance)) and amount_of(each):
             source = each.source or inner.source
             tag = b"" if source.account_muxed_id is None else source.account_muxed_id.to_bytes(MARK_BYTES, "big")
             found.append((each, tag))

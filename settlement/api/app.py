@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from governance.proposals import MOST_BYTES
 from settlement.api import (
     accounts,
+    announcements,
     api_keys,
     balance_rules,
     budgets,
@@ -56,6 +57,7 @@ BODY_CAPS = {
 
 ROUTERS: tuple[APIRouter, ...] = (
     meta.router,
+    announcements.router,
     rates.router,
     windows.router,
     withdrawals.router,

@@ -97,7 +97,7 @@ class RegisteredProvider(Out):
 
 
 class ProviderOut(Out):
-    """A provider as it is on record; `payout_next` waits for its time."""
+    """A provider as it is on record; `payout_next` waits for its time, `fallback` is the one asked for last."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -109,6 +109,7 @@ class ProviderOut(Out):
                 "settled": "5.25",
                 "payout": _SHOWN,
                 "payout_next": {**_PAYOUT, "proven": False, "valid_from": "2026-11-25T00:00:00Z"},
+                "fallback": None,
             }
         }
     )
@@ -120,6 +121,7 @@ class ProviderOut(Out):
     settled: Cu
     payout: PayoutOut | None
     payout_next: PayoutOut | None
+    fallback: PayoutOut | None
 
 
 class SetPayoutAddress(In):
@@ -194,6 +196,7 @@ async def mine(context: ContextDep, reader: ProviderReader) -> ProviderOut:
         settled=cu_text(account.settled),
         payout=payout_out(in_force),
         payout_next=payout_out(waiting),
+        fallback=payout_out(await participants.fallback_address(context, party)),
     )
 
 

@@ -204,7 +204,10 @@ class _Pass:
         return True
 
     async def submit(self, order: Order, tx: Transaction) -> None:
-        """Hand the bytes over and note the answer, which is a hint: whatever goes wrong, they may have left."""
+        """Hand the bytes over and note the answer, which is a hint: whatever goes wrong, they may have left.
+
+        Once they were taken, what is said to later offers of what is late changes nothing on record.
+        """
         state: OrderState = "submitted"
         detail = tx.id
         try:
@@ -213,7 +216,7 @@ class _Pass:
             state, detail = "unknown", f"{tx.id}: refused with {refusal.code}"
         except Exception as error:  # noqa: BLE001 (an adapter's own failure says no more than a silent node)
             state, detail = "unknown", f"{tx.id}: {type(error).__name__}"
-        if state == order.state:
+        if order.state in (state, "submitted"):
             return
 
         async def use_case(connection: Connection) -> None:

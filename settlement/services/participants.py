@@ -176,11 +176,13 @@ async def set_fallback_address(context: Context, request: SignedRequest, payout:
     """Where the signing provider may be paid when its own choice of chain can't be used (`services.rails`).
 
     Every one, also the first, is in force after the policy's cool-down. Asking again for the newest changes nothing.
+    Raises Malformed ``address_unproven``, ``address_proof_invalid`` as for a payout address; the proof stays in the
+    signed request.
     """
     now = context.sources.clock()
 
     async def use_case(connection: Connection) -> PayoutAddress:
-        party, _ = await _signed_by(context, connection, request, "set-fallback-address", now)
+        party, kid = await _signed_by(context, connection, request, "set-fallback-address", now)
         if party.kind != "provider":
             raise Forbidden("providers_only", "only providers are paid out")
         newest = await rails.newest_fallback(connection, party.no)
@@ -188,6 +190,7 @@ async def set_fallback_address(context: Context, request: SignedRequest, payout:
             return newest
         cooldown = (await governance.policy_at(connection, now)).address_cooldown
         address = await _checked_address(context, connection, payout, now + cooldown)
+        await _checked_proof(context, connection, party, payout, kid, now)
         await rails.add_fallback(connection, party.no, address, request.body, request.signature, now)
         return address
 
@@ -264,6 +267,12 @@ async def payout_addresses(context: Context, party: Party) -> tuple[PayoutAddres
         in_force = await parties.payout_address_at(connection, party.no, now)
         newest = await parties.newest_payout_address(connection, party.no)
     return in_force, newest if newest is not None and newest.valid_from > now else None
+
+
+async def fallback_address(context: Context, party: Party) -> PayoutAddress | None:
+    """The fallback address that a provider asked for last, in force or not."""
+    async with context.database.read() as connection:
+        return await rails.newest_fallback(connection, party.no)
 
 
 async def create_api_key(
@@ -381,15 +390,22 @@ async def _add_address(
 ) -> PayoutAddress:
     now = context.sources.clock()
     address = await _checked_address(context, connection, payout, valid_from)
+    address = replace(address, proof=await _checked_proof(context, connection, party, payout, kid, now))
+    await parties.add_payout_address(connection, party.no, address, request.body, request.signature, now)
+    return address
+
+
+async def _checked_proof(
+    context: Context, connection: Connection, party: Party, payout: Destination, kid: str, now: datetime
+) -> dict[str, str] | None:
+    """The proof of an address that `_checked_address` has passed; None where none was sent and none is needed."""
     proof = _proven(context, payout, kid, now)
     able = bool(context.chains[payout.chain].facts.address_proof)
     rules = (await governance.policy_at(connection, now)).withdrawals
     if proof is None and (party.kind == "consumer" or (able and rules.prove_payouts)):
         why = "the address's own key must sign that it is yours" if able else f"{payout.chain} has no way to prove it"
         _refuse("proof", "address_unproven", f"{why}, see docs/reference/address-proof.md")
-    address = replace(address, proof=proof)
-    await parties.add_payout_address(connection, party.no, address, request.body, request.signature, now)
-    return address
+    return proof
 
 
 async def _checked_address(

@@ -18,7 +18,7 @@ from datetime import timedelta
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import text
 
@@ -217,6 +217,8 @@ class Installation:
 
     chain = CHAIN
     asset = USD
+    worths: ClassVar = {"USD": Fraction(1), "RLUSD": Fraction(1), "USDC": Fraction(10)}
+    """Of one whole unit, such that the smallest unit is worth the same on every network."""
 
     def _wallet(self, *, usd: int = 0) -> Any:
         """A stranger's wallet, with an address."""
@@ -263,8 +265,7 @@ class Installation:
     # --- founding -------------------------------------------------------------------------------------------------
 
     async def _found(self) -> None:
-        worths = {"USD": Fraction(1), "RLUSD": Fraction(1)}
-        policy = Policy(1, START - timedelta(days=1), usd_per_asset=worths, minimum_payout=1)
+        policy = Policy(1, START - timedelta(days=1), usd_per_asset=self.worths, minimum_payout=1)
         document = policy.document()
         digest = canonical.digest_raw(canonical.digest(document))
         async with self.database.begin() as connection:

@@ -226,16 +226,21 @@ def _account(address: str, held: Held) -> xdr.AccountEntry:
         xdr.SequenceNumber(xdr.Int64(held.sequence)),
         xdr.Uint32(len(held.lines) + len(held.data)),
         None,
-        xdr.Uint32(0),
-        xdr.String32(b""),
-        xdr.Thresholds(b"\1\0\0\0"),
-        [],
+        xdr.Uint32(held.flags),
+        xdr.String32(held.home.encode()),
+        xdr.Thresholds(bytes([address in held.signers, 0, 0, 0])),
+        [xdr.Signer(_key(each), xdr.Uint32(1)) for each in sorted(held.signers - {address})],
         xdr.AccountEntryExt(0),
     )
 
 
 def _id(address: str) -> xdr.AccountID:
     return Keypair.from_public_key(address).xdr_account_id()
+
+
+def _key(address: str) -> xdr.SignerKey:
+    raw = xdr.Uint256(StrKey.decode_ed25519_public_key(address))
+    return xdr.SignerKey(xdr.SignerKeyType.SIGNER_KEY_TYPE_ED25519, ed25519=raw)
 
 
 def _address(account: xdr.AccountID) -> str:

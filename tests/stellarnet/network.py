@@ -37,6 +37,8 @@ from stellar_sdk.exceptions import BadSignatureError
 from stellar_sdk.memo import HashMemo, Memo, NoneMemo, ReturnHashMemo, TextMemo
 from stellar_sdk.operation import Operation
 
+from tests.stellarnet.setting_up import SETTING_UP, set_up
+
 PASSPHRASE = Network.TESTNET_NETWORK_PASSPHRASE
 START = datetime(2026, 11, 22, tzinfo=UTC)
 FIRST_LEDGER = 1_000
@@ -81,6 +83,8 @@ class Held:
     lines: dict[str, list[int]] = field(default_factory=dict)
     """By asset text: balance, limit, flags."""
     data: dict[str, bytes] = field(default_factory=dict)
+    flags: int = 0
+    home: str = ""
 
 
 @dataclass
@@ -125,6 +129,8 @@ class StellarNet:
         self.oldest = FIRST_LEDGER
         self.spike_until = 0
         self.emitting = True
+        self.sponsored: set[str] = set()
+        """Whose reserves somebody pays, while a transaction is applied."""
         self.thieves: dict[str, Keypair] = {}
         """Keys of ours that a stranger has too, by account."""
 
@@ -240,10 +246,9 @@ class StellarNet:
         """Every source is signed for, and no signature is idle."""
         used: set[int] = set()
         for source in sources:
-            held = self.accounts.get(source)
-            if held is None:
-                return "txNO_ACCOUNT"
-            good = {n for n, each in enumerate(signatures) for key in held.signers if _verifies(key, digest, each)}
+            held = self.accounts.get(source)  # what an operation before makes signs by its own key
+            signers = {source} if held is None else held.signers
+            good = {n for n, each in enumerate(signatures) for key in signers if _verifies(key, digest, each)}
             if not good:
                 return "txBAD_AUTH"
             used |= good
@@ -282,6 +287,7 @@ class StellarNet:
         culprit = self.plan.dice.randrange(len(queued.inner.operations)) if frozen else None
         results, moved = [], list[tuple[int, str, str, SdkAsset, int, Operation]]()
         ok = True
+        self.sponsored = set()
         for index, operation in enumerate(queued.inner.operations):
             who = (operation.source or queued.inner.source).account_id
             result, good = self._operate(operation, who, index, moved, refuse=index == culprit)
@@ -316,9 +322,12 @@ class StellarNet:
             code = "NO_TRUST" if refuse else self._pay(who, operation.destination.account_id, operation, index, moved)
             paid = xdr.PaymentResultCode[f"PAYMENT_{code}"]
             return _inner(types.PAYMENT, payment_result=xdr.PaymentResult(paid)), code == "SUCCESS"
+        if isinstance(operation, SETTING_UP):
+            return set_up(self, operation, who)
         amount = units(operation.starting_balance if isinstance(operation, CreateAccount) else operation.amount)  # type: ignore[attr-defined]
         if isinstance(operation, CreateAccount):
-            code = "LOW_RESERVE" if refuse or amount < 2 * RESERVE else "SUCCESS"
+            poor = amount < 2 * RESERVE and operation.destination not in self.sponsored
+            code = "LOW_RESERVE" if refuse or poor else "SUCCESS"
             code = "ALREADY_EXIST" if operation.destination in self.accounts else code
             if code == "SUCCESS":
                 self.accounts[who].balance -= amount

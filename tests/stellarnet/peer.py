@@ -36,11 +36,14 @@ USDC = Asset("USDC", ISSUER.public_key)
 class StellarPeer:
     """One node, one Horizon server if asked for, and an adapter with five channels."""
 
-    def __init__(self, net: StellarNet) -> None:
+    def __init__(self, net: StellarNet, sources: SeededSources | None = None) -> None:
         self.net = net
+        self.sources = sources or SeededSources()
         self.stable = USDC
         self.foreign = Asset("USDC", OTHER_ISSUER.public_key)
         self.channels = [key_of(f"channel {number}").public_key for number in range(CHANNELS)]
+        self.key: Keypair | None = None
+        """What signs for the treasury, when that is not its master key."""
         self.rpc: list[RpcFace] = []
         self.horizon: HorizonFace | None = None
         self.adapter: StellarAdapter
@@ -51,9 +54,15 @@ class StellarPeer:
 
     @classmethod
     async def start(
-        cls, net: StellarNet | None = None, *, nodes: int = 1, history: bool = False, **more: object
+        cls,
+        net: StellarNet | None = None,
+        *,
+        nodes: int = 1,
+        history: bool = False,
+        sources: SeededSources | None = None,
+        **more: object,
     ) -> StellarPeer:
-        made = cls(net or StellarNet())
+        made = cls(net or StellarNet(), sources)
         made.populate()
         for _ in range(nodes):
             made.rpc.append(RpcFace(made.net))
@@ -86,15 +95,17 @@ class StellarPeer:
             assets=(USDC,),
             channels=tuple(self.channels),
         )
+        apart = {name: more.pop(name) for name in ("issuing", "links") if name in more}
         settings = replace(settings, **more)  # type: ignore[arg-type]
-        sources, network = SeededSources(), network_of(PASSPHRASE)
-        clock, entropy = sources.clock, sources.entropy
+        network = network_of(PASSPHRASE)
+        clock, entropy = self.sources.clock, self.sources.entropy
         nodes = Nodes(self._urls, network=network, identify=rpc.identify, clock=clock, entropy=entropy, tries=1)
         history = None
         if self._history:
             identify = horizon.identify
             history = Nodes(self._history, network=network, identify=identify, clock=clock, entropy=entropy, tries=1)
-        return StellarAdapter(settings, nodes, history, LocalSigner("ed25519", TREASURY_SEED))
+        signer = LocalSigner("ed25519", TREASURY_SEED if self.key is None else self.key.raw_secret_key())
+        return StellarAdapter(settings, nodes, history, signer, **apart)  # type: ignore[arg-type]
 
     def unknown(self) -> str:
         return key_of("nobody").public_key
