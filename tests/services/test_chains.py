@@ -19,6 +19,7 @@ from settlement.chain import (
     Failed,
     Outcome,
     Pending,
+    Rejected,
     Settled,
     Slot,
     Transaction,
@@ -124,6 +125,23 @@ async def test_a_lost_answer_is_unknown_and_the_same_bytes_go_again(installation
     assert {order.state for order in await orders(installation)} == {"settled"}
     assert len(adapter.submitted) == 4  # anchor and payout, twice each
     assert len(set(adapter.submitted)) == 2
+
+
+async def test_what_was_taken_and_is_refused_when_it_is_offered_again_stays_taken(installation: Installation) -> None:
+    await planned(installation)
+    context, adapter = scripted(installation)
+    adapter.arrives = False
+    await chains.run_once(context, CHAIN)
+    assert {order.state for order in await orders(installation)} == {"submitted"}
+    adapter.says = lambda _, truth: Pending(again=True) if isinstance(truth, Pending) else truth
+    adapter.loses = Rejected("TRY_AGAIN_LATER")
+    await chains.run_once(context, CHAIN)
+    assert len(adapter.submitted) == 4
+    assert {order.state for order in await orders(installation)} == {"submitted"}
+    assert await codes(context) == []
+    adapter.loses, adapter.arrives = None, True
+    await chains.run_until_idle(context, CHAIN)
+    assert {order.state for order in await orders(installation)} == {"settled"}
 
 
 @pytest.mark.parametrize("trouble", [Unreachable("x"), TimeoutError(), RuntimeError("the adapter itself failed")])
