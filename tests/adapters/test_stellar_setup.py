@@ -66,7 +66,7 @@ async def bring_about(peer: StellarPeer, step: str) -> None:
     outcome = await peer.adapter.status(tx)
     assert isinstance(outcome, Settled)
     assert outcome.delivered == ()
-    assert peer.adapter.marks(order) == (peer.net.order[-1].inner.memo.memo_hash,)  # type: ignore[union-attr]
+    assert peer.adapter.marks(order) == (peer.net.order[-1].inner.memo.memo_hash,)  # type: ignore[attr-defined]
 
 
 async def test_everything_is_brought_about_once_and_in_an_order_that_works(peer: StellarPeer) -> None:
