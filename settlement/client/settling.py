@@ -319,7 +319,8 @@ class Windows:
         netted_at = self._netted_at(window, name)
         due = earned.free + sum(micro for seq, micro in earned.moved if seq < netted_at)
         due -= self._held_back(earned, found.party, window.closed_at, netted_at)
-        right = policy.to_units(due, worth) == (amount, payout) and due >= rules[0].minimum_payout and amount > 0
+        enough = due >= rules[0].rails.least(chain, rules[0].minimum_payout)
+        right = policy.to_units(due, worth) == (amount, payout) and enough and amount > 0
         require(right, "position_payout", name, f"{amount} units for {payout} microCU is not what {due} is worth")
         earned.free -= payout
         self.due[window.no, found.party] = Due(chain, asset, amount, payout)

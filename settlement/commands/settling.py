@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from settlement.core.states import OrderState
     from settlement.services.chains import Progress
     from settlement.services.operations import Accounted
+    from settlement.services.rails import Health
     from settlement.services.recovery import Matched
     from settlement.storage.chain_orders import Order
     from settlement.storage.database import Connection
@@ -379,6 +380,60 @@ def give_up_chain(
     found = with_installation(use)
     lines = [f"{found['payouts']} payouts went back to their balances; {found['in_flight']} orders may still land"]
     answer({"chain": chain, **found}, lines, as_json=as_json)
+
+
+@chain_app.command("status")
+def show_status(as_json: Json = False) -> None:
+    """Show each chain as a way to pay: last known ledger, what is under way, floats, and why it isn't relied on.
+
+    Ends with 1 while a chain is not relied on, or a float is outside of the policy's limits.
+    """
+
+    async def use(installation: Installation) -> list[dict[str, Any]]:
+        from settlement.services import rails
+
+        return [_status(each) for each in await rails.overview(installation.context)]
+
+    found = with_installation(use)
+    titles = ["chain", "last ledger", "in flight", "asset", "held", "free", "fees", "float", "trouble"]
+    rows = [
+        [each["chain"], each["tip_at"] or "-", each["in_flight"], *one.values(), each["trouble"] or "-"]
+        for each in found
+        for one in each["floats"] or [dict.fromkeys(("asset", "held", "free", "fees", "float"), "-")]
+    ]
+    answer(found, table(titles, rows), as_json=as_json)
+    wrong = [one for each in found for one in each["floats"] if one["float"] in ("low", "high")]
+    if wrong or any(each["trouble"] for each in found):
+        raise typer.Exit(FAILED)
+
+
+def _status(found: Health) -> dict[str, Any]:
+    from settlement.core import times
+    from settlement.core.units import cu_text
+
+    tip, waiting = found.condition.tip_at, found.condition.waiting_since
+    floats = [
+        {
+            "asset": each.asset,
+            "held": str(each.held),
+            "free": str(each.free),
+            "fees": str(each.fees),
+            "float": each.level,
+        }
+        for each in found.floats
+    ]
+    return {
+        "chain": found.chain,
+        "network": found.network,
+        "tip_at": tip and times.text(tip),
+        "closed": found.condition.closed,
+        "frozen": list(found.condition.frozen),
+        "waiting_since": waiting and times.text(waiting),
+        "in_flight": found.in_flight,
+        "minimum": cu_text(found.minimum),
+        "trouble": found.trouble,
+        "floats": floats,
+    }
 
 
 @chain_app.command("choices")

@@ -21,6 +21,7 @@ from settlement.core.errors import Malformed
 from settlement.core.governing import GovernanceRules
 from settlement.core.hold_rules import HoldRules
 from settlement.core.pricing import PricingRules
+from settlement.core.rails import RailRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
 from settlement.core.withdrawals import WithdrawalRules
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, type] = {
     "holds": HoldRules,
     "index": IndexPolicy,
     "pricing": PricingRules,
+    "rails": RailRules,
     "withdrawals": WithdrawalRules,
 }
 """Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
@@ -59,6 +61,7 @@ class Policy:
     holds: HoldRules = field(default_factory=HoldRules)
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     disputes: DisputeRules = field(default_factory=DisputeRules)
+    rails: RailRules = field(default_factory=RailRules)
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from fractions import Fraction
 
 from settlement.chain import Asset
 from settlement.core.errors import Conflict, NotFound
-from settlement.core.policy import to_units
-from settlement.core.rails import Choice, Condition, Rail, choose
+from settlement.core.policy import Policy, to_micro, to_units
+from settlement.core.rails import Choice, Condition, Rail, choose, trouble
 from settlement.services import chains, outcomes
 from settlement.services.context import Context
-from settlement.storage import chain_orders, rails
+from settlement.storage import accounts, chain_orders, funding, governance, rails
+from settlement.storage.accounts import system_account
 from settlement.storage.database import Connection
 from settlement.storage.parties import PayoutAddress
 from settlement.storage.positions import Payee
@@ -42,6 +44,7 @@ async def choose_rails(
     window_no: int,
     due: Sequence[Payee],
     conversions: Mapping[tuple[str, str], Fraction],
+    policy: Policy,
 ) -> list[Payee]:
     """Each payee on the rail that its payout of this window takes; choices between two are recorded with their reason.
 
@@ -62,7 +65,7 @@ async def choose_rails(
                 conditions[chain] = await rails.condition(connection, chain)
             if (chain, asset) not in free:
                 free[chain, asset] = await rails.free(connection, chain, asset)
-        choice = _choice(payee, second, conditions, free, conversions, context)
+        choice = _choice(payee, second, conditions, free, conversions, policy, now)
         free[choice.rail.chain, choice.rail.asset] -= choice.rail.due
         await rails.record(connection, window_no, payee.party, choice, now)
         found.append(replace(payee, chain=choice.rail.chain, asset=choice.rail.asset))
@@ -75,20 +78,92 @@ def _choice(
     conditions: Mapping[str, Condition],
     free: Mapping[tuple[str, str], int],
     conversions: Mapping[tuple[str, str], Fraction],
-    context: Context,
+    policy: Policy,
+    now: datetime,
 ) -> Choice:
     def rail(chain: str, asset: str) -> Rail:
         worth = conversions.get((chain, Asset.parse(asset).text))
-        units = 0 if worth is None else to_units(payee.due, worth)[0]
+        enough = payee.due >= policy.rails.least(chain, policy.minimum_payout)
+        units = to_units(payee.due, worth)[0] if enough and worth is not None else 0
         return Rail(chain, asset, units, free[chain, asset], conditions[chain])
 
-    return choose(rail(payee.chain, payee.asset), rail(second.chain, second.asset), context.sources.clock())
+    return choose(rail(payee.chain, payee.asset), rail(second.chain, second.asset), now, policy.rails)
 
 
 async def choices(context: Context, window_no: int) -> list[MadeChoice]:
     """Which rails a window's payouts took, for providers that have two, and why."""
     async with context.database.read() as connection:
         return await rails.choices(connection, window_no)
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """An asset of a treasury, in its units: what the books hold, what of it is free, and what fees have cost so far.
+
+    `level` is ``low``, ``high`` or ``well`` by the policy's floats, and empty for an asset without a worth or a rule.
+    """
+
+    asset: str
+    held: int
+    free: int
+    fees: int
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A chain as a way to pay: `trouble` is why it is not relied on now, and None while it is well."""
+
+    chain: str
+    network: str
+    condition: Condition
+    trouble: str | None
+    in_flight: int
+    minimum: int
+    """microCU."""
+    floats: tuple[Float, ...]
+
+
+async def overview(context: Context) -> list[Health]:
+    """Every chain of the service with its floats, from the books alone: no node is asked."""
+    async with context.database.read() as connection:
+        now = context.sources.clock()
+        policy = await governance.policy_at(connection, now)
+        return [await _health(context, connection, chain, policy, now) for chain in context.chains]
+
+
+async def _health(context: Context, connection: Connection, chain: str, policy: Policy, now: datetime) -> Health:
+    condition = await rails.condition(connection, chain)
+    state = await funding.state(connection, chain)
+    held = {each.id: -each.settled for each in await accounts.of_kinds(connection, "treasury", "fees")}
+    floats = []
+    for asset, decimals in context.chains[chain].facts.assets.items() if state else ():
+        free = await rails.free(connection, chain, asset.text)
+        level = _level(policy, chain, free, policy.micro_per_unit(asset.code, decimals))
+        treasury, fees = (held[system_account(kind, chain, asset.text)] for kind in ("treasury", "fees"))
+        floats.append(Float(asset.text, treasury, free, fees, level))
+    return Health(
+        chain,
+        context.chains[chain].facts.network,
+        condition,
+        trouble(condition, now, policy.rails),
+        await rails.waiting_orders(connection, chain),
+        policy.rails.least(chain, policy.minimum_payout),
+        tuple(floats),
+    )
+
+
+def _level(policy: Policy, chain: str, free: int, worth: Fraction | None) -> str:
+    rule = policy.rails.of(chain)
+    if worth is None or not (rule.float_least or rule.float_most):
+        return ""
+    micro = to_micro(max(free, 0), worth)
+    if micro < rule.float_least:
+        return "low"
+    return "high" if rule.float_most and micro > rule.float_most else "well"
 
 
 # --- closing and giving up --------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ async def _net(context: Context, connection: Connection, window_no: int) -> bool
         for each in await positions.payees(connection, window_no, window.closed_at)
     ]
     conversions = _conversions(context, policy)
-    due = await rails.choose_rails(context, connection, window_no, due, conversions)
+    due = await rails.choose_rails(context, connection, window_no, due, conversions, policy)
     salts = context.sources.entropy(SALT_SIZE * (len(found) + len(due)))
     decided = _decide(window, found, due, policy, conversions, salts, tranches)
     await positions.store(connection, decided)
@@ -245,7 +245,7 @@ def _decide(
     payable: dict[str, tuple[int, int, Payee]] = {}
     for payee in due:
         worth = conversions.get((payee.chain, Asset.parse(payee.asset).text))
-        if worth is not None and payee.due >= policy.minimum_payout:
+        if worth is not None and payee.due >= policy.rails.least(payee.chain, policy.minimum_payout):
             units, micro = to_units(payee.due, worth)
             if units:
                 payable[payee.party] = units, micro, payee

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.simulated import USD, SimulatedAdapter, Wallet, open_adapter
 from settlement.core import times
 from settlement.core.errors import Conflict, NotFound
+from settlement.core.rails import ChainRule, RailRules
 from settlement.core.signatures import sign_detached
 from settlement.services import chains, funding, participants, payouts, rails, windows
 from settlement.services.context import Context
 from settlement.services.participants import Destination, SignedRequest
 from settlement.services.verification import verify
 from settlement.storage import accounts
+from settlement.storage.database import Database
 from tests.client.town import fund, send
-from tests.world import Member, World
+from tests.world import Member, SeededSources, World, new_world
 
 SECOND = "second"
 
@@ -72,6 +77,10 @@ class Crossing:
 
 @pytest.fixture
 async def crossing(world: World, tmp_path: Path) -> Crossing:
+    return await crossed(world, tmp_path)
+
+
+async def crossed(world: World, tmp_path: Path) -> Crossing:
     other = open_adapter(
         {"data_dir": str(tmp_path / "second"), "network": "second", "close_seconds": "0"},
         clock=world.sources.clock,
@@ -141,6 +150,52 @@ async def test_what_may_be_out_is_not_given_up_until_its_death_is_proven(crossin
     found = await rails.give_up(context, "simulated")
     assert (found.payouts, found.in_flight) == (1, 0)
     assert await crossing.balance() == waiting.micro
+
+
+@pytest.fixture
+def ruled(database: Database, sources: SeededSources, tmp_path: Path) -> Callable[..., Awaitable[Crossing]]:
+    """Makes an installation that was founded with rules for some chains alone."""
+
+    async def make(*rules: ChainRule) -> Crossing:
+        value = {"usd_per_asset": {"USD": Fraction(1)}, "rails": RailRules(chains=rules)}
+        return await crossed(await new_world(database, sources, tmp_path, **value), tmp_path)
+
+    return make
+
+
+async def test_what_is_too_little_for_one_chain_is_paid_on_the_other(ruled: Any) -> None:
+    crossing = await ruled(ChainRule("simulated", 10**12, 0, 0))
+    number = await crossing.window()
+    (payout,) = await payouts.of_window(crossing.context, number)
+    assert payout.chain == SECOND
+    (made,) = await rails.choices(crossing.context, number)
+    assert made.reason == f"simulated: what is due is too little to be paid there; {SECOND} can be used"
+    assert (await verify(crossing.context)).failure is None
+
+
+async def test_what_is_too_little_everywhere_waits_on_its_account(ruled: Any) -> None:
+    crossing = await ruled(ChainRule("simulated", 10**12, 0, 0), ChainRule(SECOND, 10**12, 0, 0))
+    number = await crossing.window()
+    assert await payouts.of_window(crossing.context, number) == []
+    assert await crossing.balance() > 1_000_000
+    assert (await verify(crossing.context)).failure is None
+
+
+async def test_the_overview_says_how_each_chain_stands(ruled: Any) -> None:
+    crossing = await ruled(ChainRule("simulated", 5, 10**12, 0), ChainRule(SECOND, 0, 1, 10**9))
+    number = await crossing.window()
+    await rails.close(crossing.context, "simulated", "a fork")
+    first, second = await rails.overview(crossing.context)
+    assert (first.chain, first.trouble) == ("simulated", "closed by the operator: a fork")
+    assert (second.chain, second.trouble, second.minimum) == (SECOND, None, 1_000_000)
+    (due,) = await payouts.of_window(crossing.context, number)
+    dollars = {each.asset: each for each in first.floats}[USD.text]
+    assert (dollars.held - dollars.free, dollars.level) == (due.amount, "low")
+    assert {each.asset: each.level for each in second.floats} == {USD.text: "high", "SIM": ""}
+    await rails.open_again(crossing.context, "simulated")
+    assert (await chains.run_until_idle(crossing.context, "simulated", max_passes=30)).idle
+    first, _ = await rails.overview(crossing.context)
+    assert {each.asset: each.fees for each in first.floats}["SIM"] > 0, "what payout and anchor have cost"
 
 
 async def test_closing_and_opening_say_what_is_wrong(crossing: Crossing) -> None:

@@ -25,7 +25,7 @@ from settlement.core.journal import Entry, Posting
 from settlement.core.signatures import SigningKey
 from settlement.services import chains, funding, halts, payouts, rails, solvency
 from settlement.services.context import Context
-from settlement.storage import accounts, chain_orders, checkpoints, journal, positions, windows
+from settlement.storage import accounts, chain_orders, checkpoints, governance, journal, positions, windows
 from settlement.storage import rails as stored
 from settlement.storage.checkpoints import Stored
 from settlement.storage.parties import PayoutAddress
@@ -83,7 +83,8 @@ class TwoRails(Installation):
             closed = await windows.close_open(connection, now)
             worth = {(chain, USD.text): WORTH for chain in context.chains}
             payees = [Payee(party_id, micro, CHAIN, USD.text) for party_id, micro in due.items()]
-            found = await rails.choose_rails(context, connection, closed.no, payees, worth)
+            policy = await governance.policy_at(connection, now)
+            found = await rails.choose_rails(context, connection, closed.no, payees, worth, policy)
             rows = [
                 Decided(closed.no, p.party, 0, p.due, p.due, 0, p.due, p.chain, USD.text, p.due * 9 // 2000, bytes(16))
                 for p in found
