@@ -258,8 +258,8 @@ class StellarAdapter:
         return account_setup.steps(state, wanted)
 
     async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
-        """As `prepare`, for one step of `setup`, on the treasury's own sequence. Raises Unpayable ``step_unknown``
-        too."""
+        """As `prepare`, for one step of `setup`, on the treasury's own sequence. Raises Unpayable ``step_unknown`` and
+        ``step_done`` too."""
         return await self._nodes.first(lambda node: self._prepare_step(node, order, slot, busy))
 
     async def well_known(self) -> Mapping[str, str]:
@@ -322,6 +322,8 @@ class StellarAdapter:
         wanted = await self._wanted()
         state = await preflight.state_of(node, account_setup.keys_for(wanted))
         making = account_setup.making(order.step, state, wanted)
+        if any(each.done for each in account_setup.steps(state, wanted) if each.name == order.step):
+            raise Unpayable("step_done", order.step)
         fee = bids[-1] * (len(making.operations) + 1)
         preflight.check_funds(None, self.treasury, state, {}, fee + making.locks * preflight.RESERVE)
         slot = self._slot(state, slot, busy, (self.treasury,))

@@ -76,6 +76,8 @@ async def test_everything_is_brought_about_once_and_in_an_order_that_works(peer:
             await bring_about(peer, step)
             assert (await by_name(peer.adapter))[step].done, step
         rounds += 1
+    with pytest.raises(Unpayable, match="step_done"):
+        await peer.adapter.prepare_step(SetupOrder("ord_1", "memo_required"), slot=None, busy=())
     assert rounds == 3, "the issuer's flags, then the line, then its approval"
     assert await missing(peer.adapter) == set()
     held = peer.net.accounts[TREASURY.public_key]
