@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx2
 import pytest
 from sqlalchemy import text
+from standardwebhooks.webhooks import Webhook
 
 from adapters.simulated import SimulatedAdapter
 from settlement.bootstrap import open_installation
@@ -25,6 +26,7 @@ from settlement.services import holds
 from settlement.services.authentication import issue_api_key
 from settlement.services.context import Context
 from settlement.storage import accounts, invariants
+from tests.hearing import receiving
 from tests.holding import INPUT, amount
 from tests.test_cli import environment, running
 from tests.world import Member, SeededSources, World
@@ -159,3 +161,25 @@ async def test_capture_release_and_expiry_race_and_each_hold_ends_once(environme
             assert (hold.late > 0) == (hold.state == "expired" and hold.uses == 1)
         assert (await both.account())[0] == 0
         await both.sound()
+
+
+async def test_a_process_posts_webhooks_where_its_operator_lets_them_go(environment: dict[str, str]) -> None:
+    """The setting reaches the API, which takes the address, and the worker, which posts to it."""
+    document: dict[str, Any] = {}
+    async with receiving() as receiver, opened(environment, micro=0) as both:
+        async with both.context.database.begin() as connection:
+            scopes = ("api-keys", "read")
+            token = await issue_api_key(connection, both.world.sources, both.consumer.party.no, scopes)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        document["url"] = receiver.url
+        refused = await both.clients[0].post("/v1/webhooks", json=document, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (422, "webhook_url")
+        anywhere = {**environment, "SETTLEMENT_WEBHOOK_TARGETS": "any"}
+        with running(anywhere, "serve", "--listen", "127.0.0.1:0") as (_, ready):
+            async with httpx2.AsyncClient(base_url=ready["url"], headers=headers) as client:
+                made = (await client.post("/v1/webhooks", json=document)).json()
+                assert (await client.post(f"/v1/webhooks/{made['id']}/test")).status_code == 204
+                while not receiver.seen:
+                    await asyncio.sleep(0.05)
+                found = Webhook(made["secret"]).verify(receiver.seen[0].body, dict(receiver.seen[0].headers))
+                assert found["type"] == "webhook.test"
