@@ -91,7 +91,8 @@ async def deliver(world: World) -> int:
 
 async def told(context: Context) -> list[tuple[str, Event]]:
     """Every event on file with whose it is, oldest first."""
-    query = "SELECT p.id, e.body FROM webhook_event e JOIN party p ON p.no = e.party_no ORDER BY e.at, e.id"
+    query = """SELECT p.id, e.body FROM webhook_event e JOIN party p ON p.no = e.party_no
+        ORDER BY (SELECT min(d.no) FROM webhook_delivery d WHERE d.event_id = e.id)"""
     async with context.database.read() as connection:
         return [(row.id, json.loads(row.body)) for row in await connection.execute(text(query))]
 

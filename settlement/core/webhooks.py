@@ -27,6 +27,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     "balance.low": CONSUMERS,
     "budget.reached": CONSUMERS,
     "deposit.credited": CONSUMERS,
+    "dispute.changed": CONSUMERS | PROVIDERS,
     "payout.failed": CONSUMERS | PROVIDERS,
     "payout.settled": CONSUMERS | PROVIDERS,
     "report.refused": PROVIDERS,

@@ -22,6 +22,7 @@ from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Una
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.keys import public_key
 from settlement.core.units import PICO_PER_MICRO, cu_text
+from settlement.services import events
 from settlement.services.authentication import by_signature
 from settlement.services.context import Context
 from settlement.storage import accounts, disputes, governance, journal, pages, parties, usage_leaves, windows
@@ -91,6 +92,7 @@ async def open_dispute(context: Context, consumer: Party, claim: Claim) -> Dispu
         made = await _made(context, connection, consumer, provider, charge, claim)
         await disputes.add(connection, made)
         await journal.append(connection, Entry("dispute_opened", made.id, window, now, (), _facts(made, claim)))
+        await events.dispute_changed(connection, made, now)
         cause = _by_rule(made, charge)
         return made if cause is None else await _end(connection, made, locked, cause, made.claimed, now)
 
@@ -134,7 +136,10 @@ async def answer(context: Context, body: bytes, signature: str, *, about: str | 
         await journal.append(connection, Entry("dispute_answered", found.id, window, now, (), facts))
         names = ("answered_at", "answer", "answer_signature", "state", "rule_by")
         await disputes.change(connection, found.id, **{name: getattr(given, name) for name in names})
-        return await _end(connection, given, locked, "accepted", given.claimed, now) if said.accepts else given
+        if said.accepts:
+            return await _end(connection, given, locked, "accepted", given.claimed, now)
+        await events.dispute_changed(connection, given, now)
+        return given
 
     return await context.database.run(use_case)
 
@@ -478,6 +483,7 @@ async def _end(
     entry = Entry("dispute_ruled", found.id, window, at, _legs(found, share), facts)
     await journal.append_locked(connection, entry, _numbers(locked))
     done = replace(found, state=state, cause=cause, ended_at=at, award=award, penalty=penalty)
+    await events.dispute_changed(connection, done, at)
     names = ("state", "cause", "ended_at", "award", "penalty")
     return await _paid(connection, done, share, **{name: getattr(done, name) for name in names})
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from settlement.chain import Asset
 from settlement.core import times, webhooks
 from settlement.core.budgets import Crossing
+from settlement.core.ids import fact_id
 from settlement.core.units import cu_text, decimal_text
 from settlement.core.webhooks import RETRIED_FOR
 from settlement.services.context import Context
 from settlement.storage import webhooks as storage
 from settlement.storage.balance_rules import BalanceRule
 from settlement.storage.database import Connection
+from settlement.storage.disputes import Dispute
 from settlement.storage.payouts import Payout
 from settlement.storage.webhooks import Event
 from settlement.storage.windows import Window
@@ -35,9 +38,22 @@ async def tell(
     only: int | None = None,
 ) -> bool:
     """Put an event in the outbox of a party; False when nobody there wants it, or it was told before."""
-    now = context.sources.clock()
-    event = Event(context.sources.id_at("evt", now), party_no, kind, subject, now, webhooks.body(kind, now, data))
-    return await storage.tell(connection, event, now + RETRIED_FOR, only=only)
+    return await _tell_at(connection, context.sources.clock(), party_no, kind, subject, data, only=only)
+
+
+async def _tell_at(
+    connection: Connection,
+    at: datetime,
+    party_no: int,
+    kind: str,
+    subject: str,
+    data: Mapping[str, Any],
+    *,
+    only: int | None = None,
+) -> bool:
+    event_id = fact_id("evt", at, str(party_no), kind, subject)
+    event = Event(event_id, party_no, kind, subject, at, webhooks.body(kind, at, data))
+    return await storage.tell(connection, event, at + RETRIED_FOR, only=only)
 
 
 async def deposit_credited(
@@ -126,6 +142,25 @@ async def budget_reached(context: Context, connection: Connection, party_no: int
     }
     subject = f"{budget.id}/{crossing.period}/{crossing.percent}"
     await tell(context, connection, party_no, "budget.reached", subject, data)
+
+
+async def dispute_changed(connection: Connection, dispute: Dispute, at: datetime) -> None:
+    """A dispute was opened, answered or ended: both sides are told how it stands."""
+    data = {
+        "dispute": dispute.id,
+        "state": dispute.state,
+        "cause": dispute.cause,
+        "consumer": dispute.consumer,
+        "provider": dispute.provider,
+        "window": f"win_{dispute.window_no}",
+        "record": None if dispute.record is None else str(dispute.record),
+        "claimed": cu_text(dispute.claimed),
+        "award": cu_text(dispute.award),
+        "answer_by": times.text(dispute.answer_by),
+        "rule_by": None if dispute.rule_by is None else times.text(dispute.rule_by),
+    }
+    for party_no in (dispute.consumer_no, dispute.provider_no):
+        await _tell_at(connection, at, party_no, "dispute.changed", f"{dispute.id}/{dispute.state}", data)
 
 
 async def balance_low(context: Context, connection: Connection, rule: BalanceRule, available: int) -> None:

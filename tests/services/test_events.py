@@ -19,6 +19,8 @@ from tests.client.town import CHAIN, fund, send, settle
 from tests.hearing import told
 from tests.holding import amount, open_till
 from tests.services.test_budgets import made, under
+from tests.services.test_disputes import CHARGE
+from tests.services.test_disputes import Scene as Disputed
 from tests.services.test_withdrawals import Scene
 from tests.world import Member, World
 
@@ -130,6 +132,26 @@ async def test_a_budget_that_reached_a_threshold_is_told_once_a_period(world: Wo
     await spender.place(output_tokens=256)
     await spender.place(output_tokens=256)
     assert len(await told_to(world, till.consumer, "budget.reached")) == 4
+
+
+async def test_both_sides_hear_of_each_step_of_a_dispute(world: World) -> None:
+    found = Disputed(world, await world.consumer(micro=10**10), await world.provider())
+    await listen(world, found.consumer, found.provider, kinds=["dispute.changed"])
+    await found.use(*(found.record() for _ in range(2)))
+    contested, accepted = await found.open(0), await found.open(1)
+    await found.say(contested, "contest")
+    await found.rule(found.ruling(contested, CHARGE))
+    await found.say(accepted, "accept")
+    for member in (found.consumer, found.provider):
+        steps = await told_to(world, member, "dispute.changed")
+        assert [(each["dispute"], each["state"], each["cause"]) for each in steps] == [
+            (contested.id, "open", None),
+            (accepted.id, "open", None),
+            (contested.id, "answered", None),
+            (contested.id, "upheld", "council"),
+            (accepted.id, "upheld", "accepted"),
+        ]
+        assert (steps[3]["award"], steps[3]["provider"]) == ("500", found.provider.id)
 
 
 async def test_what_does_not_happen_is_not_told_and_nothing_twice(world: World) -> None:
