@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -16,8 +17,9 @@ from settlement import jobs
 from settlement.chain import Unreachable
 from settlement.core.errors import Broken, Unavailable
 from settlement.jobs import Job, run_jobs, settle_windows, work
-from settlement.services import chains, funding, halts, idempotency, metering, payouts, windows
+from settlement.services import chains, disputes, funding, halts, idempotency, metering, payouts, windows
 from settlement.services.context import Context
+from settlement.services.disputes import Claim as Disputed
 from settlement.services.targets import Poster
 from settlement.storage import windows as stored
 from settlement.storage.idempotency import Claim, Reply
@@ -206,6 +208,21 @@ async def test_every_chain_has_its_jobs(context: Context) -> None:
         *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks", "balances", "disputes"),
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),
     }
+
+
+async def test_overdue_disputes_end(world: World) -> None:
+    """In one tick; the next one finds nothing to do."""
+    consumer, provider = await world.consumer(micro=10**10), await world.provider()
+    record = world.record(consumer)
+    body, signature = world.report(provider, [record])
+    await metering.submit(world.context, body=body, signature=signature)
+    claim = Disputed(provider.id, "not_received", record=UUID(record["id"]))
+    dispute = await disputes.open_dispute(world.context, consumer.party, claim)
+    world.sources.settable.advance(days=3)
+    await jobs.settle_disputes(world.context)
+    ended = await disputes.find(world.context, consumer.party, dispute.id)
+    assert (ended.state, ended.cause, ended.owed.total) == ("upheld", "no_answer", 0)
+    await jobs.settle_disputes(world.context)
 
 
 async def test_what_answered_repeated_requests_is_forgotten_after_a_month(world: World) -> None:
