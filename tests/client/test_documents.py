@@ -138,6 +138,7 @@ async def test_a_statement_with_any_other_figure_is_found_out(world: World) -> N
         ("opening",),
         ("closing",),
         ("deposits", "credited"),
+        ("disputes", "amount"),
         ("position", "spent"),
         ("position", "earned"),
         ("position", "net"),

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from settlement.core import canonical
 from settlement.core.errors import NotFound
+from settlement.services import reputation
 from settlement.storage import pages
 from tests.client.town import build
 from tests.storage.books import balance
@@ -58,7 +59,9 @@ async def test_positions_and_what_is_earned_in_the_open_window(world: World) -> 
         )
         earned = await pages.earned_in_open_window(connection, town.plain.party.no)
         assert await pages.earned_in_open_window(connection, town.buyer.party.no) == 0
+    settled = await reputation.of_provider(world.context, town.plain.id)
     left = sum(each.earned - each.netted - each.payout for each in found)
+    left -= settled.awarded + settled.penalties - settled.owed
     assert earned > 0
     assert await balance(world, town.plain.id) == earned + left
 
