@@ -41,6 +41,7 @@ from settlement.core.errors import Unavailable
 from settlement.core.ids import public_id, uuid7
 from settlement.core.journal import Entry, Posting
 from settlement.core.policy import Policy, to_micro
+from settlement.core.rails import RailRules
 from settlement.core.signatures import SigningKey
 from settlement.services import chains, funding, halts, payouts, solvency
 from settlement.services.context import Context
@@ -69,6 +70,10 @@ RATES = {
 }
 """Chances in millionths; far worse than any real node."""
 STRANGER = {**RATES, "stranger": 80_000}
+
+
+PATIENT = RailRules(stale=timedelta(days=9_999), stuck=timedelta(days=9_999))
+"""The clocks of networks and service go apart here."""
 
 
 class Crash(BaseException):
@@ -265,7 +270,8 @@ class Installation:
     # --- founding -------------------------------------------------------------------------------------------------
 
     async def _found(self) -> None:
-        policy = Policy(1, START - timedelta(days=1), usd_per_asset=self.worths, minimum_payout=1)
+        since, worths = START - timedelta(days=1), self.worths
+        policy = Policy(1, since, usd_per_asset=worths, minimum_payout=1, rails=PATIENT)
         document = policy.document()
         digest = canonical.digest_raw(canonical.digest(document))
         async with self.database.begin() as connection:

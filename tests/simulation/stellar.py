@@ -25,13 +25,13 @@ RATES = {
     "reply_lost": 150_000,
     "duplicate": 80_000,
     "late": 200_000,
-    "at_last": 60_000,
+    "at_last": 80_000,
     "restart": 80_000,
-    "failed": 80_000,
-    "fee_spike": 20_000,
-    "lagging": 20_000,
-    "gap": 20_000,
-    "try_again": 40_000,
+    "failed": 300_000,
+    "fee_spike": 50_000,
+    "lagging": 30_000,
+    "gap": 30_000,
+    "try_again": 60_000,
 }
 """Chances in millionths, most of them for each request: far worse than any real node."""
 STRANGER = {**RATES, "stranger": 200_000}

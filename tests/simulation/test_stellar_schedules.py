@@ -1,176 +1,157 @@
-"""Nothing lost, doubled or stuck on Stellar: crash schedules on the shipped adapter over real sockets.
+"""Nothing lost, doubled or stuck on Stellar: crash schedules on the shipped adapter, services and database.
 
-A worker that keeps the rules dies at any await; requests and answers are lost, transactions come late or to their very
-last ledger, nodes restart, lag and forget. After healing everything must have ended, once, and the deposits must be
-those that were sent. A second worker, which takes an error for an outcome, must be caught by the same judge.
+How many is decided by SETTLEMENT_STELLAR_SCHEDULES; `make nightly` runs 5,000. A run that never saw some fault or some
+legal step counts as failed. The shortcuts that everybody takes, taken on purpose, must turn the schedules red.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import random
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from stellar_sdk import IdMemo
 
-from adapters.stellar import StellarAdapter
-from settlement.chain import Gap, PayoutOrder, Transfer, Unpayable, Unreachable
-from tests.adapters.contract import Books, Crash, Worker, hand_over
-from tests.stellarnet.network import KINDS, Plan, StellarNet, payments_with
-from tests.stellarnet.peer import USDC, StellarPeer, payment, root_of
+from adapters.stellar import StellarAdapter, rpc
+from settlement.chain import Expired, Failed, Outcome, Pending, Rejected, Settled, Transaction, Unreachable
+from settlement.core.errors import SettlementError
+from settlement.core.states import ORDER_STEPS
+from tests.simulation.stellar import RATES, STRANGER, StellarInstallation
+from tests.stellarnet.network import KINDS
 
 pytestmark = pytest.mark.network
 
-CHANCES = {
-    "unreachable": 15_000,
-    "request_lost": 120_000,
-    "reply_lost": 150_000,
-    "duplicate": 80_000,
-    "late": 200_000,
-    "at_last": 100_000,
-    "restart": 60_000,
-    "failed": 120_000,
-    "fee_spike": 40_000,
-    "lagging": 30_000,
-    "gap": 30_000,
-    "try_again": 60_000,
-    "stranger": 60_000,
+FRESH = int.from_bytes(os.urandom(4), "big")
+EDGES = {
+    ("planned", "signed"),
+    ("signed", "submitted"),
+    ("signed", "unknown"),
+    ("submitted", "settled"),
+    ("unknown", "settled"),
+    ("submitted", "failed"),
+    ("unknown", "planned"),
 }
-"""Chances in millionths, most of them for each request: far worse than any real node."""
-STALL = 400
+"""Steps that even a short run must take; a long one must take them all but those in `BY_A_PERSON`."""
+BY_A_PERSON = {("contested", "settled")}
+LONG = 1_000
+MOST = 25
+"""Schedules within which a shortcut must have been caught; most are in the first few."""
 
 
-class Schedule(Worker):
-    """One seed: four payout orders and some deposits."""
-
-    adapter: StellarAdapter
-
-    def __init__(self, peer: StellarPeer, seed: int, *, naive: bool = False) -> None:
-        self.peer, self.naive = peer, naive
-        self.adapter = peer.adapter
-        self.dice = random.Random(seed)
-        self.healed = False
-        self.books = Books({})
-        self.sent: dict[str, int] = {}
-        self.deaths = 0
-        self.refused: set[int | None] = set()
-
-    async def begin(self) -> None:
-        for number in range(4):
-            name = f"ord_{number}"
-            lines = range(self.dice.randint(1, 4))
-            made = [Transfer(await self.peer.payee(), USDC, 10**number + n, None, f"pay_{number}_{n}") for n in lines]
-            self.books.orders[name] = PayoutOrder(name, tuple(made))
-        for _ in range(7):
-            self.peer.net.close()
-
-    def may_die(self) -> None:
-        if not self.healed and self.dice.random() < 0.04:
-            raise Crash
-
-    async def round(self) -> None:
-        if self.dice.random() < 0.3 and not self.healed:
-            amount = self.dice.randint(2, 1_000)
-            self.sent[self.peer.net.send(self.peer.customer(usdc=10**6), [payment(amount)], IdMemo(7))] = amount
-        open_orders = sorted(set(self.books.orders) - set(self.books.ended))
-        try:
-            if open_orders:
-                await (self.naive_step if self.naive else self.step)(self.dice.choice(open_orders))
-            await self.poll()
-        except (Unreachable, Gap):
-            pass
-        except Unpayable as why:
-            self.refused.add(why.culprit)
-        except Crash:
-            self.deaths += 1
-        for _ in range(self.dice.choice((0, 1, 1, 2, 4))):
-            self.peer.net.close()
-
-    async def naive_step(self, name: str) -> None:
-        """What a service does that takes an exception for an outcome: sign again on the next free slot."""
-        tx = await self.adapter.prepare(self.books.orders[name], slot=None, busy=())
-        if await hand_over(self.adapter, tx) in ("", "DUPLICATE"):
-            self.books.ended[name] = "settled"
-
-    async def run(self, plan: Plan) -> None:
-        self.peer.net.plan = plan
-        await self.begin()
-        for _ in range(25):
-            await self.round()
-        self.healed = True
-        self.peer.net.plan = Plan()
-        for _ in range(STALL):
-            if len(self.books.ended) == len(self.books.orders):
-                break
-            await self.round()
-        for _ in range(20):
-            self.peer.net.close()
-        await self.poll()
-
-    async def judge(self) -> None:
-        """What the network alone says. Raises AssertionError."""
-        assert self.refused <= {None}, "every payee can be paid"
-        assert self.books.ended.keys() == self.books.orders.keys(), "stuck"
-        for name, order in self.books.orders.items():
-            landed = [each.ok for each in payments_with(self.peer.net, root_of(order))]
-            assert landed.count(True) == (self.books.ended[name] == "settled"), (name, self.books.ended[name], landed)
-            for transfer in order.transfers:
-                arrived = await self.peer.balance(transfer.to, transfer.asset)
-                assert arrived == transfer.amount * landed.count(True), (name, arrived)
-        credited = {deposit.id[0]: deposit.amount for deposit in self.books.credited}
-        assert credited == self.sent
-        assert len(self.books.credited) == len(self.sent)
-
-
-async def run(seed: int, *, naive: bool = False) -> tuple[Schedule, Counter[str]]:
-    peer = await StellarPeer.start(StellarNet())
-    plan = Plan(seed, CHANCES)
-    try:
-        found = Schedule(peer, seed, naive=naive)
-        await found.run(plan)
-        await found.judge()
-    finally:
-        await peer.stop()
-    return found, plan.fired
-
-
-async def test_nothing_lost_doubled_or_stuck_on_stellar() -> None:
-    schedules = int(os.environ.get("SETTLEMENT_STELLAR_SCHEDULES", "25"))
-    fresh = int.from_bytes(os.urandom(4), "big")
+async def run(new_database: Callable[[], str], schedules: int) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """That many schedules: on one node, on two that must agree, and a fifth with a stranger who has our key."""
     fired: Counter[str] = Counter()
-    ends: Counter[str] = Counter()
-    for turn in range(schedules):
-        seed = turn if turn % 2 else fresh + turn
+    walked: Counter[tuple[str, str]] = Counter()
+
+    async def lane(number: int, count: int, rates: dict[str, int], *, nodes: int) -> None:
+        found = await StellarInstallation.begin(new_database(), number, nodes=nodes)
         try:
-            found, seen = await run(seed)
-        except Exception as error:
-            error.add_note(f"SIM_SEED={seed}")
-            raise
-        fired += seen
-        ends.update(found.books.ended.values())
-        ends["deaths"] += found.deaths
-    print(f"\n{schedules} schedules; faults {dict(fired)}; ends {dict(ends)}")
-    assert {kind for kind in KINDS if not fired[kind]} == set()
-    assert ends["settled"]
-    assert ends["deaths"]
+            for turn in range(count):
+                await found.schedule(number * 1_000_000 + turn + (0 if turn % 2 else FRESH), rates)
+            await found.audit(strangers=rates is STRANGER)
+        finally:
+            await found.close()
+        fired.update(found.peer.net.plan.fired)
+        walked.update(found.walked)
+
+    fifth = max(3, schedules // 5)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lane(1, schedules - 2 * fifth, RATES, nodes=1))
+        group.create_task(lane(2, fifth, RATES, nodes=2))
+        group.create_task(lane(3, fifth, STRANGER, nodes=1))
+    return fired, walked
 
 
-async def test_a_worker_that_takes_an_error_for_an_outcome_is_caught() -> None:
-    caught = 0
-    for seed in range(6):
-        try:
-            await run(seed, naive=True)
-        except AssertionError:
-            caught += 1
-    assert caught, "a judge that finds nothing here proves nothing above"
+def judge(schedules: int, fired: Counter[str], walked: Counter[tuple[str, str]]) -> None:
+    """Red when something never happened."""
+    print(f"\n{schedules} schedules; faults {dict(fired)}; steps {dict(walked)}")
+    each = 100 * schedules // 10_000
+    assert {name for name in KINDS if fired[name] < max(1, each)} == set()
+    steps = ORDER_STEPS.keys() - BY_A_PERSON if schedules >= LONG else EDGES
+    assert {step for step in steps if walked[step] < max(1, each // 10)} == set()
+
+
+async def test_nothing_lost_doubled_or_stuck_on_stellar(new_database: Callable[[], str]) -> None:
+    schedules = int(os.environ.get("SETTLEMENT_STELLAR_SCHEDULES", "24"))
+    judge(schedules, *await run(new_database, schedules))
 
 
 @pytest.mark.nightly
-async def test_a_thousand_schedules_on_stellar() -> None:
-    for seed in range(1_000):
+async def test_five_thousand_schedules_on_stellar(new_database: Callable[[], str]) -> None:
+    judge(5_000, *await run(new_database, 5_000))
+
+
+# --- shortcuts --------------------------------------------------------------------------------------------------------
+
+
+class Shortcut(StellarAdapter):
+    """The shipped adapter, but for one thing."""
+
+    lost: set[str]
+
+    @classmethod
+    def of(cls, adapter: StellarAdapter) -> Shortcut:
+        made = cls(adapter._settings, adapter._nodes, adapter._history, adapter._signer)
+        made.lost = set()
+        return made
+
+    async def submit(self, tx: Transaction) -> None:
         try:
-            await run(seed)
-        except Exception as error:
-            error.add_note(f"SIM_SEED={seed}")
+            await super().submit(tx)
+        except (Unreachable, Rejected):
+            self.lost.add(tx.id)
             raise
+
+
+class ProvisionalIsFinal(Shortcut):
+    async def submit(self, tx: Transaction) -> None:
+        await super().submit(tx)
+        self.lost.discard(tx.id)
+
+    async def status(self, tx: Transaction) -> Outcome:
+        found = await super().status(tx)
+        if not isinstance(found, Pending) or tx.id in self.lost:
+            return found
+        return Settled((await self.holdings()).at, _amounts(tx), 100)
+
+
+class TimeoutIsFailure(Shortcut):
+    async def status(self, tx: Transaction) -> Outcome:
+        found = await super().status(tx)
+        return Failed("timeout", None, used_slot=False) if tx.id in self.lost and isinstance(found, Pending) else found
+
+
+class NotFoundIsFailure(Shortcut):
+    async def status(self, tx: Transaction) -> Outcome:
+        found = await super().status(tx)
+        return Failed("not_found", None, used_slot=False) if isinstance(found, Pending) else found
+
+
+class ExpiryBeforeLookup(Shortcut):
+    async def status(self, tx: Transaction) -> Outcome:
+        if (await self._nodes.first(rpc.tip)).latest.number > tx.last:
+            return Expired()
+        return await super().status(tx)
+
+
+def _amounts(tx: Transaction) -> tuple[int, ...]:
+    from adapters.stellar.transactions import amount_of, payments_of, unpacked
+    from tests.stellarnet.network import PASSPHRASE
+
+    inner = unpacked(tx.blob, PASSPHRASE)[0].transaction.inner_transaction_envelope.transaction
+    return tuple(amount_of(each) for each, _ in payments_of(inner))
+
+
+@pytest.mark.parametrize("shortcut", [ProvisionalIsFinal, TimeoutIsFailure, NotFoundIsFailure, ExpiryBeforeLookup])
+async def test_a_shortcut_is_caught(new_database: Callable[[], str], shortcut: Any) -> None:
+    found = await StellarInstallation.begin(new_database(), 5)
+    found.adapter = shortcut.of(found.adapter)
+    try:
+        with pytest.raises((AssertionError, SettlementError, Rejected)):
+            for seed in range(MOST):
+                await found.schedule(seed, RATES)
+            await found.audit()
+    finally:
+        await found.close()

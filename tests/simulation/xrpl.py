@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from adapters.xrpl import XrplAdapter
 from adapters.xrpl.account_setup import Wanted
@@ -45,7 +45,7 @@ class XrplInstallation(Installation):
     adapter: XrplAdapter
 
     @classmethod
-    async def begin(cls, url: str, seed: int, *, nodes: int, tickets: bool) -> XrplInstallation:
+    async def begin(cls, url: str, seed: int, *, nodes: int, tickets: bool) -> Self:
         sources = SeededSources(seed)
         peer = await XrplPeer.start(
             nodes=nodes, sources=sources, agreement=nodes, wanted=Wanted(tickets=200 if tickets else 0)
