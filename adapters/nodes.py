@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from settlement.chain import ChainError, Gap, Unreachable, WrongNetwork
+from settlement.chain import ChainError, Contested, Expired, Gap, Outcome, Pending, Unreachable, WrongNetwork
 from settlement.core.ids import Clock, Entropy
 
 CONNECT_SECONDS, READ_SECONDS, ANSWER_SECONDS = 3, 10, 30
@@ -167,6 +167,19 @@ class Nodes:
         if not answers:
             raise _together(refusals)
         return answers
+
+    async def agreed(self, judge: Callable[[Node], Awaitable[Outcome]], agreement: int) -> Outcome:
+        """What the first node that answers says of an attempt; that it is dead, or its slot lost, only when as many
+        nodes say so. One that has found it decides. Raises as `first` does."""
+        found = await self.first(judge)
+        if agreement < 2 or not isinstance(found, (Expired, Contested)):
+            return found
+        answers = await self.each(judge)
+        for answer in answers:
+            if not isinstance(answer, (Pending, Expired, Contested)):
+                return answer
+        alike = [answer for answer in answers if isinstance(answer, type(found))]
+        return found if len(alike) >= agreement else Pending()
 
     def _in_turn(self) -> list[Node]:
         now = self._clock()

@@ -43,8 +43,6 @@ from adapters.stellar.wallets import METHOD, muxed_address, payment_link, proves
 from settlement.chain import (
     AnchorOrder,
     Asset,
-    Contested,
-    Expired,
     Facts,
     Gap,
     Holdings,
@@ -53,7 +51,6 @@ from settlement.chain import (
     Outcome,
     Page,
     PayoutOrder,
-    Pending,
     Rejected,
     SentPage,
     SetupOrder,
@@ -189,15 +186,9 @@ class StellarAdapter:
 
         Raises Unreachable.
         """
-        found = await self._nodes.first(lambda node: judge(node, tx, self._settings.passphrase))
-        if self._settings.agreement < 2 or not isinstance(found, (Expired, Contested)):
-            return found
-        answers: Sequence[Outcome] = await self._nodes.each(lambda node: judge(node, tx, self._settings.passphrase))
-        for answer in answers:
-            if not isinstance(answer, (Pending, Expired, Contested)):
-                return answer
-        alike = [answer for answer in answers if isinstance(answer, type(found))]
-        return found if len(alike) >= self._settings.agreement else Pending()
+        return await self._nodes.agreed(
+            lambda node: judge(node, tx, self._settings.passphrase), self._settings.agreement
+        )
 
     async def deposits(self, after: str | None) -> Page:
         """What has reached the treasury in closed ledgers behind the cursor, the last ledger read to its end.

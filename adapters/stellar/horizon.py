@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from stellar_sdk import StrKey
+
 from adapters.nodes import NoAnswer, Node
 from adapters.stellar import rpc
 from adapters.stellar.assets import XLM, network_of, stroops
@@ -24,6 +26,12 @@ _PAYMENTS = {
     "path_payment_strict_send": "to",
 }
 """Operations that pay, and the member that names their destination."""
+
+_BY_EFFECT = {
+    "account_merge": ("into", "account_credited"),
+    "claim_claimable_balance": ("claimant", "claimable_balance_claimed"),
+}
+"""Operations that don't state what they bring: the member that names who gets it, and the effect that states it."""
 
 
 async def identify(node: Node) -> str:
@@ -41,7 +49,9 @@ async def page(node: Node, treasury: str, assets: Mapping[str, Asset], after: in
     first = oldest if after is None else after + 1
     if first < oldest:
         raise Gap(f"{node.name} has ledgers from {oldest} on, wanted is {first}")
-    rows, through = await rows_from(node, f"/accounts/{treasury}/payments", "&join=transactions", first, latest.number)
+    # Operations, because claims are no payments there.
+    path = f"/accounts/{treasury}/operations"
+    rows, through = await rows_from(node, path, "&join=transactions", first, latest.number)
     found = [each for row in rows for each in await _arrivals(node, row, treasury, assets)]
     return Page(deposits(found), str(through), latest, more=through < latest.number)
 
@@ -73,19 +83,20 @@ async def rows_from(node: Node, path: str, more: str, first: int, last: int) -> 
 
 
 async def _arrivals(node: Node, row: Mapping[str, Any], treasury: str, assets: Mapping[str, Asset]) -> list[Arrival]:
-    merged: list[dict[str, Any]] = []
-    if row.get("type") == "account_merge" and row.get("into") == treasury:
+    brought: list[dict[str, Any]] = []
+    member, effect = _BY_EFFECT.get(row.get("type", ""), ("", ""))
+    if member and row.get(member) == treasury:
         answer = await _get(node, f"/operations/{int(row['id'])}/effects?limit={ROWS}")
         with rpc.reading(node, "effects"):
-            merged = [each for each in answer["_embedded"]["records"] if each["type"] == "account_credited"]
-    with rpc.reading(node, "payments"):
-        return arrivals(row, treasury, assets, merged)
+            brought = [each for each in answer["_embedded"]["records"] if each["type"] == effect]
+    with rpc.reading(node, "operations"):
+        return arrivals(row, treasury, assets, brought)
 
 
 def arrivals(
-    row: Mapping[str, Any], treasury: str, assets: Mapping[str, Asset], merged: list[dict[str, Any]]
+    row: Mapping[str, Any], treasury: str, assets: Mapping[str, Asset], effects: list[dict[str, Any]]
 ) -> list[Arrival]:
-    """What one operation brought the treasury. `merged` are the credits of a merge, which the operation doesn't state.
+    """What one operation brought the treasury; `effects` are those of one that doesn't state it (`_BY_EFFECT`).
 
     A muxed id goes before the memo, and only a memo of the kind that is a number is a reference (CAP-67).
     """
@@ -99,9 +110,14 @@ def arrivals(
         if asset is not None:
             brought.append((sender, asset, stroops(amount), _reference(row, "to_muxed_id")))
     elif kind == "account_merge" and row["into"] == treasury:
-        for each in merged:
+        for each in effects:
             if each["account"] == treasury:
                 brought.append((row["account"], XLM, stroops(each["amount"]), _reference(row, "into_muxed_id")))
+    elif kind == "claim_claimable_balance" and row["claimant"] == treasury:
+        for each in effects:
+            asset = assets.get(XLM.text if each["asset"] == "native" else each["asset"])
+            if each["account"] == treasury and asset is not None:
+                brought.append((_balance_address(row["balance_id"]), asset, stroops(each["amount"]), None))
     elif kind == "invoke_host_function":
         for each in row.get("asset_balance_changes") or ():
             asset = assets.get(asset_of(each).text)
@@ -118,6 +134,14 @@ def arrivals(
         for nth, (sender, asset, amount, ref) in enumerate(brought)
         if amount > 0 and sender != treasury
     ]
+
+
+def _balance_address(balance_id: str) -> str:
+    """The B-address by which events name a claimable balance (SEP-23)."""
+    raw = bytes.fromhex(balance_id)
+    if len(raw) != 36 or any(raw[:4]):
+        raise ValueError("a claimable balance's id")
+    return StrKey.encode_claimable_balance(raw[3:])
 
 
 def asset_of(row: Mapping[str, Any]) -> Asset:

@@ -23,16 +23,13 @@ from adapters.xrpl.transactions import MEMO_BYTES, address_fits, decoded, fields
 from settlement.chain import (
     AnchorOrder,
     Asset,
-    Contested,
     Deposit,
-    Expired,
     Facts,
     Holdings,
     Order,
     Outcome,
     Page,
     PayoutOrder,
-    Pending,
     Rejected,
     SentPage,
     SetupOrder,
@@ -132,15 +129,7 @@ class XrplAdapter:
 
         Raises Unreachable.
         """
-        found = await self._nodes.first(lambda node: judge(node, tx, self._assets))
-        if self._settings.agreement < 2 or not isinstance(found, (Expired, Contested)):
-            return found
-        answers: Sequence[Outcome] = await self._nodes.each(lambda node: judge(node, tx, self._assets))
-        for answer in answers:
-            if not isinstance(answer, (Pending, Expired, Contested)):
-                return answer
-        alike = [answer for answer in answers if isinstance(answer, type(found))]
-        return found if len(alike) >= self._settings.agreement else Pending()
+        return await self._nodes.agreed(lambda node: judge(node, tx, self._assets), self._settings.agreement)
 
     async def deposits(self, after: str | None) -> Page:
         """What was delivered to the treasury in validated ledgers behind the cursor. Raises Gap, Unreachable.

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from adapters.nodes import SHUT_AFTER, NoAnswer, Node, Nodes, parsed
-from settlement.chain import Gap, Unreachable, WrongNetwork
+from settlement.chain import Contested, Expired, Gap, Ledger, Outcome, Pending, Settled, Unreachable, WrongNetwork
 from tests.loopback import Answer, HangUp, Loopback, Request
-from tests.world import SeededSources
+from tests.world import START, SeededSources
 
 pytestmark = pytest.mark.network
 
@@ -245,3 +245,33 @@ def test_an_error_names_the_host_alone() -> None:
     )
     assert nodes.all[0].name == "example.org:1"
     assert issubclass(NoAnswer, Unreachable)
+
+
+@pytest.mark.parametrize(
+    ("said", "agreement", "outcome"),
+    [
+        (["Expired", "Pending", "Pending"], 1, Expired()),
+        (["Expired", "Pending", "Pending"], 2, Pending()),
+        (["Expired", "Pending", "Expired"], 2, Expired()),
+        (["Pending", "Expired", "Expired"], 2, Pending()),
+        (["Contested", "Expired", "Contested"], 2, Contested("it")),
+        (["Contested", "Expired", "Expired"], 2, Pending()),
+        (["Expired", "Expired", "Settled"], 2, Settled(Ledger(9, START), (1,), 10)),
+        (["Settled", "Expired", "Expired"], 3, Settled(Ledger(9, START), (1,), 10)),
+    ],
+)
+async def test_death_is_believed_when_enough_nodes_say_so_and_life_when_one_does(
+    net: Net, said: list[str], agreement: int, outcome: Outcome
+) -> None:
+    words: dict[str, Outcome] = {
+        "Expired": Expired(),
+        "Pending": Pending(),
+        "Contested": Contested("it"),
+        "Settled": Settled(Ledger(9, START), (1,), 10),
+    }
+    nodes = await net.start(*(Peer(each) for each in said))
+
+    async def judge(node: Node) -> Outcome:
+        return words[(await node.get("/")).value["from"]]
+
+    assert await nodes.agreed(judge, agreement) == outcome

@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from stellar_sdk import Asset as SdkAsset
-from stellar_sdk import IdMemo, MuxedAccount, Payment, TextMemo
+from stellar_sdk import (
+    Claimant,
+    ClaimClaimableBalance,
+    CreateClaimableBalance,
+    IdMemo,
+    MuxedAccount,
+    Payment,
+    TextMemo,
+)
 from stellar_sdk.memo import HashMemo, Memo
 
 from adapters.stellar import events
@@ -18,7 +26,7 @@ from settlement.chain import (
     Transfer,
     Unreachable,
 )
-from tests.adapters.contract import all_deposits
+from tests.adapters.contract import FUNDED, all_deposits
 from tests.stellarnet.network import PASSPHRASE
 from tests.stellarnet.peer import ISSUER, TREASURY, USDC, StellarPeer, key_of, payment
 
@@ -121,6 +129,22 @@ async def test_many_payments_of_one_transaction_are_as_many_deposits(peer: Stell
     name = peer.net.send(payer, [payment(3), payment(4, XLM), payment(5, to=payer.public_key), payment(3)], IdMemo(1))
     found = await arrived(peer, cursor)
     assert [(each.id, each.amount) for each in found] == [((name, 0), 3), ((name, 1_000), 4), ((name, 3_000), 3)]
+
+
+async def test_a_claimed_balance_is_a_deposit_that_names_nobody_wherever_it_is_read(with_history: StellarPeer) -> None:
+    """Such as what a payee never claimed, when the treasury takes it back."""
+    peer = with_history
+    cursor = await start_of(peer)
+    kept = CreateClaimableBalance(sdk_asset(USDC), "0.0000070", [Claimant(TREASURY.public_key)])
+    peer.net.send(peer.customer(usdc=100), [kept], IdMemo(9))
+    peer.net.close()
+    (name,) = peer.net.claimables
+    peer.net.send(TREASURY, [ClaimClaimableBalance(f"00000000{name}")], IdMemo(9))
+    found = await arrived(peer, cursor)
+    assert [(each.amount, each.sender[0], each.id[1]) for each in found] == [(70, "B", 0)]
+    assert (await peer.adapter.holdings()).amounts[USDC] == FUNDED + 70
+    forget(peer)
+    assert (await all_deposits(peer.adapter, cursor))[0] == found, "Horizon says the same, id for id"
 
 
 async def test_what_we_pay_ourselves_is_no_deposit(peer: StellarPeer) -> None:

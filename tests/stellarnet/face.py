@@ -156,12 +156,29 @@ class HorizonFace:
                 }
             )
         _, _, address, what = parts.path.split("/")
-        rows = self._payments(address) if what == "payments" else self._transactions(address)
+        if what == "effects":
+            return Answer.json({"_embedded": {"records": self._effects(address)}})
+        rows = self._operations(address) if what == "operations" else self._transactions(address)
         found = [row for row in rows if int(row["paging_token"]) > int(query["cursor"])][: int(query["limit"])]
         return Answer.json({"_embedded": {"records": found}})
 
-    def _payments(self, address: str) -> list[dict[str, Any]]:
-        return [row for row in self.net.payments if address in (row["from"], row["to"])]
+    def _operations(self, address: str) -> list[dict[str, Any]]:
+        """What moved money, and of a claim only what its operation states."""
+        found = [row for row in self.net.payments if address in (row["from"], row["to"])]
+        hidden = {"from", "to", "amount", "asset_type", "asset_code", "asset_issuer"}
+        return [
+            {name: value for name, value in row.items() if name not in hidden}
+            if row["type"] == "claim_claimable_balance"
+            else row
+            for row in found
+        ]
+
+    def _effects(self, operation: str) -> list[dict[str, Any]]:
+        """Of a claim: what was credited to whom."""
+        (row,) = [row for row in self.net.payments if row["id"] == operation]
+        asset = f"{row['asset_code']}:{row['asset_issuer']}" if "asset_code" in row else "native"
+        stated = {"account": row["to"], "asset": asset, "amount": row["amount"], "balance_id": row["balance_id"]}
+        return [{"type": "claimable_balance_claimed", **stated}, {"type": "account_credited", **stated}]
 
     def _transactions(self, address: str) -> list[dict[str, Any]]:
         return [

@@ -19,6 +19,7 @@ from stellar_sdk import Address as ScAddress
 from stellar_sdk import Asset as SdkAsset
 from stellar_sdk import (
     BumpSequence,
+    ClaimClaimableBalance,
     CreateAccount,
     CreateClaimableBalance,
     FeeBumpTransactionEnvelope,
@@ -37,6 +38,7 @@ from stellar_sdk.exceptions import BadSignatureError
 from stellar_sdk.memo import HashMemo, Memo, NoneMemo, ReturnHashMemo, TextMemo
 from stellar_sdk.operation import Operation
 
+from tests.stellarnet import claims
 from tests.stellarnet.setting_up import SETTING_UP, set_up
 
 PASSPHRASE = Network.TESTNET_NETWORK_PASSPHRASE
@@ -126,6 +128,8 @@ class StellarNet:
         self.order: list[Final] = []
         self.events: list[dict[str, Any]] = []
         self.payments: list[dict[str, Any]] = []
+        self.claimables: dict[str, tuple[SdkAsset, int, list[str]]] = {}
+        """By their hash: asset, amount, and who may claim."""
         self.oldest = FIRST_LEDGER
         self.spike_until = 0
         self.emitting = True
@@ -322,6 +326,8 @@ class StellarNet:
             code = "NO_TRUST" if refuse else self._pay(who, operation.destination.account_id, operation, index, moved)
             paid = xdr.PaymentResultCode[f"PAYMENT_{code}"]
             return _inner(types.PAYMENT, payment_result=xdr.PaymentResult(paid)), code == "SUCCESS"
+        if isinstance(operation, ClaimClaimableBalance):
+            return claims.claim(self, operation, who, index, moved)
         if isinstance(operation, SETTING_UP):
             return set_up(self, operation, who)
         amount = units(operation.starting_balance if isinstance(operation, CreateAccount) else operation.amount)  # type: ignore[attr-defined]
@@ -336,14 +342,7 @@ class StellarNet:
             created = xdr.CreateAccountResult(xdr.CreateAccountResultCode[f"CREATE_ACCOUNT_{code}"])
             return _inner(types.CREATE_ACCOUNT, create_account_result=created), code == "SUCCESS"
         assert isinstance(operation, CreateClaimableBalance), operation
-        code = "NO_TRUST" if refuse else "SUCCESS"
-        name = xdr.ClaimableBalanceID(xdr.ClaimableBalanceIDType(0), v0=xdr.Hash(bytes(32)))
-        if not refuse:
-            self._add(who, operation.asset, -amount)
-        held = xdr.CreateClaimableBalanceResult(
-            xdr.CreateClaimableBalanceResultCode[f"CREATE_CLAIMABLE_BALANCE_{code}"], None if refuse else name
-        )
-        return _inner(types.CREATE_CLAIMABLE_BALANCE, create_claimable_balance_result=held), not refuse
+        return claims.create(self, operation, who, amount, refuse=refuse)
 
     def _pay(
         self,
@@ -393,6 +392,8 @@ class StellarNet:
             muxed = operation.destination.account_muxed_id if isinstance(operation, Payment) else None
             value: xdr.SCVal = scval.to_int128(amount)
             extra = scval.to_uint64(muxed) if muxed is not None else _memo_value(done.inner.memo)
+            if isinstance(operation, ClaimClaimableBalance):
+                extra = None
             if extra is not None and kind != "burn":
                 value = scval.to_map({scval.to_symbol("amount"): value, scval.to_symbol("to_muxed_id"): extra})
             self._event(done, asset, index, nth, [scval.to_symbol(kind), *shown, name], value)
@@ -440,6 +441,8 @@ class StellarNet:
                 row |= {"type": "create_account", "account": to, "funder": sender, "starting_balance": row["amount"]}
             elif isinstance(operation, Payment) and operation.destination.account_muxed_id is not None:
                 row |= {"to_muxed_id": str(operation.destination.account_muxed_id)}
+            elif isinstance(operation, ClaimClaimableBalance):
+                row |= {"type": "claim_claimable_balance", "balance_id": operation.balance_id, "claimant": to}
             self.payments.append(row)
 
     # --- what a stranger does -------------------------------------------------------------------------------------
