@@ -165,6 +165,10 @@ def test_one_settlement_by_hand(command: Command, environment: dict[str, str], s
     ran = command("chain", "run", "--until-idle", "--json")
     assert (ran.code, ran.json["simulated"]["settled"], ran.json["simulated"]["idle"]) == (0, 2, True)
     assert command("chain", "orders").out == "every order has ended\n"
+    (rail,) = command("chain", "status", "--json").json
+    assert (rail["chain"], rail["trouble"], rail["in_flight"]) == ("simulated", None, 0)
+    assert [each["held"] == each["free"] for each in rail["floats"]] == [True, True]
+    assert "simulated" in command("chain", "status").out
     ended = command("chain", "orders", "--window", "1", "--json").json["orders"]
     assert sorted((order["kind"], order["state"], len(order["attempts"])) for order in ended) == [
         ("anchor", "settled", 1),

@@ -17,6 +17,8 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import Any, ClassVar
 
+from sqlalchemy import text
+
 from settlement.chain import Asset, ChainAdapter, Rejected, Unreachable
 from settlement.core.errors import Unavailable
 from settlement.core.journal import Entry, Posting
@@ -31,6 +33,12 @@ from tests.simulation.harness import Crash, CrashingAdapter, Installation
 
 WORTH = Fraction(2000, 9)
 """microCU per unit, on both: a dollar is 1/0.0045 CU."""
+
+
+ANCHORS = """
+    SELECT w.no, c.chain FROM "window" w CROSS JOIN chain_state c WHERE w.state = 'planned' AND (
+        SELECT count(*) FROM chain_order o
+        WHERE o.window_no = w.no AND o.chain = c.chain AND o.kind = 'anchor' AND o.state = 'settled') <> 1"""
 
 
 class TwoRails(Installation):
@@ -184,6 +192,8 @@ class TwoRails(Installation):
         assert await halts.open_halts(context) == []
         async with self.database.read() as connection:
             assert (await accounts.get(connection, "transit/CU")).settled == 0
+            rows = await connection.execute(text(ANCHORS))
+            assert [tuple(row) for row in rows] == [], "every window is anchored on both"
 
     async def _pay_there(self, seed: int, back: dict[str, int]) -> None:
         """The next window, on the second chain, while processes die and that chain has its faults as well."""
