@@ -25,16 +25,16 @@ RATES = {
     "reply_lost": 150_000,
     "duplicate": 80_000,
     "late": 200_000,
-    "at_last": 120_000,
+    "at_last": 200_000,
     "restart": 80_000,
     "failed": 300_000,
     "fee_spike": 80_000,
     "lagging": 30_000,
     "gap": 30_000,
-    "try_again": 60_000,
+    "try_again": 120_000,
 }
 """Chances in millionths, most of them for each request: far worse than any real node."""
-STRANGER = {**RATES, "stranger": 300_000}
+STRANGER = {**RATES, "stranger": 500_000}
 RICH = 10**17
 """Stroops of the treasury, which pays the fees of all schedules."""
 

@@ -29,7 +29,6 @@ EDGES = {
     ("signed", "submitted"),
     ("signed", "unknown"),
     ("submitted", "settled"),
-    ("unknown", "settled"),
     ("submitted", "failed"),
     ("unknown", "planned"),
 }
