@@ -89,9 +89,13 @@ def figures(
     )
 
 
-def of_fixings(fixings: Sequence[Fixing]) -> Figures:
-    """The figures of fixings as they were made."""
-    return figures(_floats(each.value for each in fixings), _floats(each.basket for each in fixings))
+def of_fixings(fixings: Sequence[Fixing], closes: Mapping[str, Mapping[date, Fraction]] | None = None) -> Figures:
+    """The figures of fixings as they were made, the last one of each day; beside BTC and USDC where `closes` have all
+    of those days."""
+    days = {each.at.date(): each for each in fixings}
+    beside = {name: _closes(name, days, closes or {}) for name in ("BTC", "USDC")}
+    values, baskets = _floats(each.value for each in days.values()), _floats(each.basket for each in days.values())
+    return figures(values, baskets, beside["BTC"], beside["USDC"])
 
 
 def targets(found: Figures) -> list[Target]:
@@ -143,14 +147,23 @@ def machine_hours(days: int, seed: int) -> list[Fraction]:
     return _fractions(2.6 * np.exp(np.cumsum(random.normal(-0.15 / YEAR, 0.18 / math.sqrt(YEAR), days))))
 
 
-def run(series: Mapping[str, Sequence[Fraction]], dates: Sequence[date], rules: IndexRules) -> list[Fixing]:
-    """The exact index over days of prices. The breaker is off: a backtest looks at what the rule itself does."""
+def run(
+    series: Mapping[str, Sequence[Fraction]], dates: Sequence[date], rules: IndexRules, cap: Fraction | None = None
+) -> list[Fixing]:
+    """The exact index over days of prices. The breaker is off: a backtest looks at what the rule itself does.
+
+    With a `cap` the value stays that close to what it was 30 days before. No policy can ask for one: see the gap.
+    """
     rules = replace(rules, gap=Fraction(999, 1000))
     times = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in dates]
     fixings: list[Fixing] = []
     for number, at in enumerate(times):
         prices = {name: values[number] for name, values in series.items()}
         made = next_fixing(fixings[-1], prices, at, rules) if fixings else first_fixing(START_VALUE, prices, at, rules)
+        if cap is not None and number >= SPAN:
+            then = fixings[number - SPAN].value
+            low, high = math.ceil(then * (1 - cap)), math.floor(then * (1 + cap))
+            made = replace(made, value=min(max(made.value, low), high))
         fixings.append(made)
     return fixings
 
@@ -167,23 +180,24 @@ def backtest(closes: Mapping[str, Mapping[date, Fraction]], *, since: date, unti
         "XLM": [closes["XLM"][day] for day in days],
     }
     bitcoin = np.array([float(closes["BTC"][day]) for day in days])
-    usdc = closes.get("USDC", {})
-    stable = np.array([float(usdc[day]) for day in days]) if all(day in usdc for day in days) else None
+    stable = _closes("USDC", days, closes)
     open_rules = IndexRules(smoothing=1, band=Fraction(999, 1000), drift=Fraction(10**6))
     alone = replace(open_rules, components=(Component("TOK", Fraction(1)),))
     smoothed = replace(IndexRules(), drift=Fraction(10**6))
     less = replace(smoothed, components=_weights(65, 25, 5, 5))
-    designs = [
-        ("posted prices alone", alone),
-        ("60/25/15 raw", open_rules),
-        ("60/25/15, EMA-3, +-1.5 %", smoothed),
-        ("+ drift trigger +-50 %", IndexRules()),
-        ("10 % settlement coins", less),
+    slow = replace(smoothed, smoothing=7, band=Fraction(1, 100))
+    designs: list[tuple[str, IndexRules, Fraction | None]] = [
+        ("posted prices alone", alone, None),
+        ("60/25/15 raw", open_rules, None),
+        ("60/25/15, EMA-3, +-1.5 %", smoothed, None),
+        ("+ drift trigger +-50 %", IndexRules(), None),
+        ("EMA-7, +-1 %, +-8 % in 30 days", slow, Fraction(8, 100)),
+        ("10 % settlement coins", less, None),
     ]
     found = []
-    for name, rules in designs:
+    for name, rules, cap in designs:
         chosen = {each.series: series[each.series] for each in rules.components}
-        fixings = run(chosen, days, rules)
+        fixings = run(chosen, days, rules, cap)
         values, baskets = _floats(each.value for each in fixings), _floats(each.basket for each in fixings)
         found.append(Design(name, figures(values, baskets, bitcoin, stable), values, baskets))
     return found
@@ -193,6 +207,11 @@ def days_of(closes: Mapping[str, Mapping[date, Fraction]], since: date, until: d
     """The days that a backtest between two dates has."""
     common = set.intersection(*(set(closes[name]) for name in ("XRP", "XLM", "BTC")))
     return sorted(day for day in common if since <= day <= until)
+
+
+def _closes(name: str, days: Iterable[date], closes: Mapping[str, Mapping[date, Fraction]]) -> Floats | None:
+    known = closes.get(name, {})
+    return np.array([float(known[day]) for day in days]) if all(day in known for day in days) else None
 
 
 def _weights(*percent: int) -> tuple[Component, ...]:

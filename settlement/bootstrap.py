@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -24,9 +23,8 @@ import structlog
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from governance import seeding
 from governance import service as governance
-from governance.ratebook.catalogue import read_prices
-from governance.ratebook.document import build
 from settlement.chain import ChainAdapter
 from settlement.config import Settings
 from settlement.core.errors import Broken, Malformed, Unavailable
@@ -34,6 +32,7 @@ from settlement.core.ids import Sources
 from settlement.core.policy import Policy
 from settlement.core.signatures import SigningKey
 from settlement.core.units import MICRO_PER_CU
+from settlement.core.windows import WindowRules
 from settlement.keystore import open_signing_key, own_key
 from settlement.services import funding
 from settlement.services.context import Context
@@ -221,16 +220,16 @@ async def _found(context: Context, settings: Settings) -> None:
     if not published:
         now = context.sources.clock()
         since = now.replace(hour=0, minute=0, second=0, microsecond=0) - FIRST_RATES_REACH_BACK
-        first_rates, _ = build(read_prices(), version=1, parent=None, effective_from=since, as_of=now)
-        await governance.found(context, _first_policy(settings, since), first_rates)
+        await governance.found(context, _first_policy(settings, since), seeding.first_rates(since))
     async with context.database.read() as connection:
         signer = await service_keys.signer(connection)
     _check_key(context, signer)
 
 
 def _first_policy(settings: Settings, since: datetime) -> Policy:
-    worths = {code: Fraction(1) for code in ("USD", "USDC", "RLUSD")}
-    policy = Policy(version=1, effective_from=since, usd_per_asset=worths)
+    policy = seeding.first_policy(since)
+    if settings.window is not None:
+        policy = replace(policy, windows=WindowRules(settings.window))
     if settings.minimum_payout_usd is None:
         return policy
     worth = policy.usd_per_cu

@@ -53,8 +53,8 @@ class Settings:
     database_url: str = field(default="", repr=False)
     """A SQLAlchemy URL for psycopg; empty: the embedded server in `data_dir`."""
     chains: tuple[str, ...] = ("simulated",)
-    window: timedelta = timedelta(days=1)
-    """How long a settlement window stays open."""
+    window: timedelta | None = None
+    """How long a settlement window stays open, for the first policy; as `minimum_payout_usd`."""
     host: str = "127.0.0.1"
     port: int = 8080
     """0 takes any free port."""
@@ -86,7 +86,7 @@ class Settings:
             signer=given.get("SIGNER", ""),
             database_url=_database_url(given.get("DATABASE_URL", "")),
             chains=chains,
-            window=_window(given.get("WINDOW_SECONDS", "86400")),
+            window=_window(given.get("WINDOW_SECONDS", "")),
             host=host,
             port=port,
             admit_providers=_admission(given.get("ADMIT_PROVIDERS", ""), chains),
@@ -135,7 +135,9 @@ def _chains(text: str) -> tuple[str, ...]:
     return names
 
 
-def _window(text: str) -> timedelta:
+def _window(text: str) -> timedelta | None:
+    if not text:
+        return None
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= _LONGEST_WINDOW:
         _refuse("WINDOW_SECONDS", f"is a whole number of seconds from 1 to {_LONGEST_WINDOW}")
     return timedelta(seconds=int(text))

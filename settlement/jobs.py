@@ -10,6 +10,7 @@
     audit           hold the books to every invariant, the deep ones too         every day
     disputes        end what is overdue, pay what providers owe of disputes      every 10 s
     webhooks        post the events that are due                                 every second
+    value           fix the index when it is due, credit deposits that wait for it  every 60 s
     governance      enact what the council has adopted, close what has lapsed    every 10 s
     forgetting      delete replies, used signatures and events of 30 days ago    every day
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -34,6 +35,7 @@ from settlement.services import (
     balance_rules,
     chains,
     disputes,
+    fixings,
     funding,
     halts,
     holds,
@@ -54,6 +56,7 @@ RECONCILIATION_SECONDS = 60
 HOLDS_SECONDS = 2
 BALANCES_SECONDS = 4
 AUDIT_SECONDS = 86_400
+VALUE_SECONDS = 60
 GOVERNANCE_SECONDS = 10
 DISPUTES_SECONDS = 10
 WEBHOOKS_SECONDS = 1
@@ -71,15 +74,16 @@ class Job:
     run: Callable[[], Awaitable[None]]
 
 
-def all_jobs(context: Context, span: timedelta, poster: Poster) -> list[Job]:
-    """The jobs of an installation whose windows stay open for `span`, and whose webhooks `poster` posts."""
+def all_jobs(context: Context, poster: Poster) -> list[Job]:
+    """The jobs of an installation whose webhooks `poster` posts."""
     found = [
-        Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context, span)),
+        Job("windows", WINDOWS_SECONDS, lambda: settle_windows(context)),
         Job("holds", HOLDS_SECONDS, lambda: expire_holds(context)),
         Job("balances", BALANCES_SECONDS, lambda: watch_balances(context)),
         Job("solvency", RECONCILIATION_SECONDS, lambda: measure(context)),
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
         Job("webhooks", WEBHOOKS_SECONDS, lambda: post_events(context, poster)),
+        Job("value", VALUE_SECONDS, lambda: fix_value(context)),
         Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
         Job("disputes", DISPUTES_SECONDS, lambda: settle_disputes(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
@@ -117,9 +121,9 @@ def _chain_jobs(context: Context, chain: str) -> list[Job]:
     ]
 
 
-async def settle_windows(context: Context, span: timedelta) -> None:
+async def settle_windows(context: Context) -> None:
     """Close the open window if it is due, and take every closed one as far as it goes."""
-    closed = await windows.close_due(context, span)
+    closed = await windows.close_due(context)
     if closed is not None:
         _log.info("window closed", window=closed.id)
     for step in await windows.advance(context, plan=plan_payouts):
@@ -143,6 +147,15 @@ async def measure(context: Context) -> None:
     found = await solvency.measure(context)
     if found is not None:
         _log.info("solvency measured", window=f"win_{found.window}", covered=found.covered)
+
+
+async def fix_value(context: Context) -> None:
+    """Make the day's fixing of the index, and credit the deposits that wait for one."""
+    made = await fixings.fix_due(context)
+    if made is not None:
+        _log.info("index fixed", number=made.number, frozen=made.frozen)
+    if credited := await funding.credit_waiting(context):
+        _log.info("waiting deposits credited", count=credited)
 
 
 async def govern(context: Context) -> None:
@@ -193,10 +206,10 @@ async def check_books(context: Context, depth: verification.Depth) -> None:
         raise Broken(code, detail)
 
 
-async def work(context: Context, span: timedelta, stop: asyncio.Event, *, webhooks_anywhere: bool = False) -> None:
+async def work(context: Context, stop: asyncio.Event, *, webhooks_anywhere: bool = False) -> None:
     """Do all jobs until `stop` is set; ticks that run then are waited for. Webhooks go to public addresses alone unless
     `webhooks_anywhere`."""
-    await run_jobs(context, all_jobs(context, span, Poster(anywhere=webhooks_anywhere)), stop)
+    await run_jobs(context, all_jobs(context, Poster(anywhere=webhooks_anywhere)), stop)
 
 
 async def run_jobs(context: Context, jobs: Sequence[Job], stop: asyncio.Event) -> None:

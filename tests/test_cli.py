@@ -65,6 +65,7 @@ def environment(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "SETTLEMENT_DATA_DIR": str(tmp_path / "data"),
         "SETTLEMENT_MINIMUM_PAYOUT_USD": "0.01",
         "SETTLEMENT_SIMULATED_CLOSE_SECONDS": "0",
+        "SETTLEMENT_WINDOW_SECONDS": "1",
     }
     for name in [name for name in os.environ if name.startswith("SETTLEMENT_")]:
         monkeypatch.delenv(name)
@@ -227,7 +228,6 @@ def check_evidence(command: Command, scene: Scene, folder: Path) -> None:
 def test_a_worker_and_a_server_settle_by_themselves(
     environment: dict[str, str], command: Command, scene: Scene
 ) -> None:
-    environment = environment | {"SETTLEMENT_WINDOW_SECONDS": "1"}
     with running(environment, "worker") as (worker, _), running(environment, "serve", "--listen", "[::1]:0") as both:
         server, ready = both
         assert ready["url"].startswith("http://[::1]:")

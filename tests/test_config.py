@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_nothing_has_to_be_set() -> None:
     found = read()
     assert found.database_url == ""
     assert found.chains == ("simulated",)
-    assert found.window == timedelta(days=1)
+    assert found.window is None
     assert (found.host, found.port) == ("127.0.0.1", 8080)
     assert found.admit_providers == "open"
     assert found.minimum_payout_usd is None

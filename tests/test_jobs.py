@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -26,8 +25,6 @@ from settlement.storage.idempotency import Claim, Reply
 from tests.world import Member, World
 
 pytestmark = pytest.mark.database
-
-SECOND = timedelta(seconds=1)
 
 
 async def used(world: World, *, wallet_usd: int = 0) -> tuple[Member, Member]:
@@ -68,11 +65,11 @@ async def settled(context: Context, window_no: int) -> bool:
 
 async def test_workers_settle_a_window_once_without_being_asked(world: World) -> None:
     await used(world)
-    world.sources.settable.advance(seconds=30)
+    world.sources.settable.advance(days=1, seconds=30)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         for _ in range(2):
-            tasks.create_task(work(world.context, 20 * SECOND, stop))
+            tasks.create_task(work(world.context, stop))
         await until(lambda: settled(world.context, 1))
         stop.set()
     assert not await halts.open_halts(world.context)
@@ -88,12 +85,12 @@ async def test_workers_settle_a_window_once_without_being_asked(world: World) ->
 
 async def test_a_window_is_closed_only_when_it_is_due(world: World) -> None:
     await used(world)
-    world.sources.settable.advance(seconds=19)
-    await settle_windows(world.context, 20 * SECOND)
+    world.sources.settable.advance(hours=23, minutes=59, seconds=59)
+    await settle_windows(world.context)
     async with world.context.database.read() as connection:
         assert (await stored.listed(connection))[0].no == 1
     world.sources.settable.advance(seconds=1)
-    await settle_windows(world.context, 20 * SECOND)
+    await settle_windows(world.context)
     async with world.context.database.read() as connection:
         assert [each.state for each in await stored.listed(connection)] == ["open", "planned"]
 
@@ -105,12 +102,12 @@ async def test_books_that_do_not_hold_halt_before_anything_is_planned(world: Wor
     with psycopg.connect(plain) as owner:  # behind the service's back
         owner.execute("UPDATE account SET settled = settled + 1 WHERE kind = 'consumer'")
     with pytest.raises(Broken) as broken:
-        await settle_windows(world.context, 3600 * SECOND)
+        await settle_windows(world.context)
     assert broken.value.code != "guard_missing"
     assert [halt.code for halt in await halts.open_halts(world.context)] == [broken.value.code]
     assert await payouts.of_window(world.context, 1) == []
     await windows.close(world.context)
-    await settle_windows(world.context, 3600 * SECOND)  # a halt stops payouts, not netting
+    await settle_windows(world.context)  # a halt stops payouts, not netting
     assert await payouts.of_window(world.context, 1) == []
 
 
@@ -119,12 +116,12 @@ async def test_nothing_is_planned_while_a_halt_is_open_and_all_of_it_afterwards(
     halt = await halts.raise_halt(world.context, "test", "somebody has to look")
     await windows.close(world.context)
     await windows.close(world.context)
-    await settle_windows(world.context, 3600 * SECOND)
+    await settle_windows(world.context)
     async with world.context.database.read() as connection:
         states = [each.state for each in await stored.listed(connection)]
     assert states == ["open", "checkpointed", "checkpointed"]
     await halts.clear(world.context, halt.no, "me: looked")
-    await settle_windows(world.context, 3600 * SECOND)
+    await settle_windows(world.context)
     assert len(await payouts.of_window(world.context, 1)) == 1
     assert (await chains.run_until_idle(world.context, "simulated")).idle
 
@@ -203,9 +200,10 @@ async def test_a_job_never_runs_twice_at_once(world: World) -> None:
 
 
 async def test_every_chain_has_its_jobs(context: Context) -> None:
-    names = {job.name for job in jobs.all_jobs(context, SECOND, Poster())}
+    names = {job.name for job in jobs.all_jobs(context, Poster())}
     assert names == {
         *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks", "balances", "disputes"),
+        "value",
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),
     }
 
@@ -242,7 +240,7 @@ async def test_what_answered_repeated_requests_is_forgotten_after_a_month(world:
         await idempotency.once(world.context, Claim("acc_x", "/v1/x", key, bytes(32)), act)
         world.sources.settable.advance(days=20)
     stop = asyncio.Event()
-    (job,) = [job for job in jobs.all_jobs(world.context, SECOND, Poster()) if job.name == "forgetting"]
+    (job,) = [job for job in jobs.all_jobs(world.context, Poster()) if job.name == "forgetting"]
     assert job.seconds == 24 * 3600
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(run_jobs(world.context, [job], stop))

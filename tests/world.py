@@ -22,17 +22,28 @@ from governance.ratebook.document import build
 from settlement.core import addresses, canonical
 from settlement.core.ids import Sources, public_id, uuid7, uuid_text
 from settlement.core.journal import Entry, Posting
+from settlement.core.observations import SIGNATURE_TYPE as OBSERVED
+from settlement.core.observations import TYPE as OBSERVATION
+from settlement.core.observations import Oracle
 from settlement.core.offers import SIGNATURE_TYPE as OFFER_SIGNATURE
 from settlement.core.offers import TYPE as OFFER
 from settlement.core.policy import Policy
 from settlement.core.signatures import SigningKey, sign_detached
 from settlement.core.times import text as time_text
+from settlement.core.value import Fixing
+from settlement.core.valuing import IndexPolicy
+from settlement.services import fixings
 from settlement.services.context import Context
 from settlement.storage import accounts, journal, parties, windows
 from settlement.storage.database import Connection, Database
 from settlement.storage.parties import Key, Party, PayoutAddress
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
+
+VENUES = {f"venue-{name}": SigningKey(bytes([number]) * 32) for number, name in enumerate("abc", 1)}
+"""Sources of prices that the first policy names, and their keys."""
+PRICES = {"TOK": "1", "GPU": "2.6", "XRP": "2.88", "XLM": "0.368"}
+INDEX = IndexPolicy(oracles=tuple(Oracle(name, str(key.public.jwk()["x"])) for name, key in VENUES.items()))
 
 
 class SettableClock:
@@ -217,6 +228,23 @@ class World:
         member.offers.append(body)
         return body, sign_detached(member.key, body, OFFER_SIGNATURE)
 
+    async def observe(self, by: SigningKey | None = None, /, only: Sequence[str] = tuple(VENUES), **usd: str) -> None:
+        """What venues say that things cost now: `PRICES`, but for `usd`."""
+        for source in only:
+            document = {
+                "type": OBSERVATION,
+                "source": source,
+                "at": time_text(self.sources.clock()),
+                "usd": PRICES | usd,
+            }
+            body = json.dumps(document).encode()
+            await fixings.observe(self.context, body, sign_detached(by or VENUES[source], body, OBSERVED))
+
+    async def fix(self, /, *, reset: bool = False, **usd: str) -> Fixing:
+        """A fixing at what all venues say now."""
+        await self.observe(None, **usd)
+        return await fixings.fix(self.context, reset=reset)
+
     async def _member(self, kind: str, name: str, account: str | None = None) -> Member:
         key = SigningKey(self.sources.entropy(32))
         now = self.sources.clock()
@@ -248,6 +276,7 @@ async def new_world(database: Database, sources: SeededSources, folder: Path, **
         version=1,
         effective_from=START - timedelta(days=36),
         minimum_payout=1_000_000,
+        index=INDEX,
         **(value or {"usd_per_asset": {"USD": Fraction(1)}}),
     )
     await governance.found(context, policy, first_rates())

@@ -59,8 +59,10 @@ _DEPOSIT: Example = {
     "chain": "simulated",
     "asset": "USD:sim1issuer",
     "amount": "25",
+    "state": "credited",
     "credited": "5555.555555",
     "micro_per_unit": "2000/9",
+    "fixing": None,
     "sender": "sim1consumer",
     "reference": "2871830913",
     "transaction": "9f86d081",
@@ -101,14 +103,19 @@ class IntentOut(Out):
 
 
 class DepositOut(Out):
-    """A payment that arrived in a final ledger: `credited` CU at `micro_per_unit` microCU per smallest unit."""
+    """A payment that arrived in a final ledger: `credited` CU at `micro_per_unit` microCU per smallest unit.
+
+    One that is `waiting` came while nothing was converted; it is credited at the next good `fixing` of the index.
+    """
 
     id: str
     chain: str
     asset: str
     amount: Amount
+    state: Literal["credited", "waiting"]
     credited: Cu
     micro_per_unit: str | None
+    fixing: int | None
     sender: str
     reference: str | None
     transaction: str
@@ -190,7 +197,7 @@ async def picture(context: ContextDep, reader: ConsumerReader, intent: str, form
 async def deposits(
     context: ContextDep, reader: ConsumerReader, limit: Limit = 50, cursor: Cursor = None
 ) -> DepositPage:
-    """Every payment that was credited to my account."""
+    """Every payment that was credited to my account, and those that wait to be converted."""
     before = cursor_value("dep", cursor)
     found = await funding.deposits_of(
         context, reader.party.id, cursor=None if before is None else f"dep_{before}", limit=limit + 1
@@ -203,8 +210,10 @@ async def deposits(
                 chain=each.chain,
                 asset=each.asset,
                 amount=chain_amount(context, each.chain, each.asset, each.amount),
+                state="waiting" if each.party_no is None else "credited",
                 credited=cu_text(each.credited),
                 micro_per_unit=each.micro_per_unit,
+                fixing=each.fixing,
                 sender=each.sender,
                 reference=None if each.reference is None else str(each.reference),
                 transaction=each.tx,

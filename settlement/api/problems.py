@@ -186,6 +186,7 @@ CODES: dict[str, Code] = {
     "observation_conflict": _code(409, "Another observation on file", "A source says one thing about a time."),
     "fixing_too_soon": _code(409, "Fixed already", "There is one fixing a day."),
     "prices_untrusted": _code(409, "Prices not trusted", "The detail says which series lacks good sources."),
+    "fixing_without_gap": _code(409, "No gap", "The basket is bought anew only when a gap has frozen the index."),
     "ask_out_of_band": _code(422, "Ask outside of the band", "The detail names the ask and what the policy allows."),
     "policy_malformed": _code(422, "Policy not valid", "The detail says what is wrong."),
     "version_not_next": _code(409, "Wrong version", "A new version is the last one plus one."),
@@ -231,6 +232,7 @@ CODES: dict[str, Code] = {
     "dispute_ended": _code(409, "Dispute ended", "The detail says how it ended."),
     "ruling_out_of_bounds": _code(409, "Ruling out of bounds", "The detail says what can be ruled."),
     # The operator.
+    "conversions_paused": _code(503, "Conversions paused", "The index has no good fixing now; usage goes on."),
     "halted": _code(503, "Halted", "Payouts and anchors stand still until a person has looked."),
     "unknown_halt": _code(404, "Unknown halt", "There is no open halt of that number."),
     "unknown_order": _code(404, "Unknown order", "There is no such chain order."),

@@ -74,7 +74,7 @@ async def observe(context: ContextDep, signed: SignedDep) -> ObservationOut:
 
 @router.get("/fixings", operation_id="listFixings", summary="How the index was fixed")
 async def listed(context: ContextDep) -> FixingsOut:
-    """Every fixing with its signatures. The index converts nothing yet: it runs beside the books."""
+    """Every fixing with its signatures. In mode `index` the newest one converts; else it runs beside the books."""
     return FixingsOut(
         data=[
             FixingOut(

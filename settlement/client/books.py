@@ -17,7 +17,7 @@ from settlement.core.errors import Malformed
 from settlement.core.journal import GENESIS, Head
 
 CU = journal.CU
-MAY_BE_BELOW_ZERO = frozenset({"treasury", "conversion", "fees", "equity"})
+MAY_BE_BELOW_ZERO = frozenset({"treasury", "conversion", "fees", "equity", "fx"})
 """Kinds of accounts on our own side of the books."""
 
 KINDS = MAY_BE_BELOW_ZERO | {"consumer", "provider", "suspense", "transit"}

@@ -15,6 +15,7 @@ from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.payouts import Payouts
 from settlement.client.rules import Rules
 from settlement.client.settling import Windows
+from settlement.client.value import IndexValue
 from settlement.core import policy
 
 EVENTS = frozenset({"planned", "signed", "submitted", "unknown", "settled", "failed", "contested", "expired"})
@@ -41,15 +42,18 @@ class _Deposit:
 class Money:
     """Deposits, payouts, chain orders."""
 
-    def __init__(self, rules: Rules, books: Books, windows: Windows, parties: Mapping[str, str]) -> None:
+    def __init__(
+        self, rules: Rules, books: Books, windows: Windows, parties: Mapping[str, str], value: IndexValue
+    ) -> None:
         self._rules = rules
+        self._value = value
         self._books = books
         self._windows = windows
         self._parties = parties
         self._intents: dict[tuple[str, int], str] = {}
         self._deposits: dict[str, _Deposit] = {}
         self._transfers_in: set[tuple[str, str, int]] = set()
-        self.payouts = Payouts(rules, books, windows, parties)
+        self.payouts = Payouts(rules, books, windows, parties, value)
         self._fees: dict[str, Legs] = {}
         self._orders: dict[str, str] = {}
         self._order: Order | None = None
@@ -78,6 +82,7 @@ class Money:
         if party is None:
             equal(line.amount("credited"), 0, "deposit_credit", name, "what was credited")
             equal(line["micro_per_unit"], None, "deposit_rate", name, "the microCU for a unit")
+            equal(line["fixing"], None, "deposit_rate", name, "its fixing")
         else:
             require(self._parties.get(party) == "consumer", "deposit_party", name, f"{party} is no consumer")
         self._deposits[line.text("id")] = _Deposit(line, f"{line.text('chain')}/{line.text('asset')}")
@@ -131,14 +136,18 @@ class Money:
         if not found.suspended:
             named = self._intents.get((chain, reference)) if reference is not None else None
             equal(party, named, "deposit_party", name, "whom it was credited to")
-        worth = self._rules.micro_per_unit(chain, asset, line.time("closed_at"))
+        worth = self._rules.worth("deposit", chain, asset, line.time("closed_at"), entry.at)
         if worth is None and found.suspended:
-            worth = self._rules.micro_per_unit(chain, asset, entry.at)
+            worth = self._rules.worth("deposit", chain, asset, entry.at, entry.at)
         if worth is None:
-            raise Wrong("deposit_rate", name, f"no policy gives {asset} on {chain} a worth")
-        equal(line.text("micro_per_unit"), str(worth), "deposit_rate", name, "the microCU for a unit")
+            raise Wrong("deposit_rate", name, f"nothing gives {asset} on {chain} a worth")
+        equal(line.text("micro_per_unit"), str(worth.micro_per_unit), "deposit_rate", name, "the microCU for a unit")
+        equal(line["fixing"], worth.fixing, "deposit_rate", name, "its fixing")
+        equal(entry.facts.plain().get("fixing"), worth.fixing, "deposit_facts", entry.name, "its fixing")
         credited, amount = line.amount("credited"), line.amount("amount")
-        equal(credited, policy.to_micro(amount, worth), "deposit_credit", name, "what was credited")
+        equal(credited, policy.to_micro(amount, worth.micro_per_unit), "deposit_credit", name, "what was credited")
+        if worth.fixing is not None:
+            self._value.deposited(party, entry.at, credited)
         return [
             (f"conversion/{found.asset}", found.asset, amount),
             (f"conversion/{CU}", CU, -credited),

@@ -14,6 +14,7 @@ from settlement.client.books import CU, Books, EntryLine, legs
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.rules import Rules
 from settlement.client.settling import Windows
+from settlement.client.value import IndexValue
 from settlement.core import policy
 
 NAMES = {"earnings": "payout", "withdrawal": "withdrawal", "refund": "refund"}
@@ -40,7 +41,9 @@ class Payout:
     state: str
     order: str | None
     transfer: int | None
-    facts: dict[str, str]
+    fixing: int | None
+    own_rate: bool
+    facts: dict[str, str | int | bool]
     booked: str = ""
     fee_booked: int = 0
     """1 once the fee of a withdrawal is booked, 2 once it was given back."""
@@ -63,7 +66,8 @@ class Payout:
 def read_payout(line: Fields) -> Payout:
     """The payout of its line."""
     reference, kind = line.amount_or_none("reference"), line.text("payout_kind")
-    facts = {name: line.text(name) for name in ("chain", "asset", "address")} | {"amount": str(line.amount("amount"))}
+    facts: dict[str, str | int | bool] = {name: line.text(name) for name in ("chain", "asset", "address")}
+    facts["amount"] = str(line.amount("amount"))
     if kind == "earnings":
         facts["window"] = f"win_{line.whole('window')}"
     if kind == "withdrawal":
@@ -72,6 +76,9 @@ def read_payout(line: Fields) -> Payout:
         facts["deposit"] = line.text("deposit")
     if reference is not None:
         facts["reference"] = str(reference)
+    fixing, own_rate = None if line["fixing"] is None else line.whole("fixing"), line["own_rate"] is True
+    if fixing is not None:
+        facts |= {"fixing": fixing} | ({"own_rate": own_rate} if kind == "withdrawal" else {})
     return Payout(
         id=line.text("id"),
         kind=kind,
@@ -87,6 +94,8 @@ def read_payout(line: Fields) -> Payout:
         state=line.text("state"),
         order=line.text_or_none("order"),
         transfer=None if line["transfer"] is None else line.whole("transfer"),
+        fixing=fixing,
+        own_rate=own_rate,
         facts=facts,
     )
 
@@ -94,8 +103,11 @@ def read_payout(line: Fields) -> Payout:
 class Payouts:
     """Every payout, founded on what it is for and held to its journal entries. `suspended` are stray deposits."""
 
-    def __init__(self, rules: Rules, books: Books, windows: Windows, parties: Mapping[str, str]) -> None:
+    def __init__(
+        self, rules: Rules, books: Books, windows: Windows, parties: Mapping[str, str], value: IndexValue
+    ) -> None:
         self._rules = rules
+        self._value = value
         self._books = books
         self._windows = windows
         self._parties = parties
@@ -120,6 +132,10 @@ class Payouts:
         equal(conversion, payout.kind == "withdrawal", "payout_kind", payout.name, "whether it has a conversion")
         refunded = payout.deposit is not None
         equal(refunded, payout.kind == "refund", "payout_kind", payout.name, "whether it has a deposit")
+        follows = payout.fixing is None or payout.kind != "refund"
+        require(follows, "payout_kind", payout.name, "a refund follows no fixing")
+        kept = payout.kind == "withdrawal" or not payout.own_rate
+        require(kept, "payout_kind", payout.name, "only a withdrawal has an own rate")
         self.all[payout.id] = payout
         if payout.order is not None:
             self.by_order.setdefault(payout.order, []).append(payout)
@@ -144,6 +160,8 @@ class Payouts:
         if step == "settled":
             equal(entry.facts["transfer"], payout.transfer, "payout_facts", entry.name, "its transfer")
             payout.landed = (entry.facts.text("tx"), entry.facts.whole("ledger"))
+        if step == "failed" and payout.own_rate:
+            self._value.came_back(payout.owner, payout.id)
         if step == "failed" and payout.kind == "earnings":
             self._windows.moved(payout.owner, entry.seq, payout.micro)
 
@@ -192,7 +210,7 @@ class Payouts:
         due = self._windows.due.pop((payout.window, payout.owner), None)
         if due is None:
             raise Wrong("payout_unfounded", payout.name, "no position promises it, or it came before")
-        for member in ("chain", "asset", "amount", "micro"):
+        for member in ("chain", "asset", "amount", "micro", "fixing"):
             equal(getattr(payout, member), getattr(due, member), "payout_mismatch", payout.name, f"its {member}")
         equal(payout.fee, 0, "payout_mismatch", payout.name, "its fee")
 
@@ -212,12 +230,19 @@ class Payouts:
     def _check_withdrawal(self, payout: Payout, entry: EntryLine) -> None:
         """By the policy in force when it was booked: fee, conversion, and not less than the minimum."""
         found = self._rules.policy_at(entry.at)
-        worth = self._rules.micro_per_unit(payout.chain, payout.asset, entry.at)
-        if found is None or worth is None:
-            raise Wrong("payout_mismatch", payout.name, f"no policy gives {payout.asset} on {payout.chain} a worth")
+        converted = self._value.withdrawal(
+            payout.owner, payout.chain, payout.asset, entry.at, payout.micro, own_rate=payout.own_rate
+        )
+        if found is None or converted is None:
+            raise Wrong("payout_mismatch", payout.name, f"nothing gives {payout.asset} on {payout.chain} a worth")
+        worth = converted.micro_per_unit
         rules = found[0].withdrawals
         equal(payout.fee, rules.fee, "payout_mismatch", payout.name, "its fee")
         equal(payout.micro_per_unit, str(worth), "payout_mismatch", payout.name, "the microCU for a unit")
+        stated = (payout.fixing, payout.own_rate)
+        equal(stated, (converted.fixing, converted.own_rate), "payout_mismatch", payout.name, "its fixing")
+        if payout.own_rate:
+            self._value.taken(payout.owner, payout.id, entry.at, payout.micro)
         taken = policy.to_units(payout.micro, worth)
         equal(taken, (payout.amount, payout.micro), "payout_mismatch", payout.name, "what its microCU pay for")
         enough = Fraction(payout.micro + payout.fee) + worth > rules.minimum

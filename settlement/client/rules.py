@@ -12,13 +12,15 @@ from functools import lru_cache
 from settlement.client.keychain import KeyChain, jwk_key
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.offers import read_offer
-from settlement.core import canonical, offers, rates
-from settlement.core.errors import Malformed, Unauthenticated
+from settlement.core import canonical, conversion, offers, rates
+from settlement.core.conversion import Use, Worth
+from settlement.core.errors import Malformed, Unauthenticated, Unavailable
 from settlement.core.ids import micros
 from settlement.core.offers import Offer, Offers
 from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
 from settlement.core.signatures import PublicKey, verify_document
+from settlement.core.value import Fixing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Rules:
         self.fee_assets: dict[str, str] = {}
         self.networks: dict[str, tuple[str, str]] = {}
         self.published: list[datetime] = []
+        self.fixing: Fixing | None = None
+        """The newest one that the journal has stated so far."""
         self._starts: list[int] = []
 
     @property
@@ -162,12 +166,23 @@ class Rules:
         found = [pair for pair in self.policies if pair[0].effective_from <= at]
         return found[-1] if found else None
 
-    def micro_per_unit(self, chain: str, asset: str, at: datetime) -> Fraction | None:
-        """microCU per smallest unit of an asset at a time; None when the policy or the decimals are not known."""
+    def worth(self, use: Use, chain: str, asset: str, policy_at: datetime, at: datetime) -> Worth | None:
+        """What converts an asset at a time by the policy in force at `policy_at` and the newest fixing so far; None
+        when policy or decimals are not known, or nothing is converted."""
+        decimals, policy = self.decimals.get((chain, asset)), self.policy_at(policy_at)
+        if decimals is None or policy is None:
+            return None
+        try:
+            return conversion.worth(policy[0], self.fixing, use, asset.partition(":")[0], decimals, at)
+        except Unavailable:
+            return None
+
+    def measured(self, chain: str, asset: str, at: datetime) -> Fraction | None:
+        """microCU per smallest unit, for counting what is held."""
         decimals, policy = self.decimals.get((chain, asset)), self.policy_at(at)
         if decimals is None or policy is None:
             return None
-        return policy[0].micro_per_unit(asset.partition(":")[0], decimals)
+        return conversion.measured(policy[0], self.fixing, asset.partition(":")[0], decimals)
 
 
 def parse_table(document: bytes, subject: str) -> RateTable:

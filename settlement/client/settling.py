@@ -17,6 +17,7 @@ from settlement.client.rules import Rules, check_signatures
 from settlement.client.solvency import OWED_TO
 from settlement.core import canonical, liabilities, merkle, netting, policy
 from settlement.core.checkpoints import Checkpoint, PayoutTotal, Totals, Tree, position_leaf
+from settlement.core.conversion import Worth
 
 
 @dataclass(slots=True)
@@ -50,6 +51,11 @@ class Due:
     asset: str
     amount: int
     micro: int
+    fixing: int | None
+
+
+Conversions = dict[tuple[str, str], Worth | None]
+"""What payouts of a window convert at, by chain and asset: known when it is netted."""
 
 
 @dataclass(slots=True)
@@ -82,6 +88,7 @@ class Windows:
         self._previous: str | None = None
         self._positioned = 0
         self._booked: dict[int, EntryLine] = {}
+        self._conversions: dict[int, Conversions] = {}
         self._earned: dict[str, Earned] = {}
         self.closed: dict[int, datetime] = {}
         """When each window closed."""
@@ -183,6 +190,12 @@ class Windows:
         if window is None or entry.subject != f"win_{window.no}" or window.leaves:
             raise Wrong("netting_order", entry.name, f"{entry.subject} is not a closed window without a checkpoint")
         equal(dict(entry.net), self._netting_legs(window), "netting_postings", entry.name, "what it posts")
+        assert window.closed_at is not None, "a window that waits for its checkpoint was closed"
+        found = {key: self._rules.worth("payout", *key, window.closed_at, entry.at) for key in self._rules.decimals}
+        fixing = next((each.fixing for each in found.values() if each is not None), None)
+        stated = {"window": window.no} | ({} if fixing is None else {"fixing": fixing})
+        equal(entry.facts.plain(), stated, "netting_facts", entry.name, "its facts")
+        self._conversions[window.no] = found
         self._booked[window.no] = entry
 
     def moved(self, provider: str, seq: int, micro: int) -> None:
@@ -313,17 +326,18 @@ class Windows:
         assert window.closed_at is not None, "a window that waits for its checkpoint was closed"
         chain, asset = line.text("chain"), line.text("asset")
         rules = self._rules.policy_at(window.closed_at)
-        worth = self._rules.micro_per_unit(chain, asset, window.closed_at)
-        if rules is None or worth is None:
-            raise Wrong("position_payout", name, f"no policy gives {asset} on {chain} a worth")
         netted_at = self._netted_at(window, name)
+        worth = self._conversions[window.no].get((chain, asset))
+        if rules is None or worth is None:
+            raise Wrong("position_payout", name, f"nothing gives {asset} on {chain} a worth")
         due = earned.free + sum(micro for seq, micro in earned.moved if seq < netted_at)
         due -= self._held_back(earned, found.party, window.closed_at, netted_at)
         enough = due >= rules[0].rails.least(chain, rules[0].minimum_payout)
-        right = policy.to_units(due, worth) == (amount, payout) and enough and amount > 0
+        units = policy.to_units(due, worth.micro_per_unit)
+        right = units == (amount, payout) and enough and amount > 0
         require(right, "position_payout", name, f"{amount} units for {payout} microCU is not what {due} is worth")
         earned.free -= payout
-        self.due[window.no, found.party] = Due(chain, asset, amount, payout)
+        self.due[window.no, found.party] = Due(chain, asset, amount, payout, worth.fixing)
         count, total = window.payouts.get((chain, asset), (0, 0))
         window.payouts[chain, asset] = (count + 1, total + amount)
         return payout

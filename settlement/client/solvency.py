@@ -66,7 +66,7 @@ class SolvencyCheck:
         for each in found.assets:
             place = (each.network, each.account)
             equal(place, self._rules.networks.get(each.chain), "solvency_assets", name, f"where {each.chain} is held")
-            worth = self._rules.micro_per_unit(each.chain, each.asset, found.at)
+            worth = self._rules.measured(each.chain, each.asset, found.at)
             equal(each.micro_per_unit, worth, "solvency_assets", name, f"the worth of {each.asset}")
             waiting = self._books.balance(f"suspense/{each.chain}/{each.asset}", f"{each.chain}/{each.asset}")
             equal(each.suspense, waiting, "solvency_assets", name, f"what of {each.asset} is in suspense")

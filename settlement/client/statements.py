@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
@@ -14,10 +15,14 @@ from settlement.client.proofs import check_checkpoint, check_proof
 from settlement.client.reports import rated_at
 from settlement.client.rules import check_signatures, parse_table
 from settlement.core import canonical, rating
+from settlement.core.conversion import Use, price
+from settlement.core.errors import Malformed
+from settlement.core.observations import read_fixing
 from settlement.core.offers import Offer, Offers
-from settlement.core.policy import to_micro, to_units
+from settlement.core.policy import Policy, to_micro, to_units
 from settlement.core.rates import RateTable
 from settlement.core.units import PICO_PER_MICRO, split_pico
+from settlement.core.value import Fixing
 
 
 @dataclass(slots=True)
@@ -68,12 +73,15 @@ class _Statement:
         self.trusted = trusted
         self.tables: dict[int, RateTable] = {}
         self.offers: dict[str, list[Offer]] = {}
+        self.fixings: dict[int, Fixing] = {}
+        self.policies: list[Policy] = []
 
     def check(self) -> None:
         """Every figure, in the order in which they build on each other."""
         equal(self.fields.text("type"), "statement/1", "statement_type", "statement", "its type")
         self._read_tables()
         self._read_offers()
+        self._read_value()
         charges = [self._rated(entry, number) for number, entry in enumerate(self.fields.objects("records"))]
         self._check_order(charges)
         posted = self._check_pairs(charges)
@@ -111,6 +119,41 @@ class _Statement:
         for line in self.fields.objects("offers"):
             offer = read_offer(line, jwk_key(line.object("jwk"), "offer"))
             self.offers.setdefault(offer.provider, []).append(offer)
+
+    def _read_value(self) -> None:
+        """The fixings that its conversions follow and every policy, each signed by the service's key or one before."""
+        _, keys = document_keys(self.fields, self.trusted)
+        for member in ("fixings", "policies"):
+            for line in self.fields.objects(member):
+                document, name = line.text("document").encode(), f"{member} {line.whole('version')}"
+                equal(line.digest("digest"), canonical.digest(document), "value_digest", name, "its digest")
+                check_signatures(line, document, keys, "value_signature")
+                try:
+                    if member == "policies":
+                        self.policies.append(Policy.parse(document))
+                    else:
+                        found = read_fixing(document)
+                        self.fixings[found.number] = found
+                except (Malformed, ValueError, KeyError, TypeError):
+                    raise Wrong("value_malformed", name, "it does not have the documented form") from None
+
+    def _at_fixing(self, line: Fields, use: Use, at: Sequence[datetime], name: str) -> Fraction | None:
+        """The microCU for a unit by the fixing that a line names and the first policy in force at `at` that follows the
+        index. None without a fixing: then the policy's fixed value holds, which is public."""
+        if line["fixing"] is None:
+            return None
+        fixing = self.fixings.get(line.whole("fixing"))
+        decimals = self.fields.object("decimals").plain().get(f"{line['chain']}/{line['asset']}")
+        for time in at:
+            in_force = [each for each in self.policies if each.effective_from <= time]
+            policy = max(in_force, key=lambda each: each.effective_from, default=None)
+            if policy is None or not policy.follows_index or fixing is None or type(decimals) is not int:
+                continue
+            code = line.text("asset").partition(":")[0]
+            found = policy.micro_per_unit(code, decimals, price(policy, fixing, use))
+            if found is not None:
+                return found
+        raise Wrong("value_missing", name, "its fixing, policy or decimals did not come with it")
 
     def _rated(self, entry: Fields, number: int) -> _Charge:
         name = f"record {number}"
@@ -184,6 +227,8 @@ class _Statement:
             worth = Fraction(line.text("micro_per_unit"))
             name = f"deposit {line.text('id')}"
             equal(line.amount("credited"), to_micro(line.amount("amount"), worth), "deposit_credit", name, "the credit")
+            usual = self._at_fixing(line, "deposit", [line.time("closed_at"), *self._posted_at(line)], name)
+            equal(worth, worth if usual is None else usual, "value_rate", name, "the microCU for a unit")
         taken = {line.whole("journal_seq"): self._withdrawn(line) for line in self.fields.objects("withdrawals")}
         fees = {
             line.text("id"): -line.amount("fee") for line in self.fields.objects("withdrawals") if line.amount("fee")
@@ -216,6 +261,11 @@ class _Statement:
             f"withdrawal {line.text('id')}",
             "what its microCU pay for",
         )
+        name = f"withdrawal {line.text('id')}"
+        usual = self._at_fixing(line, "withdrawal", self._posted_at(line), name)
+        if usual is not None:  # an own rate follows from deposits that another window may have; it is the better one
+            right = worth < usual if line["own_rate"] is True else worth == usual
+            require(right, "value_rate", name, "the microCU for a unit are not those of its fixing")
         return -micro
 
     def _given_back(self, line: Fields) -> int:
@@ -224,6 +274,11 @@ class _Statement:
         within = 0 < amount <= award if self.fields.text("party_kind") == "consumer" else 0 < -amount <= award + penalty
         require(within, "dispute_amount", f"dispute {line.text('id')}", f"it moved {amount} of {award} and {penalty}")
         return amount
+
+    def _posted_at(self, line: Fields) -> list[datetime]:
+        """When a line of its own was booked."""
+        seq = line["journal_seq"]
+        return [each.time("at") for each in self.fields.objects("postings") if each["journal_seq"] == seq]
 
     def _check_position(self) -> None:
         """The position's own side from the pairs, netting and payouts from the position, and its proof."""
@@ -245,6 +300,11 @@ class _Statement:
         require(within, "position_tranche", "position", "what is held back is not a part of what was earned")
         paid = sum(payout.amount("micro") for payout in self.fields.objects("payouts"))
         require(paid in (0, position.amount("payout")), "payout_mismatch", "payouts", "they are not the position's")
+        for line in self.fields.objects("payouts"):
+            name, taken = f"payout {line.text('id')}", (line.amount("amount"), line.amount("micro"))
+            worth = self._at_fixing(line, "payout", [self.fields.time("closed_at")], name)
+            if worth is not None:
+                equal(taken, to_units(taken[1], worth), "payout_mismatch", name, "what its microCU pay for")
         if self.fields["position_proof"] is None:
             return
         proof = check_proof(self.fields.object("position_proof").plain(), trusted_key=self.trusted)

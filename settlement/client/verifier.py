@@ -31,6 +31,7 @@ from settlement.client.rules import Rules
 from settlement.client.settling import Windows
 from settlement.client.solvency import SolvencyCheck
 from settlement.client.statements import StatementResult, recompute_statement
+from settlement.client.value import IndexValue
 from settlement.core import merkle
 
 __all__ = [
@@ -107,7 +108,8 @@ class ExportVerifier:
         self._log = GovernanceLog(self._rules)
         self._windows = Windows(self._rules, self._books, tree, self._log)
         self._reports = Reports(self._rules, self._parties, tree)
-        self._money = Money(self._rules, self._books, self._windows, self._parties)
+        self._value = IndexValue(self._rules, self._books)
+        self._money = Money(self._rules, self._books, self._windows, self._parties, self._value)
         self._disputes = Disputes(self._rules, self._log, self._windows, self._reports)
         self._solvency = SolvencyCheck(self._rules, self._books, self._windows.checkpoints)
         self._accounts: dict[str, _Account] = {}
@@ -244,6 +246,7 @@ class ExportVerifier:
             "dispute_answered": self._disputes.answer,
             "dispute_ruled": self._disputes.rule,
             "dispute_paid": self._disputes.pay,
+            "fixing": self._value.book,
             "service_key": self._book_service_key,
         }
         steps = ((name, step) for name in NAMES.values() for step in ("planned", "settled", "failed"))
@@ -271,6 +274,7 @@ class ExportVerifier:
         self._rules.keychain.finish()
         self._log.finish()
         self._windows.finish()
+        self._value.finish()
         self._money.finish()
         self._disputes.finish()
         self._check_accounts()
@@ -304,6 +308,8 @@ _HANDLERS: dict[str, tuple[int, _Read]] = {
     "usage_report": (15, ExportVerifier._read_report),
     "deposit": (15, lambda v, line: v._money.add_deposit(line)),
     "payout": (15, lambda v, line: v._money.payouts.add(line)),
+    "observation": (15, lambda v, line: v._value.add_observation(line)),
+    "fixing": (15, lambda v, line: v._value.add_fixing(line)),
     "journal_entry": (15, ExportVerifier._read_entry),
     "obligation": (15, lambda v, line: v._windows.check_obligation(line)),
     "position": (15, lambda v, line: v._windows.check_position(line)),

@@ -45,16 +45,14 @@ def draft(
     out: Out = None,
 ) -> None:
     """Write the document of a first council, for its members to look at and sign."""
-    from importlib.resources import files
-
-    from governance import council
+    from governance import council, seeding
     from governance.council import Threshold
     from settlement.core import canonical, times
     from settlement.core.errors import Malformed
 
     since = times.parse(effective_from)
     until = since.replace(year=since.year + years, day=min(since.day, 28))
-    text = read(charter, "charter") if charter else files("governance").joinpath("charter.md").read_bytes()
+    text = read(charter, "charter") if charter else seeding.charter()
     seats: list[dict[str, object]] = []
     for member in members:
         name, separator, file = member.partition("=")

@@ -124,7 +124,7 @@ async def _work(installation: Installation, stop: asyncio.Event) -> None:
     from settlement import jobs
 
     chosen = installation.settings
-    await jobs.work(installation.context, chosen.window, stop, webhooks_anywhere=chosen.webhook_targets == "any")
+    await jobs.work(installation.context, stop, webhooks_anywhere=chosen.webhook_targets == "any")
 
 
 async def _serve(

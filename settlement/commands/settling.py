@@ -34,7 +34,7 @@ ROUNDS = 5
 @window_app.command("close")
 def close_window(
     now: Annotated[
-        bool, typer.Option("--now", help="Close the open window even if it isn't due (SETTLEMENT_WINDOW_SECONDS).")
+        bool, typer.Option("--now", help="Close the open window even if it isn't due by the policy.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +45,7 @@ def close_window(
         from settlement.services import halts, windows
 
         context = installation.context
-        closed = await windows.close(context) if now else await windows.close_due(context, installation.settings.window)
+        closed = await windows.close(context) if now else await windows.close_due(context)
         with progress("settling windows") as advance:
             steps = await windows.advance(context, plan=plan_payouts)
             advance(len(steps))

@@ -109,11 +109,11 @@ def observe(
 @app.command()
 def fix(
     reset: Annotated[
-        bool, typer.Option("--reset", help="Buy the basket anew at the value that stands; ends a freeze.")
+        bool, typer.Option("--reset", help="Buy the basket anew at the value that stands; ends a gap.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make today's fixing from the observations on file. It converts nothing: the index runs beside the books."""
+    """Make today's fixing from the observations on file, as the worker does when it is due."""
 
     async def use(installation: Installation) -> Fixing:
         from settlement.services import fixings
@@ -132,6 +132,9 @@ def fix(
 
 @app.command()
 def report(
+    prices: Annotated[
+        Path | None, typer.Option("--prices", metavar="FILE", help="Daily closes of BTC and USDC to compare with.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Draw it as .svg or .png.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -143,10 +146,10 @@ def report(
 
         return [read_fixing(each.document) for each in await fixings.every(installation.context)]
 
-    from governance.stability import of_fixings, targets
+    from governance.stability import of_fixings, read_closes, targets
 
     made = with_installation(use)
-    found = of_fixings(made)
+    found = of_fixings(made, None if prices is None else read_closes(prices))
     met = targets(found)
     frozen = [f"{each.number}: {each.frozen}" for each in made if each.frozen]
     lines = [f"{len(made)} fixings, {len(frozen)} of them frozen", *frozen, "", *_targets(met)]

@@ -61,10 +61,14 @@ def parse(body: bytes) -> Observed:
     )
 
 
-def fixing_document(fixing: Fixing, parent: str | None, observations: Sequence[str]) -> bytes:
-    """The canonical bytes of a fixing; `observations` are the digests of what it was made of."""
+def fixing_document(fixing: Fixing, parent: str | None, observations: Sequence[str], *, reset: bool = False) -> bytes:
+    """The canonical bytes of a fixing; `observations` are the digests of what it was made of.
+
+    Only one that bought the basket anew has the member ``reset``.
+    """
     return canonical.encode(
-        {
+        ({"reset": True} if reset else {})
+        | {
             "type": FIXING_TYPE,
             "number": fixing.number,
             "parent": parent,
@@ -83,7 +87,7 @@ def fixing_document(fixing: Fixing, parent: str | None, observations: Sequence[s
 
 
 def read_fixing(document: bytes) -> Fixing:
-    """The fixing of a stored document, which this module wrote."""
+    """The fixing of a document that this module wrote. Raises KeyError, TypeError or ValueError for another one."""
     found = json.loads(document)
     return Fixing(
         number=found["number"],

@@ -2,9 +2,10 @@
 
 The value of 1 CU is an object of its own (decision 11). In mode ``fixed_usd`` 1 CU is worth ``usd_per_cu``, and each
 asset that is accepted has a fixed worth in USD. In mode ``settlement_asset`` 1 CU is so many units of one asset,
-whatever that is worth, and no other is accepted. Conversions are exact fractions; what is below one unit
-of either side is never given away: a deposit's fraction of a microCU stays with the conversion account, a payout
-takes only the microCU that its whole asset units are worth.
+whatever that is worth, and no other is accepted. In mode ``index`` 1 CU is worth what the newest fixing says
+(`core/value.py`), and assets have a fixed worth in USD. What converts, and at which price, is `core/conversion.py`'s.
+Conversions are exact fractions; what is below one unit of either side is never given away: a deposit's fraction of a
+microCU stays with the conversion account, a payout takes only the microCU that its whole asset units are worth.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from settlement.core.pricing import PricingRules
 from settlement.core.rails import RailRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
+from settlement.core.windows import WindowRules
 from settlement.core.withdrawals import WithdrawalRules
 
 SECTIONS: Mapping[str, type] = {
@@ -33,6 +35,7 @@ SECTIONS: Mapping[str, type] = {
     "index": IndexPolicy,
     "pricing": PricingRules,
     "rails": RailRules,
+    "windows": WindowRules,
     "withdrawals": WithdrawalRules,
 }
 """Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
@@ -59,6 +62,9 @@ class Policy:
     """Mode ``settlement_asset``: the code of the one asset, and how many whole units of it 1 CU is. Then `usd_per_cu`
     only says what a CU is taken to be worth where an invoice must say it in USD."""
     holds: HoldRules = field(default_factory=HoldRules)
+    fixing_good_for: timedelta | None = None
+    """Mode ``index``: how long a fixing converts. Then `usd_per_cu` is what a CU was worth before there was any."""
+    windows: WindowRules = field(default_factory=WindowRules)
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     disputes: DisputeRules = field(default_factory=DisputeRules)
     rails: RailRules = field(default_factory=RailRules)
@@ -94,6 +100,7 @@ class Policy:
                 usd_per_cu=Fraction(value["usd_per_cu"]),
                 usd_per_asset={code: Fraction(worth) for code, worth in value.get("usd_per_asset", {}).items()},
                 settlement_asset=asset,
+                fixing_good_for=_span(value),
                 minimum_payout=int(found["minimum_payout"]),
                 address_cooldown=timedelta(seconds=int(found["address_cooldown_seconds"])),
                 parent=found.get("parent"),
@@ -102,6 +109,7 @@ class Policy:
             )
             if policy.parent is not None:
                 canonical.digest_raw(policy.parent)
+            _check_index(policy)
             worths = [policy.usd_per_cu, *policy.usd_per_asset.values(), *([] if asset is None else [asset[1]])]
             if min(worths) <= 0 or not (asset is None or isinstance(asset[0], str)):
                 raise ValueError("a worth is not above zero")
@@ -109,13 +117,21 @@ class Policy:
             raise Malformed("policy_malformed", f"not a policy/1 document: {error}") from error
         return policy
 
-    def micro_per_unit(self, asset_code: str, decimals: int) -> Fraction | None:
-        """microCU per smallest unit of an asset; None when this policy gives the asset no worth."""
+    @property
+    def follows_index(self) -> bool:
+        """Whether its value mode is ``index``."""
+        return self.fixing_good_for is not None
+
+    def micro_per_unit(self, asset_code: str, decimals: int, usd_per_cu: Fraction | None = None) -> Fraction | None:
+        """microCU per smallest unit of an asset; None when this policy gives the asset no worth.
+
+        `usd_per_cu` stands in for the policy's own value, where a fixing says it.
+        """
         if self.settlement_asset is not None:
             code, units_per_cu = self.settlement_asset
             return MICRO_PER_CU / (units_per_cu * 10**decimals) if asset_code == code else None
         worth = self.usd_per_asset.get(asset_code)
-        return None if worth is None else worth * MICRO_PER_CU / (self.usd_per_cu * 10**decimals)
+        return None if worth is None else worth * MICRO_PER_CU / ((usd_per_cu or self.usd_per_cu) * 10**decimals)
 
     def _value(self) -> dict[str, object]:
         """The member ``value`` of the document."""
@@ -124,14 +140,36 @@ class Policy:
             code, units = self.settlement_asset
             return {"mode": "settlement_asset", "asset": code, "units_per_cu": str(units), **usd}
         worths = {code: str(worth) for code, worth in self.usd_per_asset.items()}
+        if self.fixing_good_for is not None:
+            seconds = self.fixing_good_for // timedelta(seconds=1)
+            return {"mode": "index", **usd, "usd_per_asset": worths, "fixing_seconds": seconds}
         return {"mode": "fixed_usd", **usd, "usd_per_asset": worths}
 
 
 _VALUE = {
     "fixed_usd": {"mode", "usd_per_cu", "usd_per_asset"},
     "settlement_asset": {"mode", "asset", "units_per_cu", "usd_per_cu"},
+    "index": {"mode", "usd_per_cu", "usd_per_asset", "fixing_seconds"},
 }
 """The members of the value, by mode."""
+_DAY = timedelta(days=1)
+
+
+def _span(value: Mapping[str, object]) -> timedelta | None:
+    seconds = value.get("fixing_seconds")
+    if "fixing_seconds" in value and type(seconds) is not int:
+        raise ValueError("fixing_seconds is not an integer")
+    return timedelta(seconds=seconds) if isinstance(seconds, int) else None
+
+
+def _check_index(policy: Policy) -> None:
+    """An index that nobody could fix, or whose fixing is old before the next one comes, would convert nothing."""
+    if policy.fixing_good_for is None:
+        return
+    if policy.fixing_good_for <= _DAY:
+        raise ValueError("fixing_seconds is not more than a day")
+    if len(policy.index.oracles) < policy.index.rules.sources:
+        raise ValueError("the index has fewer oracles than each of its series needs")
 
 
 def to_micro(units: int, micro_per_unit: Fraction) -> int:

@@ -184,13 +184,9 @@ def payout_price(fixing: Fixing) -> Fraction:
     return fixing.usd_per_cu
 
 
-def refund_price(fixing: Fixing, rules: IndexRules, *, paid: Fraction, age: timedelta) -> Fraction:
-    """USD for 1 CU of unspent money that goes back: the lower of value and basket, less the spread.
-
-    Within `own_rate_for` of its deposit it is never below what was `paid` for it.
-    """
-    price = Fraction(min(fixing.value, fixing.basket), UNIT) * (1 - rules.spread)
-    return max(price, paid) if age <= rules.own_rate_for else price
+def refund_price(fixing: Fixing, rules: IndexRules) -> Fraction:
+    """USD for 1 CU that a consumer takes out: the lower of value and basket, less the spread."""
+    return Fraction(min(fixing.value, fixing.basket), UNIT) * (1 - rules.spread)
 
 
 def _banded(smoothed: int, before: int, band: Fraction) -> int:

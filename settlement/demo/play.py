@@ -361,4 +361,4 @@ async def _stay(stage: Stage) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     stage.console.print(f"The API stays at {stage.url} until Ctrl-C.")
-    await jobs.work(stage.installation.context, stage.installation.settings.window, stop)
+    await jobs.work(stage.installation.context, stop)

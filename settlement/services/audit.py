@@ -5,7 +5,8 @@ What a line refers to comes before it, so that one pass checks everything (docs/
     header, service_key, chain, halt, party, party_key, policy, rate_table, offer, governance_document,
     governance_entry, account, funding_intent, report_conflict, dispute,
     then for each window: window, record_salt,
-        for each journal entry: its usage_report, deposit or payout, then journal_entry,
+        for each journal entry: its usage_report, deposit or payout, or its fixing behind the observations that came
+            before that, then journal_entry,
             and, once the entry that a checkpoint states was read, that window's position lines and its checkpoint;
             solvency behind the entry that it states,
         obligation,
@@ -119,6 +120,8 @@ class _Windows:
         self._reports = _Ahead(audit.stream(connection, "usage_report"))
         self._deposits = _Ahead(audit.stream(connection, "deposit"))
         self._payouts = _Ahead(audit.stream(connection, "payout"))
+        self._observations = _Ahead(audit.stream(connection, "observation"))
+        self._fixings = _Ahead(audit.stream(connection, "fixing"))
         self._solvency = _Ahead(audit.stream(connection, "solvency"))
         self._checkpoints: list[tuple[int, int]] = []
         self._seq = 0
@@ -129,7 +132,10 @@ class _Windows:
         self._checkpoints = await audit.checkpoint_places(connection)
         positioned = len(self._checkpoints)
         windows = [line async for line in audit.stream(connection, "window")]
-        for ahead in (self._entries, self._reports, self._deposits, self._payouts, self._solvency):
+        for ahead in (
+            *(self._entries, self._reports, self._deposits, self._payouts, self._solvency),
+            *(self._observations, self._fixings),
+        ):
             await ahead.take()
         for window in windows:
             yield window
@@ -141,8 +147,8 @@ class _Windows:
                 yield line
             async for line in audit.stream(connection, "obligation", window=window["no"]):
                 yield line
-        for ahead in (self._reports, self._deposits, self._payouts, self._entries):
-            while (left := await ahead.take()) is not None:  # nothing, in sound books; the verifier names what is
+        for ahead in (self._observations, self._fixings, self._reports, self._deposits, self._payouts, self._entries):
+            while (left := await ahead.take()) is not None:  # new observations; else nothing, or the verifier names it
                 yield left
         for window in windows[positioned:]:
             async for line in audit.stream(connection, "position", window=window["no"]):
@@ -152,6 +158,8 @@ class _Windows:
         while (entry := self._entries.next) is not None:
             if window["last_seq"] is not None and entry["seq"] > window["last_seq"]:
                 return
+            async for fixed in self._fixed(entry["seq"]):
+                yield fixed
             for ahead, member in (
                 (self._reports, "journal_seq"),
                 (self._deposits, "entry_seq"),
@@ -167,6 +175,15 @@ class _Windows:
             self._seq = entry["seq"]
             async for line in self._reached(window["no"]):
                 yield line
+
+    async def _fixed(self, seq: int) -> AsyncIterator[Line]:
+        """The fixings up to a journal entry, each behind the observations that came before it."""
+        while (found := self._fixings.next) is not None and (found["journal_seq"] or 0) <= seq:
+            while (seen := self._observations.next) is not None and seen["no"] <= found["observed"]:
+                yield seen
+                await self._observations.take()
+            yield found
+            await self._fixings.take()
 
     async def _reached(self, window_no: int) -> AsyncIterator[Line]:
         """Checkpoints of earlier windows whose entry was read, each behind its positions; then what was measured."""

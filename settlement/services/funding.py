@@ -10,18 +10,18 @@ from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from fractions import Fraction
 from typing import TypeVar
 
 from settlement.chain import Asset, ChainAdapter, Deposit, Facts, Gap, Page, Slot, Unreachable, WrongNetwork
+from settlement.core.conversion import Worth
 from settlement.core.errors import Broken, Conflict, NotFound, Unavailable
 from settlement.core.ids import permuted
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.policy import to_micro
 from settlement.core.units import MAX_AMOUNT
-from settlement.services import events
+from settlement.services import conversion, events
 from settlement.services.context import Context
-from settlement.storage import accounts, chain_orders, funding, governance, halts, journal, parties, payouts, windows
+from settlement.storage import accounts, chain_orders, funding, halts, journal, parties, payouts, windows
 from settlement.storage.accounts import system_account
 from settlement.storage.database import Connection
 from settlement.storage.funding import ChainState, Intent, StoredDeposit
@@ -30,6 +30,8 @@ from settlement.storage.parties import Party
 GAP = "deposit_gap"
 T = TypeVar("T")
 _LOOKS = 10
+_AT_A_TIME = 100
+"""How many waiting deposits one tick credits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,11 +328,18 @@ async def _book(context: Context, chain_name: str, read_from: ChainState, page: 
 async def _book_one(
     context: Context, connection: Connection, window: int, state: ChainState, deposit: Deposit, intent: Intent | None
 ) -> None:
-    """Credit what was delivered to whom its reference names, at the value of its ledger's time; else to suspense."""
+    """Credit what was delivered to whom its reference names, at the value of its ledger's time; else to suspense.
+
+    It waits there when nothing is converted now (`credit_waiting`).
+    """
     chain, asset, new_id = state.chain, deposit.asset.text, context.sources.new_id("dep")
     decimals = context.chains[chain].facts.assets[deposit.asset]
-    worth = await _worth(connection, deposit.at.closed_at, deposit.asset.code, decimals)
-    micro = 0 if worth is None or intent is None else to_micro(deposit.amount, worth)
+    now, waits_for = context.sources.clock(), None
+    try:
+        worth = await _worth(connection, deposit.at.closed_at, now, deposit.asset.code, decimals)
+    except Unavailable:
+        worth, waits_for = None, None if intent is None else intent.party_no
+    micro = 0 if worth is None or intent is None else to_micro(deposit.amount, worth.micro_per_unit)
     if not 0 < micro <= MAX_AMOUNT:
         micro, worth, intent = 0, None, None
     reference = deposit.reference
@@ -346,9 +355,11 @@ async def _book_one(
         deposit.at.closed_at,
         None if intent is None else intent.party_no,
         micro,
-        None if worth is None else str(worth),
+        None if worth is None else str(worth.micro_per_unit),
         entry_seq=0,
         sender_reference=deposit.sender_reference,
+        fixing=None if worth is None else worth.fixing,
+        waits_for=waits_for,
     )
     named = f"{chain}/{asset}"
     received = Posting(system_account("treasury", chain, asset), named, -deposit.amount)
@@ -357,14 +368,13 @@ async def _book_one(
         facts["reference"] = str(reference)
     if stored.sender_reference is not None:
         facts["sender_reference"] = str(stored.sender_reference)
-    now = context.sources.clock()
     legs: tuple[Posting, ...]
     if intent is None or worth is None:
         legs = (received, Posting(system_account("suspense", chain, asset), named, deposit.amount))
         entry = Entry("suspense", new_id, window, now, legs, facts)
     else:
         legs = (received, *_conversion(chain, asset, deposit.amount, intent.party_id, micro))
-        entry = Entry("deposit", new_id, window, now, legs, {**facts, "micro_per_unit": str(worth)})
+        entry = Entry("deposit", new_id, window, now, legs, facts | _conversion_facts(worth))
     head = await journal.append(connection, entry)
     await funding.add_deposit(connection, replace(stored, entry_seq=head.seq))
     if intent is not None:
@@ -379,13 +389,19 @@ def _conversion(chain: str, asset: str, amount: int, account: str, micro: int) -
     )
 
 
-async def _worth(connection: Connection, at: datetime, code: str, decimals: int) -> Fraction | None:
-    """microCU per smallest unit by the policy in force at a time; None when it gives the asset no worth."""
+def _conversion_facts(worth: Worth) -> dict[str, str | int]:
+    facts: dict[str, str | int] = {"micro_per_unit": str(worth.micro_per_unit)}
+    return facts if worth.fixing is None else facts | {"fixing": worth.fixing}
+
+
+async def _worth(connection: Connection, policy_at: datetime, now: datetime, code: str, decimals: int) -> Worth | None:
+    """What a deposit converts at by the policy in force at a time; None when it gives the asset no worth. Raises
+    Unavailable ``conversions_paused``."""
     try:
-        policy = await governance.policy_at(connection, at)
+        door = await conversion.opened(connection, now, policy_at=policy_at)
     except NotFound:
         return None
-    return policy.micro_per_unit(code, decimals)
+    return door.worth("deposit", code, decimals)
 
 
 async def deposits_of(
@@ -407,35 +423,77 @@ async def assign_suspense(context: Context, deposit_id: str, party: str) -> int:
     """The operator has found out whose deposit it is. Returns the microCU credited, at the value of its ledger's time,
     or at today's if the asset had none then.
 
-    Raises NotFound; Conflict ``deposit_not_in_suspense``, ``party_not_consumer`` or ``deposit_without_value``.
+    Raises NotFound; Conflict ``deposit_not_in_suspense``, ``party_not_consumer`` or ``deposit_without_value``;
+    Unavailable ``conversions_paused``.
     """
 
     async def use_case(connection: Connection) -> int:
         number = await windows.enter(connection)
-        deposit = await funding.lock_deposit(connection, deposit_id)
-        if deposit is None:
-            raise NotFound("unknown_deposit", f"there is no deposit {deposit_id}")
-        if deposit.party_no is not None or await payouts.of_deposit(connection, deposit_id) is not None:
-            raise Conflict("deposit_not_in_suspense", f"{deposit_id} was credited or given back before")
+        deposit = await _in_suspense(connection, deposit_id)
         owner = await parties.get(connection, party)
         if owner.kind != "consumer":
             raise Conflict("party_not_consumer", f"{party} is a provider; only consumers' accounts are funded")
-        adapter, asset = accepted(context, deposit.chain, deposit.asset)
-        now, decimals = context.sources.clock(), adapter.facts.assets[asset]
-        worth = await _worth(connection, deposit.closed_at, asset.code, decimals)
-        worth = worth or await _worth(connection, now, asset.code, decimals)
-        micro = 0 if worth is None else to_micro(deposit.amount, worth)
-        if worth is None or not 0 < micro <= MAX_AMOUNT:
-            raise Conflict("deposit_without_value", f"the policy gives {deposit.amount} of {asset.text} no worth in CU")
-        chain, text = deposit.chain, deposit.asset
-        legs = (
-            Posting(system_account("suspense", chain, text), f"{chain}/{text}", -deposit.amount),
-            *_conversion(chain, text, deposit.amount, owner.id, micro),
-        )
-        facts = {"tx": deposit.tx, "index": deposit.tx_index, "micro_per_unit": str(worth)}
-        await journal.append(connection, Entry("deposit", f"{deposit_id}/assigned", number, now, legs, facts))
-        await funding.credit(connection, deposit_id, owner.no, micro, str(worth))
-        await events.deposit_credited(context, connection, owner.no, deposit_id, chain, text, deposit.amount, micro)
-        return micro
+        if deposit.waits_for not in (None, owner.no):
+            raise Conflict("deposit_not_in_suspense", f"{deposit_id} is another's and waits for a fixing")
+        return await _credit(context, connection, number, deposit, owner)
 
     return await context.database.run(use_case)
+
+
+async def credit_waiting(context: Context) -> int:
+    """Credit the deposits that came while nothing was converted, oldest first; returns how many.
+
+    Each in a commit of its own, at the fixing that holds then. Nothing while nothing is converted.
+    """
+    async with context.database.read() as connection:
+        waiting = await funding.waiting(connection, _AT_A_TIME)
+    count = 0
+    for deposit_id in waiting:
+
+        async def use_case(connection: Connection, deposit_id: str = deposit_id) -> None:
+            number = await windows.enter(connection)
+            deposit = await _in_suspense(connection, deposit_id)
+            assert deposit.waits_for is not None, "it was found among those that wait"
+            owner = await parties.by_number(connection, deposit.waits_for)
+            await _credit(context, connection, number, deposit, owner)
+
+        try:
+            await context.database.run(use_case)
+        except Unavailable as refused:
+            if refused.code != "conversions_paused":
+                raise
+            return count
+        except Conflict:  # another worker was quicker, or it has no worth any more; the operator sees it in suspense
+            continue
+        count += 1
+    return count
+
+
+async def _in_suspense(connection: Connection, deposit_id: str) -> StoredDeposit:
+    deposit = await funding.lock_deposit(connection, deposit_id)
+    if deposit is None:
+        raise NotFound("unknown_deposit", f"there is no deposit {deposit_id}")
+    if deposit.party_no is not None or await payouts.of_deposit(connection, deposit_id) is not None:
+        raise Conflict("deposit_not_in_suspense", f"{deposit_id} was credited or given back before")
+    return deposit
+
+
+async def _credit(context: Context, connection: Connection, number: int, deposit: StoredDeposit, owner: Party) -> int:
+    """A locked deposit in suspense becomes CU of its owner, at the value of its ledger's time or today's."""
+    adapter, asset = accepted(context, deposit.chain, deposit.asset)
+    now, decimals = context.sources.clock(), adapter.facts.assets[asset]
+    worth = await _worth(connection, deposit.closed_at, now, asset.code, decimals)
+    worth = worth or await _worth(connection, now, now, asset.code, decimals)
+    micro = 0 if worth is None else to_micro(deposit.amount, worth.micro_per_unit)
+    if worth is None or not 0 < micro <= MAX_AMOUNT:
+        raise Conflict("deposit_without_value", f"the policy gives {deposit.amount} of {asset.text} no worth in CU")
+    chain, text = deposit.chain, deposit.asset
+    legs = (
+        Posting(system_account("suspense", chain, text), f"{chain}/{text}", -deposit.amount),
+        *_conversion(chain, text, deposit.amount, owner.id, micro),
+    )
+    facts = {"tx": deposit.tx, "index": deposit.tx_index, **_conversion_facts(worth)}
+    await journal.append(connection, Entry("deposit", f"{deposit.id}/assigned", number, now, legs, facts))
+    await funding.credit(connection, deposit.id, owner.no, micro, str(worth.micro_per_unit), worth.fixing)
+    await events.deposit_credited(context, connection, owner.no, deposit.id, chain, text, deposit.amount, micro)
+    return micro

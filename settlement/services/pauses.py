@@ -24,7 +24,10 @@ async def payouts_stopped(connection: Connection, now: datetime) -> Unavailable 
 
 
 async def holds_stopped(connection: Connection, now: datetime) -> Unavailable | None:
-    """Why no new hold is given now; None when holds may be placed and extended."""
+    """Why no new hold is given now; None when holds may be placed.
+
+    A hold that was given before is extended, captured and released as ever: an answer that runs is not cut off.
+    """
     standing = await pauses.standing_at(connection, now)
     if standing.until is not None:
         until = times.text(standing.until)

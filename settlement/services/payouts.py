@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from settlement.core.errors import Broken, Conflict, Unavailable
@@ -37,7 +38,8 @@ async def plan(context: Context, window_no: int) -> int:
         if stopped is not None:
             raise stopped
         due = await payouts.due(connection, window_no, window.closed_at)
-        await _set_aside(context, connection, number, window, due)
+        netted = await journal.facts_of(connection, "netting", window.id) or {}
+        await _set_aside(context, connection, number, window, due, netted.get("fixing"))
         await anchoring.add_missing(context, connection, window_no)
         await windows.advance(connection, window_no, "planned")
         return len(due)
@@ -58,20 +60,22 @@ async def refuse_while_halted(connection: Connection) -> None:
         raise Unavailable("halted", f"payouts and anchors are halted: {found[0].code}: {found[0].detail}")
 
 
-async def _set_aside(context: Context, connection: Connection, number: int, window: Window, due: list[Due]) -> None:
-    """Payout rows, and an entry for each: from the provider's balance to transit."""
+async def _set_aside(
+    context: Context, connection: Connection, number: int, window: Window, due: list[Due], fixing: int | None
+) -> None:
+    """Payout rows, and an entry for each: from the provider's balance to transit. `fixing` is the netting's."""
     window_no, closed_at = window.no, window.closed_at
     assert closed_at is not None, "only a checkpointed window is planned"
     transit = system_account("transit")
     await accounts.ensure(connection, transit, "transit", CU)
     locked = await accounts.lock(connection, [transit, *(each.party_id for each in due)])
     now = context.sources.clock()
-    planned = [_planned(window_no, closed_at, each, locked, now) for each in due]
+    planned = [replace(_planned(window_no, closed_at, each, locked, now), fixing=fixing) for each in due]
     await payouts.add(connection, planned)
     numbers = {name: account.no for name, account in locked.items()}
     for payout in planned:
         legs = (Posting(outcomes.party_of(payout), CU, -payout.micro), Posting(transit, CU, payout.micro))
-        facts = {
+        facts: dict[str, str | int] = {
             "window": f"win_{window_no}",
             "chain": payout.chain,
             "asset": payout.asset,
@@ -80,6 +84,8 @@ async def _set_aside(context: Context, connection: Connection, number: int, wind
         }
         if payout.reference is not None:
             facts["reference"] = str(payout.reference)
+        if fixing is not None:
+            facts["fixing"] = fixing
         await journal.append_locked(connection, Entry("payout_planned", payout.id, number, now, legs, facts), numbers)
 
 

@@ -10,13 +10,14 @@ from hashlib import sha256
 from settlement.chain import Holdings, Unreachable
 from settlement.core.errors import NotFound, Unavailable
 from settlement.core.journal import CU
-from settlement.core.policy import Policy
 from settlement.core.signatures import sign_document
 from settlement.core.solvency import Held, Solvency, shortage, total
 from settlement.core.states import IN_FLIGHT
+from settlement.services import conversion
 from settlement.services.context import Context
+from settlement.services.conversion import Door
 from settlement.services.funding import read_deposits
-from settlement.storage import accounts, chain_orders, funding, governance, halts, journal, payouts, service_keys
+from settlement.storage import accounts, chain_orders, funding, halts, journal, payouts, service_keys
 from settlement.storage import solvency as storage
 from settlement.storage.accounts import system_account
 from settlement.storage.database import Connection
@@ -104,7 +105,7 @@ async def coverage(context: Context, connection: Connection) -> Coverage:
     claims = await accounts.of_kinds(connection, "consumer", "provider", "transit", "suspense")
     owed = sum(each.settled for each in claims if each.asset == CU)
     try:
-        policy = await governance.policy_at(connection, context.sources.clock())
+        door = await conversion.opened(connection, context.sources.clock())
     except NotFound:
         return Coverage(owed, 0, None)
     suspense: dict[str, int] = {}
@@ -114,7 +115,7 @@ async def coverage(context: Context, connection: Connection) -> Coverage:
     assets = []
     for each in await accounts.of_kinds(connection, "treasury"):
         chain, _, name = each.asset.partition("/")
-        worth = _micro_per_unit(context, policy, chain, name)
+        worth = _micro_per_unit(context, door, chain, name)
         waiting = suspense.get(each.asset, 0)
         assets.append(Held(chain, "", "", name, -each.settled, waiting, 0, context.sources.clock(), worth))
     return Coverage(owed, total(assets), shortage(assets))
@@ -187,7 +188,9 @@ async def _measured(
 ) -> Solvency | None:
     """The measurement from one snapshot of the books; None when a chain's ledger and the books are of two moments."""
     now = context.sources.clock()
-    policy = await governance.policy_at(connection, now)
+    door = await conversion.opened(connection, now)
+    if door.policy.follows_index and door.fixing is None:
+        return None  # nobody can say yet what a CU is worth
     if any(each.settled for each in await accounts.of_kinds(connection, "transit") if each.asset != CU):
         return None  # a deposit is on its way back to its sender
     suspense = {each.asset: each.settled for each in await accounts.of_kinds(connection, "suspense")}
@@ -200,7 +203,7 @@ async def _measured(
         if await funding.received_after(connection, name, held.at.number):
             return None
         for asset, amount in sorted(held.amounts.items(), key=lambda pair: pair[0].text):
-            worth = _micro_per_unit(context, policy, name, asset.text)
+            worth = _micro_per_unit(context, door, name, asset.text)
             waiting = suspense.get(f"{name}/{asset.text}", 0)
             place = (held.at.number, held.at.closed_at)
             assets.append(Held(name, state.network, state.treasury, asset.text, amount, waiting, *place, worth))
@@ -208,11 +211,11 @@ async def _measured(
     return Solvency(window_no, now, await journal.head(connection), owed, tuple(assets))
 
 
-def _micro_per_unit(context: Context, policy: Policy, chain: str, name: str) -> Fraction | None:
+def _micro_per_unit(context: Context, door: Door, chain: str, name: str) -> Fraction | None:
     """microCU for the smallest unit of an asset; None without a worth, or on a chain that isn't configured."""
     if chain not in context.chains:
         return None
     for asset, decimals in context.chains[chain].facts.assets.items():
         if asset.text == name:
-            return policy.micro_per_unit(asset.code, decimals)
+            return door.measured(asset.code, decimals)
     return None

@@ -15,9 +15,9 @@ from settlement.core import canonical, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
-from settlement.services import offers, proofs, service_keys
+from settlement.services import conversion, offers, proofs, service_keys
 from settlement.services.context import Context
-from settlement.storage import checkpoints, governance, parties, windows
+from settlement.storage import checkpoints, fixings, funding, governance, parties, windows
 from settlement.storage import statements as storage
 from settlement.storage.database import Connection
 from settlement.storage.parties import Party
@@ -36,7 +36,7 @@ _COLUMNS = (
 class Opened:
     """A statement as it is read: every member but `records`, and the records one after another.
 
-    `usd_per_cu` is the value of a CU by the policy in force at the close.
+    `usd_per_cu` is the value of a CU at the close, by the policy in force then or the fixing that it followed.
     """
 
     head: Document
@@ -57,7 +57,8 @@ async def opened(context: Context, party: str, window_no: int) -> AsyncIterator[
             raise Conflict("window_not_netted", f"{window.id} is {window.state}; statements come after its netting")
         policy = await governance.policy_at(connection, window.closed_at)
         head = await _head(context, connection, window, owner)
-        yield Opened(head, _records(connection, window, owner), policy.usd_per_cu)
+        usd = await conversion.usd_per_cu(connection, policy, window.last_seq)
+        yield Opened(head, _records(connection, window, owner), usd)
 
 
 async def statement(context: Context, party: str, window_no: int) -> Document:
@@ -112,6 +113,8 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
     if stored is not None and found is not None:
         proof = await proofs.position_proof(context, window.no, found["party"])
     pairs = [_pair(row) for row in await storage.pairs(connection, window.no, owner.no)]
+    deposits, withdrawals = await _deposits(connection, window, owner), await _withdrawals(connection, window, owner)
+    payouts = [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)]
     return {
         "type": "statement/1",
         "party": owner.id,
@@ -123,11 +126,12 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
         "last_seq": window.last_seq,
         **await _account(connection, window, owner),
         "pairs": pairs,
-        "deposits": await _deposits(connection, window, owner),
-        "withdrawals": await _withdrawals(connection, window, owner),
+        "deposits": deposits,
+        "withdrawals": withdrawals,
         "disputes": await _disputes(connection, window, owner),
         "position": None if found is None else _position(found),
-        "payouts": [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)],
+        "payouts": payouts,
+        **await _value(connection, [*deposits, *withdrawals, *payouts]),
         "rate_tables": await _tables(connection, await storage.rate_versions(connection, window.no, owner.no)),
         "offers": await offers.documents(connection, {pair["provider"] for pair in pairs}, window.closed_at),
         "checkpoint": None
@@ -204,6 +208,7 @@ async def _deposits(connection: Connection, window: Window, owner: Party) -> lis
             "asset": row["asset"],
             "amount": str(row["amount"]),
             "micro_per_unit": row["micro_per_unit"],
+            "fixing": row["fixing"],
             "credited": str(row["credited"]),
             "closed_at": times.text(row["closed_at"]),
         }
@@ -221,6 +226,8 @@ async def _withdrawals(connection: Connection, window: Window, owner: Party) -> 
             "asset": row["asset"],
             "amount": str(row["amount"]),
             "micro_per_unit": row["micro_per_unit"],
+            "fixing": row["fixing"],
+            "own_rate": row["own_rate"],
             "micro": str(row["micro"]),
             "fee": str(row["fee"]),
             "address": row["address"],
@@ -270,6 +277,7 @@ def _payout(row: Mapping[str, Any]) -> Document:
         "asset": row["asset"],
         "amount": str(row["amount"]),
         "micro": str(row["micro"]),
+        "fixing": row["fixing"],
         "address": row["address"],
         "state": row["state"],
         "tx": row["tx_id"],
@@ -277,13 +285,32 @@ def _payout(row: Mapping[str, Any]) -> Document:
     }
 
 
+async def _value(connection: Connection, converted: Sequence[Document]) -> Document:
+    """What the conversions of an index follow: the fixings, every policy, and the decimals of the assets. Empty
+    without a fixing, since a fixed value needs no more than itself."""
+    numbers = {each["fixing"] for each in converted if each["fixing"] is not None}
+    if not numbers:
+        return {"fixings": [], "policies": [], "decimals": {}}
+    decimals = await funding.assets(connection)
+    fixed, policies = await fixings.numbered(connection, numbers), await governance.policies(connection)
+    places = {f"{chain}/{asset}": each for chain, found in decimals.items() for asset, each in found.items()}
+    return {
+        "fixings": [_signed(each.number, each.digest, each.document, each.signatures) for each in fixed],
+        "policies": [_signed(each.version, each.digest, each.document, each.signatures) for each in policies],
+        "decimals": places,
+    }
+
+
+def _signed(number: int, digest: bytes, document: bytes, signatures: Sequence[dict[str, str]]) -> Document:
+    """A signed document; its number is its version."""
+    return {
+        "version": number,
+        "digest": f"sha256:{digest.hex()}",
+        "document": document.decode(),
+        "signatures": list(signatures),
+    }
+
+
 async def _tables(connection: Connection, versions: Sequence[int]) -> list[Document]:
-    return [
-        {
-            "version": row["version"],
-            "digest": f"sha256:{row['digest'].hex()}",
-            "document": row["document"].decode(),
-            "signatures": row["signatures"],
-        }
-        for row in await storage.rate_tables(connection, list(versions))
-    ]
+    tables = await storage.rate_tables(connection, list(versions))
+    return [_signed(row["version"], row["digest"], row["document"], row["signatures"]) for row in tables]

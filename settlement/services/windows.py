@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from hashlib import sha256
 
@@ -27,8 +27,9 @@ from settlement.core.netting import Position, owed_after_netting
 from settlement.core.policy import Policy, to_units
 from settlement.core.signatures import sign_document
 from settlement.core.tiles import Tile
-from settlement.services import events, halts, rails
+from settlement.services import conversion, events, halts, rails
 from settlement.services.context import Context
+from settlement.services.conversion import Door
 from settlement.storage import (
     checkpoints,
     governance,
@@ -77,10 +78,13 @@ async def close(context: Context) -> Window:
     return await context.database.run(use_case)
 
 
-async def close_due(context: Context, span: timedelta) -> Window | None:
-    """Close the open window if it has been open for `span`; of several workers that try, one does it."""
+async def close_due(context: Context) -> Window | None:
+    """Close the open window if it has been open for as long as the policy in force says; of several workers that try,
+    one does it."""
     async with context.database.read() as connection:
-        if context.sources.clock() - await windows.open_since(connection) < span:
+        now = context.sources.clock()
+        span = (await governance.policy_at(connection, now)).windows.span
+        if now - await windows.open_since(connection) < span:
             return None
 
     async def use_case(connection: Connection) -> Window | None:
@@ -167,14 +171,14 @@ async def _net(context: Context, connection: Connection, window_no: int) -> bool
     spent, earned = await obligations.by_party(connection, window_no)
     found = netting.positions(spent, earned, links)
     # The audit is the long part; only now is the gate entered, so that a closing window waits for the rest alone.
-    await _book(context, connection, window, found, {provider: account for account, provider in links.items()})
-    policy = await governance.policy_at(connection, window.closed_at)
+    door = await _book(context, connection, window, found, {provider: account for account, provider in links.items()})
+    policy = door.policy
     tranches = {each.party: policy.disputes.tranche(each.earned, each.netted) for each in found}
     due = [
         replace(each, due=each.due - tranches.get(each.party, 0))
         for each in await positions.payees(connection, window_no, window.closed_at)
     ]
-    conversions = _conversions(context, policy)
+    conversions = _conversions(context, door)
     due = await rails.choose_rails(context, connection, window_no, due, conversions, policy)
     salts = context.sources.entropy(SALT_SIZE * (len(found) + len(due)))
     decided = _decide(window, found, due, policy, conversions, salts, tranches)
@@ -203,11 +207,12 @@ async def _book(
     window: Window,
     found: Sequence[Position],
     accounts_of: dict[str, str],
-) -> None:
+) -> Door:
     """Give back to parties' consumer accounts what they earned from themselves or can pay out of earnings.
 
     Every window gets its entry, also when nothing moves: it is the moment in the journal at which what is due was
-    counted. Nothing else is booked between it and the end of the transaction, which holds the journal's head.
+    counted. Nothing else is booked between it and the end of the transaction, which holds the journal's head. It names
+    the fixing by which payouts are converted, if one does. Returns the door by which they are.
     """
     legs: list[Posting] = []
     for position in found:
@@ -215,18 +220,24 @@ async def _book(
             legs.append(Posting(position.party, CU, -position.netted))
             legs.append(Posting(accounts_of[position.party], CU, position.netted))
     number = await windows.enter(connection)
-    now = context.sources.clock()
-    await journal.append(connection, Entry("netting", window.id, number, now, tuple(legs), {"window": window.no}))
+    door = await conversion.opened(connection, context.sources.clock(), policy_at=window.closed_at)
+    facts = {"window": window.no} | ({} if door.usable is None else {"fixing": door.usable.number})
+    await journal.append(connection, Entry("netting", window.id, number, door.at, tuple(legs), facts))
+    return door
 
 
-def _conversions(context: Context, policy: Policy) -> dict[tuple[str, str], Fraction]:
-    """microCU per smallest unit of every asset that can be paid now, by (chain, asset text)."""
+def _conversions(context: Context, door: Door) -> dict[tuple[str, str], Fraction]:
+    """microCU per smallest unit of every asset that can be paid now, by (chain, asset text). None while nothing is
+    converted: then what is due stays on its account until the next window."""
     found = {}
-    for chain, adapter in context.chains.items():
-        for asset, decimals in adapter.facts.assets.items():
-            worth = policy.micro_per_unit(asset.code, decimals)
-            if worth is not None:
-                found[chain, asset.text] = worth
+    try:
+        for chain, adapter in context.chains.items():
+            for asset, decimals in adapter.facts.assets.items():
+                worth = door.worth("payout", asset.code, decimals)
+                if worth is not None:
+                    found[chain, asset.text] = worth.micro_per_unit
+    except Unavailable:
+        return {}
     return found
 
 

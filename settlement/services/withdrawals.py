@@ -9,13 +9,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 from settlement.chain import Asset
+from settlement.core.conversion import Worth
 from settlement.core.errors import Conflict, Forbidden, Insufficient
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.policy import Policy, to_units
 from settlement.core.units import cu_text
+from settlement.services import conversion
 from settlement.services.context import Context
 from settlement.services.payouts import refuse_while_halted
-from settlement.storage import accounts, governance, journal, pages, parties, payouts, windows
+from settlement.storage import accounts, journal, pages, parties, payouts, windows
 from settlement.storage.accounts import Account, system_account
 from settlement.storage.database import Connection
 from settlement.storage.pages import PayoutRow
@@ -34,7 +36,7 @@ async def withdraw(context: Context, party: Party, *, amount: int | None, reques
 
     Raises Conflict ``address_not_set``, ``asset_without_value``, ``withdrawal_too_small``,
     ``withdrawal_limit``; Insufficient ``insufficient_balance``; Forbidden ``consumer_suspended``; Unavailable
-    ``halted``.
+    ``halted`` or ``conversions_paused``.
     """
 
     async def use_case(connection: Connection) -> Payout:
@@ -46,12 +48,14 @@ async def withdraw(context: Context, party: Party, *, amount: int | None, reques
         await refuse_while_halted(connection)
         if (await parties.by_number(connection, party.no)).status != "active":
             raise Forbidden("consumer_suspended", "this account is suspended; ask the operator")
-        now = context.sources.clock()
-        policy = await governance.policy_at(connection, now)
+        door = await conversion.opened(connection, context.sources.clock())
         address = await _address(context, connection, party)
         wanted = locked[party.id].available if amount is None else amount
-        planned = _planned(context, policy, party, address, wanted, window, request)
-        await _check_limits(context, connection, policy, locked[party.id], planned, wanted)
+        net = wanted - door.policy.withdrawals.fee
+        asset, decimals = _payable(context, address)
+        worth = await conversion.withdrawal(connection, door, party.no, locked[party.id], asset.code, decimals, net)
+        planned = _planned(context, door, worth, party, address, wanted, window, request)
+        await _check_limits(context, connection, door.policy, locked[party.id], planned, wanted)
         await payouts.add(connection, [planned])
         await _book(connection, planned, window)
         return planned
@@ -73,14 +77,28 @@ async def _address(context: Context, connection: Connection, party: Party) -> Pa
     return found
 
 
+def _payable(context: Context, to: PayoutAddress) -> tuple[Asset, int]:
+    """The asset of an address, and its decimals."""
+    asset, served = Asset.parse(to.asset), context.chains[to.chain].facts.assets
+    if asset not in served:
+        raise Conflict("asset_without_value", f"{to.chain} does not pay in {to.asset} any more")
+    return asset, served[asset]
+
+
 def _planned(
-    context: Context, policy: Policy, party: Party, to: PayoutAddress, wanted: int, window: int, request: bytes
+    context: Context,
+    door: conversion.Door,
+    worth: Worth | None,
+    party: Party,
+    to: PayoutAddress,
+    wanted: int,
+    window: int,
+    request: bytes,
 ) -> Payout:
-    rules, asset = policy.withdrawals, Asset.parse(to.asset)
-    worth = policy.micro_per_unit(asset.code, context.chains[to.chain].facts.assets.get(asset, 0))
-    if worth is None or asset not in context.chains[to.chain].facts.assets:
+    rules = door.policy.withdrawals
+    if worth is None:
         raise Conflict("asset_without_value", f"the policy in force gives {to.asset} no value")
-    units, micro = to_units(wanted - rules.fee, worth) if wanted >= rules.minimum else (0, 0)
+    units, micro = to_units(wanted - rules.fee, worth.micro_per_unit) if wanted >= rules.minimum else (0, 0)
     if not units:
         raise Conflict(
             "withdrawal_too_small", f"the least is {cu_text(rules.minimum)} CU, {cu_text(rules.fee)} of it the fee"
@@ -100,12 +118,14 @@ def _planned(
         None,
         None,
         None,
-        context.sources.clock(),
+        door.at,
         "withdrawal",
         rules.fee,
-        str(worth),
+        str(worth.micro_per_unit),
         None,
         request,
+        worth.fixing,
+        worth.own_rate,
     )
 
 
@@ -129,7 +149,7 @@ async def _check_limits(
 async def _book(connection: Connection, planned: Payout, window: int) -> None:
     """Two entries, so that the fee is a line of its own in the journal and in statements."""
     assert planned.party_id is not None, "a withdrawal is somebody's"
-    facts = {
+    facts: dict[str, str | int | bool] = {
         "chain": planned.chain,
         "asset": planned.asset,
         "amount": str(planned.amount),
@@ -138,6 +158,8 @@ async def _book(connection: Connection, planned: Payout, window: int) -> None:
     }
     if planned.reference is not None:
         facts["reference"] = str(planned.reference)
+    if planned.fixing is not None:
+        facts |= {"fixing": planned.fixing, "own_rate": planned.own_rate}
     legs = (
         Posting(planned.party_id, CU, -planned.micro),
         Posting(system_account("transit"), CU, planned.micro),

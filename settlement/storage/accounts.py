@@ -14,9 +14,9 @@ from settlement.core.journal import CU
 from settlement.storage.database import Connection
 from settlement.storage.tables import account
 
-Kind = Literal["consumer", "provider", "suspense", "treasury", "conversion", "transit", "fees", "equity"]
+Kind = Literal["consumer", "provider", "suspense", "treasury", "conversion", "transit", "fees", "equity", "fx"]
 
-OURS: frozenset[Kind] = frozenset({"treasury", "conversion", "fees", "equity"})
+OURS: frozenset[Kind] = frozenset({"treasury", "conversion", "fees", "equity", "fx"})
 """Our own side of the books; the other side's balances never fall below zero."""
 
 

@@ -67,17 +67,21 @@ _QUERIES = {
     "deposit": """
         SELECT d.id, d.chain, d.tx, d.tx_index, d.asset, d.amount::text, d.sender,
                d.sender_reference::text, d.reference::text, d.ledger,
-               d.closed_at, p.id AS party, d.credited::text, d.micro_per_unit, d.entry_seq
+               d.closed_at, p.id AS party, d.credited::text, d.micro_per_unit, d.fixing, d.entry_seq
         FROM deposit d LEFT JOIN party p ON p.no = d.party_no ORDER BY d.entry_seq""",
     "payout": """
         SELECT o.id, o.kind AS payout_kind, o.window_no AS "window", p.id AS party, o.chain, o.asset, o.amount::text,
-               o.micro::text, o.fee::text, o.micro_per_unit, o.deposit_id AS deposit, o.address, o.reference::text,
+               o.micro::text, o.fee::text, o.micro_per_unit, o.fixing, o.own_rate, o.deposit_id AS deposit,
+               o.address, o.reference::text,
                o.state, o.order_id AS "order", o.transfer, o.detail, o.created_at,
                e.seq AS planned_seq
         FROM payout o LEFT JOIN party p ON p.no = o.party_no
         LEFT JOIN journal_entry e
             ON e.kind IN ('payout_planned', 'withdrawal_planned', 'refund_planned') AND e.subject = o.id
         ORDER BY e.seq NULLS LAST, o.id""",
+    "observation": "SELECT no, source, at, received_at, digest, signature, body FROM observation ORDER BY no",
+    "fixing": """
+        SELECT number, at, digest, document, signatures, observed, journal_seq FROM fixing ORDER BY number""",
     "solvency": """
         SELECT window_no AS "window", journal_seq, document, signatures FROM solvency ORDER BY window_no""",
     "journal_entry": "SELECT seq, payload, previous, hash FROM journal_entry ORDER BY seq",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, Select, func, insert, or_, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.storage.database import Connection
 from settlement.storage.tables import fixing, observation
+
+OBSERVING = 0x5E779
+"""Advisory lock: one observation or fixing at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,24 @@ class StoredObservation:
 
 @dataclass(frozen=True, slots=True)
 class StoredFixing:
-    """A fixing: canonical bytes, and the service's signatures over them."""
+    """A fixing: canonical bytes, the service's signatures over them, and its place among observations and entries.
+
+    `observed` is the last observation that came before it; `journal_seq` is None for one that no entry states.
+    """
 
     number: int
     at: datetime
     digest: bytes
     document: bytes
     signatures: Sequence[dict[str, str]]
+    frozen: str | None = None
+    observed: int = 0
+    journal_seq: int | None = None
+
+
+async def lock(connection: Connection) -> None:
+    """Until the transaction ends no other observation comes in and no other fixing is made: their order is one."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": OBSERVING})
 
 
 async def observe(connection: Connection, found: StoredObservation) -> StoredObservation:
@@ -59,15 +73,41 @@ async def add(connection: Connection, made: StoredFixing) -> None:
     await connection.execute(insert(fixing).values(values | {"signatures": list(made.signatures)}))
 
 
+async def last_observed(connection: Connection) -> int:
+    """The number of the last observation, 0 when there is none."""
+    return int((await connection.execute(select(func.coalesce(func.max(observation.c.no), 0)))).scalar_one())
+
+
 async def newest(connection: Connection) -> StoredFixing | None:
     """The last fixing."""
-    row = (await connection.execute(select(fixing).order_by(fixing.c.number.desc()).limit(1))).first()
-    return None if row is None else StoredFixing(*row)
+    return await _first(connection, select(fixing))
+
+
+async def moved(connection: Connection) -> StoredFixing | None:
+    """The last fixing whose sources could be trusted."""
+    return await _first(connection, select(fixing).where(or_(fixing.c.frozen.is_(None), fixing.c.frozen.like("gap%"))))
+
+
+async def journalled(connection: Connection, last_seq: int | None = None) -> StoredFixing | None:
+    """The last fixing that the journal states, up to an entry: the one that converts."""
+    query = select(fixing).where(fixing.c.journal_seq.is_not(None))
+    return await _first(connection, query if last_seq is None else query.where(fixing.c.journal_seq <= last_seq))
+
+
+async def numbered(connection: Connection, numbers: Collection[int]) -> list[StoredFixing]:
+    """The fixings with these numbers, in order."""
+    query = select(fixing).where(fixing.c.number.in_(numbers)).order_by(fixing.c.number)
+    return [StoredFixing(*row) for row in await connection.execute(query)] if numbers else []
 
 
 async def every(connection: Connection) -> list[StoredFixing]:
     """All fixings in order."""
     return [StoredFixing(*row) for row in await connection.execute(select(fixing).order_by(fixing.c.number))]
+
+
+async def _first(connection: Connection, query: Select[Any]) -> StoredFixing | None:
+    row = (await connection.execute(query.order_by(fixing.c.number.desc()).limit(1))).first()
+    return None if row is None else StoredFixing(*row)
 
 
 def _observation(row: Row[Any]) -> StoredObservation:

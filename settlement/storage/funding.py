@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, text, tuple_, update
+from sqlalchemy import Row, func, insert, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.storage.database import Connection
-from settlement.storage.tables import chain_asset, chain_state, deposit, funding_intent, party, payout
+from settlement.storage.tables import chain_asset, chain_state, deposit, funding_intent, journal_entry, party, payout
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class StoredDeposit:
-    """A deposit on record. `party_no` is None and `credited` zero while it is in suspense."""
+    """A deposit on record. `party_no` is None and `credited` zero while it is in suspense.
+
+    `waits_for` is whose it will be when it came at a time at which nothing was converted; `fixing` converted it.
+    """
 
     id: str
     chain: str
@@ -61,6 +64,8 @@ class StoredDeposit:
     micro_per_unit: str | None
     entry_seq: int
     sender_reference: int | None = None
+    fixing: int | None = None
+    waits_for: int | None = None
 
 
 async def state(connection: Connection, chain: str, *, lock: bool = False) -> ChainState | None:
@@ -196,6 +201,8 @@ async def add_deposit(connection: Connection, found: StoredDeposit) -> None:
             micro_per_unit=found.micro_per_unit,
             entry_seq=found.entry_seq,
             sender_reference=found.sender_reference,
+            fixing=found.fixing,
+            waits_for=found.waits_for,
         )
     )
 
@@ -206,15 +213,38 @@ async def lock_deposit(connection: Connection, deposit_id: str) -> StoredDeposit
     return None if row is None else _deposit(row)
 
 
-async def credit(connection: Connection, deposit_id: str, party_no: int, credited: int, micro_per_unit: str) -> None:
+async def credit(
+    connection: Connection, deposit_id: str, party_no: int, credited: int, micro_per_unit: str, fixing: int | None
+) -> None:
     """A locked deposit leaves suspense."""
-    statement = update(deposit).where(deposit.c.id == deposit_id)
-    await connection.execute(statement.values(party_no=party_no, credited=credited, micro_per_unit=micro_per_unit))
+    values = {"party_no": party_no, "credited": credited, "micro_per_unit": micro_per_unit, "fixing": fixing}
+    await connection.execute(update(deposit).where(deposit.c.id == deposit_id).values(values))
+
+
+async def waiting(connection: Connection, limit: int) -> list[str]:
+    """Ids of deposits that wait for a fixing and are not on their way back, oldest first."""
+    query = select(deposit.c.id).where(deposit.c.waits_for.is_not(None), deposit.c.party_no.is_(None), ~_BACK)
+    return list((await connection.execute(query.order_by(deposit.c.id).limit(limit))).scalars())
+
+
+async def lots(connection: Connection, party_no: int, since: datetime) -> list[tuple[int, int]]:
+    """(credited microCU, number of the fixing) of a party's deposits that fixings converted from a time on."""
+    booked = (journal_entry.c.kind == "deposit") & journal_entry.c.subject.in_(
+        [deposit.c.id, deposit.c.id + literal("/assigned")]
+    )
+    query = (
+        select(deposit.c.credited, deposit.c.fixing)
+        .join(journal_entry, booked)
+        .where(deposit.c.party_no == party_no, deposit.c.fixing.is_not(None), journal_entry.c.at >= since)
+        .order_by(journal_entry.c.seq)
+    )
+    return [(row.credited, row.fixing) for row in await connection.execute(query)]
 
 
 async def of_party(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[StoredDeposit]:
-    """A consumer's deposits from the newest down, those with ids below `before`."""
-    query = select(deposit).where(deposit.c.party_no == party_no).order_by(deposit.c.id.desc()).limit(limit)
+    """A consumer's deposits from the newest down, those with ids below `before`; also those that wait for a fixing."""
+    waits = (deposit.c.waits_for == party_no) & deposit.c.party_no.is_(None)
+    query = select(deposit).where((deposit.c.party_no == party_no) | waits).order_by(deposit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(deposit.c.id < before)
     return [_deposit(row) for row in await connection.execute(query)]
@@ -222,8 +252,7 @@ async def of_party(connection: Connection, party_no: int, *, before: str | None,
 
 async def in_suspense(connection: Connection) -> list[StoredDeposit]:
     """Deposits that belong to nobody yet, oldest first, but for those that go or went back to their senders."""
-    back = select(payout.c.id).where(payout.c.deposit_id == deposit.c.id, payout.c.state != "failed").exists()
-    query = select(deposit).where(deposit.c.party_no.is_(None), ~back).order_by(deposit.c.id)
+    query = select(deposit).where(deposit.c.party_no.is_(None), ~_BACK).order_by(deposit.c.id)
     return [_deposit(row) for row in await connection.execute(query)]
 
 
@@ -258,4 +287,10 @@ def _deposit(row: Row[Any]) -> StoredDeposit:
         row.micro_per_unit,
         row.entry_seq,
         row.sender_reference,
+        row.fixing,
+        row.waits_for,
     )
+
+
+_BACK = select(payout.c.id).where(payout.c.deposit_id == deposit.c.id, payout.c.state != "failed").exists()
+"""Whether a deposit goes or went back to its sender."""

@@ -37,7 +37,7 @@ GROUP BY a.id, a.settled HAVING a.settled <> coalesce(sum(p.amount), 0) ORDER BY
 
 -- I03b balance_floor: nobody's available balance is below zero but our own side's
 SELECT id FROM account
-WHERE held < 0 OR (settled < held AND kind NOT IN ('treasury', 'conversion', 'fees', 'equity')) ORDER BY id;
+WHERE held < 0 OR (settled < held AND kind NOT IN ('treasury', 'conversion', 'fees', 'equity', 'fx')) ORDER BY id;
 
 -- I03c held_is_holds: what an account holds is what its open holds reserve
 SELECT a.id FROM account a LEFT JOIN hold h ON h.consumer_no = a.party_no AND h.state = 'open'
@@ -252,6 +252,18 @@ HAVING d.id IS NULL OR e.seq IS NULL
     OR coalesce(sum(p.amount) FILTER (WHERE a.kind = 'treasury'), 0) <> CASE WHEN e.subject = d.id THEN -d.amount ELSE 0 END
     OR coalesce(sum(p.amount) FILTER (WHERE a.kind = 'consumer'), 0) <> CASE WHEN e.kind = 'deposit' THEN d.credited ELSE 0 END
 ORDER BY 1;
+
+-- I14d fixing_booked: fixings are numbered without gaps, their entries state their digests, no conversion follows a later one
+SELECT coalesce('fixing ' || f.number, e.subject) FROM (SELECT *, row_number() OVER (ORDER BY number) AS place FROM fixing) f
+FULL JOIN (SELECT * FROM journal_entry WHERE kind = 'fixing') e ON e.seq = f.journal_seq
+WHERE f.number IS NULL OR f.number <> f.place OR (f.journal_seq IS NOT NULL) <> (e.seq IS NOT NULL)
+   OR (e.seq IS NOT NULL AND (e.subject <> 'fix_' || f.number
+       OR convert_from(e.payload, 'UTF8')::jsonb -> 'facts' ->> 'digest' <> 'sha256:' || encode(f.digest, 'hex')))
+UNION ALL SELECT d.id FROM deposit d JOIN fixing f ON f.number = d.fixing
+JOIN journal_entry e ON e.kind = 'deposit' AND e.subject IN (d.id, d.id || '/assigned') WHERE f.journal_seq IS NULL OR f.journal_seq > e.seq
+UNION ALL SELECT p.id FROM payout p JOIN fixing f ON f.number = p.fixing
+JOIN journal_entry e ON e.subject = p.id AND e.kind IN ('payout_planned', 'withdrawal_planned')
+WHERE f.journal_seq IS NULL OR f.journal_seq > e.seq ORDER BY 1;
 
 -- I15 journal_chain (deep): the journal is gapless from 1 and every entry hashes its predecessor
 SELECT 'journal entry ' || seq FROM (

@@ -42,7 +42,8 @@ class Payout:
     """Money on its way out; `transfer` is its place in the order that carries it.
 
     A refund has no party and no `micro`, but the id of its deposit. A withdrawal has its `fee` in microCU, its
-    conversion as text, and the digest of the `request` that asked for it.
+    conversion as text, and the digest of the `request` that asked for it; with `own_rate` it is at what its CU had
+    cost. `fixing` is the number of the fixing that the conversion follows, if it follows one.
     """
 
     id: str
@@ -65,6 +66,8 @@ class Payout:
     micro_per_unit: str | None = None
     deposit_id: str | None = None
     request: bytes | None = None
+    fixing: int | None = None
+    own_rate: bool = False
 
 
 async def due(connection: Connection, window_no: int, at: datetime) -> list[Due]:
@@ -125,6 +128,8 @@ async def add(connection: Connection, planned: Sequence[Payout]) -> None:
             "micro_per_unit": found.micro_per_unit,
             "deposit_id": found.deposit_id,
             "request": found.request,
+            "fixing": found.fixing,
+            "own_rate": found.own_rate,
         }
         for found in planned
     ]
@@ -156,6 +161,14 @@ async def withdrawn(connection: Connection, since: datetime, party_no: int | Non
     )
     if party_no is not None:
         query = query.where(payout.c.party_no == party_no)
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def at_own_rate(connection: Connection, party_no: int, since: datetime) -> int:
+    """What a party took out at own rates from a time on, in microCU, without fees."""
+    query = select(func.coalesce(func.sum(payout.c.micro), 0)).where(
+        payout.c.party_no == party_no, payout.c.own_rate, payout.c.created_at >= since, payout.c.state != "failed"
+    )
     return int((await connection.execute(query)).scalar_one())
 
 
@@ -235,4 +248,6 @@ def _payout(row: Row[Any]) -> Payout:
         row.micro_per_unit,
         row.deposit_id,
         row.request,
+        row.fixing,
+        row.own_rate,
     )

@@ -41,7 +41,7 @@ WHERE a.party_no = :party AND p.entry_seq < :first
 """)
 
 _DEPOSITS = text("""
-SELECT e.seq, d.id, d.chain, d.tx, d.tx_index, d.asset, d.amount, d.credited, d.micro_per_unit, d.closed_at
+SELECT e.seq, d.id, d.chain, d.tx, d.tx_index, d.asset, d.amount, d.credited, d.micro_per_unit, d.fixing, d.closed_at
 FROM journal_entry e JOIN deposit d ON d.id = split_part(e.subject, '/', 1)
 WHERE e.kind = 'deposit' AND e.seq BETWEEN :first AND :last AND d.party_no = :party ORDER BY e.seq
 """)
@@ -60,14 +60,14 @@ WHERE me.no = :party
 """)
 
 _PAYOUTS = text("""
-SELECT o.id, o.chain, o.asset, o.amount, o.micro, o.address, o.state, c.tx_id, c.ledger
+SELECT o.id, o.chain, o.asset, o.amount, o.micro, o.fixing, o.address, o.state, c.tx_id, c.ledger
 FROM payout o LEFT JOIN chain_order c ON c.id = o.order_id AND c.state = 'settled'
 WHERE o.window_no = :window AND o.party_no = :party AND o.kind = 'earnings' ORDER BY o.id
 """)
 
 _WITHDRAWALS = text("""
-SELECT e.seq, o.id, o.chain, o.asset, o.amount, o.micro, o.fee, o.micro_per_unit, o.address, o.reference, o.state,
-       c.tx_id, c.ledger
+SELECT e.seq, o.id, o.chain, o.asset, o.amount, o.micro, o.fee, o.micro_per_unit, o.fixing, o.own_rate, o.address,
+       o.reference, o.state, c.tx_id, c.ledger
 FROM journal_entry e JOIN payout o ON o.id = e.subject
 LEFT JOIN chain_order c ON c.id = o.order_id AND c.state = 'settled'
 WHERE e.kind = 'withdrawal_planned' AND e.seq BETWEEN :first AND :last AND o.party_no = :party ORDER BY e.seq

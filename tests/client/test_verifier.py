@@ -42,6 +42,7 @@ UNSEEN = {
     ("funding_intent", "created_at"),
     ("funding_intent", "id"),
     ("header", "made_at"),
+    ("observation", "received_at"),
     ("offer", "received_at"),
     ("party", "created_at"),
     ("party", "name"),

@@ -195,6 +195,7 @@ async def build(world: World, *, rounds: int = 2) -> Town:
     await take_out(town)
     await town.dispute(town.linked, 4, "not_requested", of=2 * (rounds - 1))
     await trade(town, rounds)
+    await world.fix()
     await equivocate(town)
     return town
 

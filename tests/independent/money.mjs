@@ -53,10 +53,11 @@ export class Money {
     this.deposits.set(line.id, line);
   }
 
-  // What an amount is worth by the policy in force when the ledger closed; null when it has no worth.
-  credit(line) {
-    const value = this.world.value(inForce(this.world.policies, micros(line.closed_at)), line.chain, line.asset);
-    return value && { micro: (BigInt(line.amount) * value[0]) / value[1], text: fractionText(value) };
+  // What an amount is worth at a time by the policy in force when the ledger closed; null when it has no worth.
+  credit(line, at) {
+    const policy = inForce(this.world.policies, micros(line.closed_at));
+    const value = this.world.index.worth(policy, "deposit", line.chain, line.asset, at);
+    return value && { fixing: this.world.index.number(policy, at), micro: (BigInt(line.amount) * value[0]) / value[1], text: fractionText(value) };
   }
 
   credited(entry) {
@@ -64,13 +65,16 @@ export class Money {
     const line = this.deposits.get(id);
     need(line && (suffix ? suffix === "assigned" && line.suspense && !line.assigned : line.entry_seq === entry.seq),
       "deposit_entry", entry.payload.subject, "no such deposit");
-    const credit = this.credit(line);
+    const at = micros(entry.payload.at);
+    const credit = this.credit(line, at);
     need(credit && line.micro_per_unit === credit.text, "deposit_rate", id, "not the policy's value");
     need(line.credited === String(credit.micro) && credit.micro > 0n, "deposit_credit", id,
       `worth ${credit.micro} microCU`);
+    need(line.fixing === credit.fixing, "deposit_rate", id, "another fixing");
     const { tx, tx_index: index } = line;
-    const facts = suffix ? { tx, index, micro_per_unit: credit.text }
-      : { ...this.facts(line), micro_per_unit: credit.text };
+    const facts = { ...(suffix ? { tx, index } : this.facts(line)), micro_per_unit: credit.text,
+      ...(credit.fixing === null ? {} : { fixing: credit.fixing }) };
+    if (credit.fixing !== null) this.world.index.deposited(line.party, at, credit.micro);
     need(same(entry.payload.facts, facts), "deposit_facts", id, "the entry's facts are not the deposit's");
     const intent = this.intents.get(`${line.chain} ${line.reference}`);
     need(suffix || intent?.party === line.party, "deposit_party", id, "its reference names somebody else");
@@ -99,7 +103,7 @@ export class Money {
     need(same(entry.payload.postings, wanted), "deposit_postings", line.id, "the postings are not the deposit's");
     const intent = this.intents.get(`${line.chain} ${line.reference}`);
     const known = intent && micros(intent.created_at) < micros(line.closed_at);
-    need(!known || !(this.credit(line)?.micro > 0n), "deposit_party", line.id, "its reference names a participant");
+    need(!known || !(this.credit(line, micros(entry.payload.at))?.micro > 0n), "deposit_party", line.id, "its reference names a participant");
     line.suspense = true;
   }
 
@@ -120,8 +124,10 @@ export class Money {
   promised(line) {
     const position = this.world.windows.all.get(line.window)?.positions.find((found) => found.party === line.party);
     need(position, "payout_unfounded", line.id, "no position promises it");
-    const told = [line.chain, line.asset, line.amount, line.micro, line.fee];
-    need(same(told, [position.chain, position.asset, position.amount, position.payout, "0"]), "payout_mismatch",
+    const told = [line.chain, line.asset, line.amount, line.micro, line.fee, line.fixing, line.own_rate];
+    const { fixing } = this.world.windows.all.get(line.window);
+    need(same(told, [position.chain, position.asset, position.amount, position.payout, "0", fixing, false]),
+      "payout_mismatch",
       line.id, "not the position's");
     need(position.plannedAt === undefined, "payout_unfounded", line.id, "it was paid before");
     return position;
@@ -133,6 +139,7 @@ export class Money {
     need(deposit?.suspense && deposit.party === null && !deposit.back, "payout_unfounded", line.id, "not in suspense");
     const told = [line.chain, line.asset, line.amount, line.address, line.reference, line.party, line.micro, line.fee];
     const { chain, asset, amount, sender, sender_reference: tag } = deposit;
+    need(line.fixing === null && !line.own_rate, "payout_mismatch", line.id, "a refund is converted by nothing");
     need(same(told, [chain, asset, amount, sender, tag, null, "0", "0"]), "payout_mismatch", line.id,
       "not what came, or not to its sender");
     deposit.back = line.state !== "failed";
@@ -141,7 +148,7 @@ export class Money {
   // policy.md: fee, conversion and minimum are those of the policy in force when the withdrawal was booked.
   withdrawn(line, at) {
     const policy = inForce(this.world.policies, micros(at));
-    const value = this.world.value(policy, line.chain, line.asset);
+    const value = this.rate(line, policy, micros(at));
     need(value && line.micro_per_unit === fractionText(value), "payout_mismatch", line.id, "not the policy's value");
     const [minimum, fee] = policy.withdrawals;
     const [amount, micro] = [BigInt(line.amount), BigInt(line.micro)];
@@ -149,6 +156,22 @@ export class Money {
     need(BigInt(line.fee) === fee && amount === (micro * down) / up && micro === (amount * up + down - 1n) / down,
       "payout_mismatch", line.id, "not what its microCU pay for, or another fee");
     need((micro + fee - minimum) * down + up > 0n, "payout_mismatch", line.id, "below the minimum");
+  }
+
+  // value.md: an own rate, when it is better and fresh money covers what was asked for, which may be a unit more.
+  rate(line, policy, at) {
+    const { index } = this.world;
+    const [number, usual] = [index.number(policy, at), index.worth(policy, "withdrawal", line.chain, line.asset, at)];
+    need(line.fixing === number, "payout_mismatch", line.id, "another fixing");
+    const fresh = number === null || !usual ? null : index.fresh(line.party, policy, at);
+    const own = fresh && this.world.value(policy, line.chain, line.asset, fresh.price);
+    const asked = BigInt(line.micro) + (line.own_rate || !usual ? 0n : (usual[0] + usual[1] - 1n) / usual[1]);
+    const [up, down] = own ?? [1n, 1n];
+    const taken = (((asked * down) / up) * up + down - 1n) / down;
+    const better = own !== null && taken <= fresh.left && own[0] * usual[1] < usual[0] * own[1];
+    need(line.own_rate === better, "payout_mismatch", line.id, "its own rate");
+    if (better) index.holder(line.party).back.push(line.back = { at, micro: BigInt(line.micro), failed: false });
+    return better ? own : usual;
   }
 
   step(entry) {
@@ -164,13 +187,15 @@ export class Money {
       if (step === "failed" && line.position) {
         this.world.failures.push({ seq: entry.seq, party: line.party, micro: BigInt(line.micro) });
       }
+      if (step === "failed" && line.back) line.back.failed = true;
       line.ended = { state: step, facts };
       return;
     }
     const { chain, asset, amount, address, reference, deposit, micro_per_unit: worth } = line;
     const wanted = { chain, asset, amount, address, ...(reference === null ? {} : { reference }),
       ...(line.position ? { window: `win_${line.window}` } : {}), ...(worth === null ? {} : { micro_per_unit: worth }),
-      ...(deposit === null ? {} : { deposit }) };
+      ...(deposit === null ? {} : { deposit }), ...(line.fixing === null ? {} : { fixing: line.fixing }),
+      ...(line.fixing === null || line.position ? {} : { own_rate: line.own_rate }) };
     need(same(facts, wanted), "payout_facts", subject, "the entry's facts are not the payout's");
     need(line.position || line.window === window, "payout_entry", subject, "it is of another window");
     if (line.payout_kind === "withdrawal") this.withdrawn(line, at);

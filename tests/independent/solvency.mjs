@@ -28,7 +28,7 @@ export function checkSolvency(world, line) {
     members(each, ASSET, "solvency_assets", name);
     const chain = chains.get(each.chain);
     need(chain?.network === each.network && chain.treasury === each.account, "solvency_assets", name, "where it is");
-    const value = world.value(policy, each.chain, each.asset);
+    const value = world.index.measured(policy, each.chain, each.asset);
     need(each.micro_per_unit === (value && fractionText(value)), "solvency_assets", name, "its worth");
     const waiting = balances.get(`suspense/${each.chain}/${each.asset}`) ?? 0n;
     need(each.suspense === String(waiting), "solvency_assets", name, `${waiting} is in suspense`);

@@ -23,6 +23,7 @@ from settlement.client.verifier import verify_export
 from settlement.core import canonical, rates, rating, times
 from settlement.services import chains, payouts, proofs, windows
 from settlement.storage.database import Database
+from tests.client.market import build as market
 from tests.client.town import CHAIN, Lines, Town, build, exported, of_kind, parsed, send, settle, trade
 from tests.core.test_rating import NOON, rate_documents, usage_of
 from tests.world import SeededSources, World, new_world
@@ -83,6 +84,27 @@ async def test_an_honest_export_passes_whatever_the_windows_hold(world: World, t
     kid = lines[of_kind(lines, "service_key")]["kid"]
     assert judged(tmp_path / "export.ndjson", kid)[0] == 0
     assert judged(tmp_path / "export.ndjson", "another")[1]["code"] == "key_not_trusted"
+
+
+async def test_a_market_that_follows_the_index_passes_and_another_price_does_not(world: World, tmp_path: Path) -> None:
+    lines = parsed(await exported((await market(world)).world.context))
+    code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
+    assert (code, verdict["ok"]) == (0, True), verdict
+    edits: dict[str, Callable[[Line], object]] = {
+        "observation_signature": lambda line: line.update(body=line["body"], signature=lines[0]["made_at"]),
+        "fixing_digest": lambda line: line.update(document=line["document"].replace('"gaps":0', '"gaps":1')),
+        "deposit_rate": lambda line: line.update(fixing=1 if line["fixing"] != 1 else 2),
+        "payout_mismatch": lambda line: line.update(own_rate=not line["own_rate"]),
+    }
+    for code_of, edit in edits.items():
+        other = copy.deepcopy(lines)
+        kind = code_of.partition("_")[0]
+        edit(first(other, kind, lambda line: line.get("fixing", 1) is not None))
+        if kind == "observation":
+            line = first(other, kind)
+            line["body"] = b64encode(b64decode(line["body"]).replace(b"2.88", b"2.89")).decode()
+            line["digest"], line["signature"] = digest(b64decode(line["body"])), first(lines, kind)["signature"]
+        assert judged_lines(other, tmp_path / "export.ndjson")[1]["code"] == code_of
 
 
 async def test_every_pass_of_a_hard_time_leaves_an_export_that_holds(world: World, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import {
 } from "./formats.mjs";
 import { Disputes } from "./disputes.mjs";
 import { Governance } from "./governance.mjs";
+import { Index } from "./index.mjs";
 import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
 import { inForce, multiplier } from "./rating.mjs";
@@ -18,7 +19,7 @@ import { checkSolvency } from "./solvency.mjs";
 import { Usage } from "./usage.mjs";
 import { Windows } from "./windows.mjs";
 
-const OWN = /^(treasury|conversion|equity|fees)\//; // the service's own side, which alone may be below zero
+const OWN = /^(treasury|conversion|equity|fees|fx)\//; // the service's own side, which alone may be below zero
 const ENTRY = ["at", "facts", "kind", "postings", "subject", "window"];
 
 class Export {
@@ -29,6 +30,7 @@ class Export {
     Object.assign(this, { chain: [], policies: [], tables: [], offers: new Map(), failures: [] });
     Object.assign(this, { tree: Tree.ofHashes() });
     this.governance = new Governance(this);
+    this.index = new Index(this);
     this.windows = new Windows(this);
     this.usage = new Usage(this);
     this.money = new Money(this);
@@ -47,15 +49,16 @@ class Export {
       usage_report: (line) => this.about("usage", line, this.usage.report(line, this.windows.current)),
       deposit: (line) => this.about("deposit suspense", line, this.money.deposit(line)),
       payout: (line) => this.about("payout_planned withdrawal_planned refund_planned", line, this.money.payout(line)),
+      observation: (line) => this.index.observation(line), fixing: (line) => this.index.fixing(line),
       journal_entry: (line) => this.entry(line), chain_order: (line) => this.money.chainOrder(line),
       solvency: (line) => checkSolvency(this, line), attempt: (line) => this.money.attempt(line), attempt_event: (line) => this.money.event(line),
     };
     this.bookers = {
       usage: (entry, about) => this.bookUsage(entry, about), opening: (entry) => this.money.opening(entry),
       deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
-      netting: (entry) => this.windows.netting(entry),
       dispute_opened: (entry) => this.disputes.opened(entry), dispute_answered: (entry) => this.disputes.answered(entry),
       dispute_ruled: (entry) => this.disputes.ruled(entry), dispute_paid: (entry) => this.disputes.paid(entry),
+      netting: (entry) => this.windows.netting(entry), fixing: (entry) => this.index.book(entry),
       withdrawal_fee: (entry) => this.money.withdrawalFee(entry),
       withdrawal_fee_returned: (entry) => this.money.withdrawalFee(entry),
       chain_fee: (entry) => this.money.fee(entry), operation: (entry) => this.money.operation(entry), service_key: (entry) => this.bookServiceKey(entry),
@@ -142,7 +145,7 @@ class Export {
   policy(line) {
     const found = this.document(line, "policy", this.policies);
     const { type, value, minimum_payout: minimum } = found.document;
-    need(type === "policy/1" && ["fixed_usd", "settlement_asset"].includes(value.mode), "policy_malformed", line.version,
+    need(type === "policy/1" && ["fixed_usd", "settlement_asset", "index"].includes(value.mode), "policy_malformed", line.version,
       "not a policy/1 that is known");
     const { minimum: least, fee } = found.document.withdrawals ?? { minimum: "222222222", fee: "2222222" };
     this.policies.push({ ...found, minimum: BigInt(minimum), withdrawals: [BigInt(least), BigInt(fee)] });
@@ -190,8 +193,9 @@ class Export {
     this.offers.set(line.provider, [...earlier, { digest: line.digest, from, document }]);
   }
 
-  // rounding.md, 2: microCU for the asset's smallest unit, or null when the policy gives it no value.
-  value(policy, chain, asset) {
+  // rounding.md, 2: microCU for the asset's smallest unit, or null when the policy gives it no value. `price` is what a
+  // CU is worth by a fixing.
+  value(policy, chain, asset, price = null) {
     const places = this.chains.get(chain)?.assets[asset];
     if (places === undefined || !policy) return null;
     const [code, { value }] = [asset.split(":")[0], policy.document];
@@ -201,7 +205,7 @@ class Export {
     }
     const worth = value.usd_per_asset[code];
     if (worth === undefined) return null;
-    const [[an, ad], [un, ud]] = [parseFraction(worth), parseFraction(value.usd_per_cu)];
+    const [[an, ad], [un, ud]] = [parseFraction(worth), price ?? parseFraction(value.usd_per_cu)];
     return fraction(an * ud * 1_000_000n, ad * un * 10n ** BigInt(places));
   }
 

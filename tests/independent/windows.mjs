@@ -88,6 +88,15 @@ export class Windows {
       "not what linked companies owe themselves");
     need(entry.payload.subject === `win_${window.no}`, "netting_order", entry.payload.subject,
       "the subject is another window");
+    const at = micros(entry.payload.at);
+    const policy = inForce(this.world.policies, micros(window.closed_at));
+    const fixing = this.world.index.number(policy, at);
+    need(same(entry.payload.facts, { window: window.no, ...(fixing === null ? {} : { fixing }) }), "netting_facts",
+      entry.payload.subject, "its facts");
+    window.fixing = fixing;
+    window.worth = (chain, asset) => window.worths.get(`${chain} ${asset}`) ?? null;
+    window.worths = new Map([...this.world.chains].flatMap(([chain, { assets }]) => Object.keys(assets).map((asset) => (
+      [`${chain} ${asset}`, this.world.index.worth(policy, "payout", chain, asset, at)]))));
     window.nettedAt = entry.seq;
   }
 
@@ -130,7 +139,7 @@ export class Windows {
       return;
     }
     const policy = inForce(this.world.policies, micros(window.closed_at));
-    const value = line.asset === null ? null : this.world.value(policy, line.chain, line.asset);
+    const value = line.asset === null ? null : window.worth?.(line.chain, line.asset);
     need(isProvider(line.party) && value, "position_payout", line.party, "it cannot be paid in this asset");
     const [n, m] = value;
     const due = this.due(window, line.party);

@@ -22,6 +22,7 @@ from settlement.core.errors import Broken
 from settlement.core.journal import chain_hash
 from settlement.core.liabilities import Entry, build
 from settlement.core.signatures import verify_document
+from settlement.core.windows import WindowRules
 from settlement.services import halts, metering, proofs, windows
 from settlement.services.context import Context
 from settlement.services.windows import Step
@@ -29,6 +30,7 @@ from settlement.storage import checkpoints as stored_checkpoints
 from settlement.storage import parties, usage_leaves
 from settlement.storage import windows as stored_windows
 from settlement.storage.database import raw_cursor
+from tests.client.market import change_policy
 from tests.core.test_checkpoints import SCHEMA
 from tests.world import Member, World
 
@@ -326,16 +328,16 @@ async def test_closing_at_the_same_time_as_usage_leaves_no_report_between_window
     assert await value(context, outside) == 0
 
 
-async def test_a_window_closes_when_it_is_due_and_once(world: World) -> None:
+async def test_a_window_closes_when_policy_says_that_it_is_due_and_once(world: World) -> None:
     context = world.context
-    hour = timedelta(hours=1)
-    assert await windows.close_due(context, hour) is None
-    world.sources.settable.advance(minutes=60)
-    closed = [
-        window for window in await asyncio.gather(*[windows.close_due(context, hour) for _ in range(4)]) if window
-    ]
+    assert await windows.close_due(context) is None
+    world.sources.settable.advance(hours=24)
+    closed = [window for window in await asyncio.gather(*[windows.close_due(context) for _ in range(4)]) if window]
     assert [window.no for window in closed] == [1]
-    assert await windows.close_due(context, hour) is None
+    assert await windows.close_due(context) is None
+    await change_policy(world, windows=WindowRules(timedelta(hours=6)))
+    world.sources.settable.advance(hours=6)
+    assert (await windows.close_due(context)) is not None, "the policy has another length since"
 
 
 async def test_a_clock_that_goes_back_never_makes_a_span_end_before_it_began(world: World) -> None:

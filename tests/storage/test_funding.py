@@ -97,7 +97,7 @@ async def test_out_of_suspense(world: World) -> None:
         assert await funding.in_suspense(connection) == [first]
         assert await funding.lock_deposit(connection, "dep_9") is None
         assert await funding.lock_deposit(connection, "dep_0") == first
-        await funding.credit(connection, "dep_0", member.party.no, 25, "5/2")
+        await funding.credit(connection, "dep_0", member.party.no, 25, "5/2", None)
         assert await funding.in_suspense(connection) == []
         credited = replace(first, party_no=member.party.no, credited=25, micro_per_unit="5/2")
         assert await funding.of_party(connection, member.party.no, before=None, limit=5) == [second, credited]

@@ -79,6 +79,7 @@ SEEDED = {
         UPDATE deposit SET tx = 'same', tx_index = 0""",
     "deposit_credit": "UPDATE deposit SET credited = credited + 1 WHERE party_no IS NOT NULL",
     "deposit_booked": "UPDATE deposit SET amount = amount + 1",
+    "fixing_booked": "UPDATE fixing SET digest = sha256(digest)",
     "journal_chain": "UPDATE journal_entry SET payload = payload || ' ' WHERE seq = 7",
     "journal_head": "DELETE FROM journal_entry WHERE seq = (SELECT max(seq) FROM journal_entry)",
     "journal_columns": "UPDATE journal_entry SET at = at + interval '1 second' WHERE seq = 7",

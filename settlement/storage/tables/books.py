@@ -31,7 +31,7 @@ account = Table(
     Column("settled", BigInteger, nullable=False, server_default=text("0")),
     Column("held", BigInteger, nullable=False, server_default=text("0")),
     Column("overdraft", Boolean, nullable=False, comment="whether the balance may be below zero: our own side only"),
-    one_of("kind", "consumer", "provider", "suspense", "treasury", "conversion", "transit", "fees", "equity"),
+    one_of("kind", "consumer", "provider", "suspense", "treasury", "conversion", "transit", "fees", "equity", "fx"),
     CheckConstraint("held >= 0", name="held"),
     CheckConstraint("overdraft OR settled >= held", name="floor"),
     postgresql_with=ROOM,

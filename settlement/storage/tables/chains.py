@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -74,10 +75,14 @@ deposit = Table(
     Column("party_no", Integer, ForeignKey("party.no")),
     Column("credited", BigInteger, nullable=False, comment="microCU; zero while in suspense"),
     Column("micro_per_unit", Text, comment="the conversion used, as a fraction of microCU per smallest unit"),
+    Column("fixing", Integer, ForeignKey("fixing.number"), comment="the fixing that the conversion follows"),
+    Column("waits_for", Integer, ForeignKey("party.no"), comment="whose it is once there is a fixing to convert by"),
     Column("entry_seq", BigInteger, ForeignKey("journal_entry.seq"), nullable=False, unique=True),
     UniqueConstraint("chain", "tx", "tx_index"),
     CheckConstraint("amount > 0", name="amount"),
+    CheckConstraint("party_no IS NULL OR waits_for IS NULL OR party_no = waits_for", name="waits_for"),
     Index("ix_deposit_party_no", "party_no", "id"),
+    Index("ix_deposit_waiting", "waits_for", "id", postgresql_where=text("waits_for IS NOT NULL AND party_no IS NULL")),
 )
 
 chain_order = Table(
@@ -144,6 +149,8 @@ payout = Table(
     Column("micro", BigInteger, nullable=False, comment="zero for a refund, which never was CU"),
     Column("fee", BigInteger, nullable=False, server_default=text("0"), comment="microCU, of a withdrawal"),
     Column("micro_per_unit", Text, comment="the conversion of a withdrawal"),
+    Column("fixing", Integer, ForeignKey("fixing.number"), comment="the fixing that the conversion follows"),
+    Column("own_rate", Boolean, nullable=False, server_default=text("false"), comment="at what its CU had cost"),
     Column("deposit_id", Text, ForeignKey("deposit.id"), comment="what a refund gives back"),
     Column("request", LargeBinary, comment="digest of the request that asked for a withdrawal"),
     Column("address", Text, nullable=False),
@@ -162,6 +169,8 @@ payout = Table(
     CheckConstraint("(kind = 'withdrawal') = (request IS NOT NULL)", name="request"),
     CheckConstraint("(kind = 'withdrawal') = (micro_per_unit IS NOT NULL)", name="micro_per_unit"),
     CheckConstraint("kind = 'withdrawal' OR fee = 0", name="fee"),
+    CheckConstraint("kind <> 'refund' OR fixing IS NULL", name="fixing"),
+    CheckConstraint("NOT own_rate OR (kind = 'withdrawal' AND fixing IS NOT NULL)", name="own_rate"),
     CheckConstraint("(order_id IS NULL) = (transfer IS NULL)", name="order_id"),
     Index(
         "uq_payout_earnings", "window_no", "party_no", "asset", unique=True, postgresql_where=text("kind = 'earnings'")

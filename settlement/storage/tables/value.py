@@ -39,6 +39,9 @@ fixing = Table(
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("document", LargeBinary, nullable=False),
     Column("signatures", JSONB, nullable=False),
+    Column("frozen", Text, comment="why it converts nothing"),
+    Column("observed", BigInteger, nullable=False, comment="the last observation that came before it; 0: none did"),
+    Column("journal_seq", BigInteger, comment="its journal entry; what was fixed before there was one has none"),
     CheckConstraint("number >= 1", name="number"),
     info=APPEND_ONLY_TABLE,
 )
