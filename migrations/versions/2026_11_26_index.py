@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "2026_11_26_index"
-down_revision = "2026_11_26_reputation"
+down_revision = "2026_11_26_balance_rules"
 
 STATEMENTS = """
 ALTER TABLE account DROP CONSTRAINT ck_account_kind,

@@ -12,6 +12,7 @@ from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.offers import Offer, Offers
 from settlement.core.rates import RateTable
 from settlement.core.signatures import PublicKey
+from settlement.core.standing import PLAIN, Day
 
 
 def read_offer(line: Fields, key: PublicKey) -> Offer:
@@ -31,9 +32,9 @@ def read_offer(line: Fields, key: PublicKey) -> Offer:
 
 
 def charge_of(
-    table: RateTable, asked: Offers, record: Mapping[str, Any], at: datetime
+    table: RateTable, asked: Offers, record: Mapping[str, Any], at: datetime, day: Day = PLAIN
 ) -> rating.Charge | rating.Refusal:
-    """What a record costs by a table and by what its provider asked."""
+    """What a record costs by a table, by what its provider asked, and by its consumer's standing on its day."""
     model, tier = record["model"], record["tier"]
-    further = asked.multipliers(table.resolve(model) or model, tier, at)
+    further = (*asked.multipliers(table.resolve(model) or model, tier, at), *day.multipliers(record["consumer"]))
     return rating.rate(table, model, tier, record["outcome"], record["meters"], at, further)

@@ -7,7 +7,7 @@ transactions must carry.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from settlement.client.keychain import document_keys, jwk_key
@@ -15,7 +15,7 @@ from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, requi
 from settlement.client.offers import charge_of, read_offer
 from settlement.client.reports import rated_at
 from settlement.client.rules import parse_table
-from settlement.core import canonical, liabilities, merkle, rating, signatures
+from settlement.core import canonical, liabilities, merkle, multipliers, rating, signatures
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.offers import Offers
 from settlement.core.signatures import PublicKey
@@ -223,10 +223,22 @@ def _check_charge(proof: Fields, leaf: Fields, checkpoint: Fields, rate_table: b
     in_force = table.effective_from <= rated_at(record.plain(), record.time("at"))
     require(in_force, "proof_rates", "leaf", "the rate table was not in force yet")
     charge = charge_of(table, offers, record.plain(), record.time("at"))
+    if "standing" in proof and isinstance(charge, rating.Charge):
+        charge = replace(charge, pico=multipliers.apply(charge.pico, _standing(proof)))
     found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
     pico = leaf.amount("charge_pico")
     bounded = record.plain().get("hold") is not None and isinstance(found, int) and pico < found
     equal(pico, pico if bounded and pico % PICO_PER_MICRO == 0 else found, "proof_charge", "leaf", "the charge")
+
+
+def _standing(proof: Fields) -> int:
+    """The consumer's discount that the proof states; what it follows from is in the policy and in earlier bills."""
+    try:
+        value = multipliers.parse(proof.text("standing"))
+    except Malformed:
+        value = 0
+    require(0 < value < multipliers.ONE, "proof_standing", "standing", "it is no discount")
+    return value
 
 
 def _offers(proof: Fields, leaf: Fields) -> Offers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -20,6 +20,7 @@ from settlement.core.offers import Offer, Offers
 from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
 from settlement.core.signatures import PublicKey, verify_document
+from settlement.core.standing import Day, StandingRules, day_of
 from settlement.core.value import Fixing
 
 
@@ -61,6 +62,9 @@ class Rules:
         self.fee_assets: dict[str, str] = {}
         self.networks: dict[str, tuple[str, str]] = {}
         self.published: list[datetime] = []
+        self.volumes: list[tuple[datetime, Mapping[str, int]]] = []
+        """What each consumer was charged in each closed window, by its closing time, as far as tiers may count it."""
+        self._day: tuple[datetime, Day] | None = None
         self.fixing: Fixing | None = None
         """The newest one that the journal has stated so far."""
         self._starts: list[int] = []
@@ -176,6 +180,30 @@ class Rules:
             return conversion.worth(policy[0], self.fixing, use, asset.partition(":")[0], decimals, at)
         except Unavailable:
             return None
+
+    def standings(self, at: datetime) -> Day:
+        """The standings on the day of a time, by the policy in force when it began and the windows that count."""
+        begins = day_of(at)
+        if self._day is None or self._day[0] != begins:
+            policy = self.policy_at(begins)
+            rules = policy[0].standing if policy is not None else StandingRules()
+            first, last = rules.counted(begins)
+            sums: dict[str, int] = {}
+            for closed_at, volumes in self.volumes if rules.tiers else ():
+                if first <= closed_at <= last:
+                    for consumer, posted in volumes.items():
+                        sums[consumer] = sums.get(consumer, 0) + posted
+            self._day = (begins, Day(rules, sums))
+        return self._day[1]
+
+    def keep_volumes(self, closed_at: datetime, posted: Iterable[tuple[str, int]]) -> None:
+        """A window is over: what it charged each consumer counts later, if any policy has tiers."""
+        if any(policy.standing.tiers for policy, _ in self.policies):
+            sums: dict[str, int] = {}
+            for consumer, amount in posted:
+                sums[consumer] = sums.get(consumer, 0) + amount
+            self.volumes.append((closed_at, sums))
+            self._day = None
 
     def measured(self, chain: str, asset: str, at: datetime) -> Fraction | None:
         """microCU per smallest unit, for counting what is held."""

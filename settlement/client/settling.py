@@ -175,6 +175,8 @@ class Windows:
             return
         owed = [netting.Obligation(pair[0], pair[1], sums.posted) for pair, sums in window.usage.pairs.items()]
         window.positions = {position.party: position for position in netting.net(owed, self.links)}
+        assert window.closed_at is not None, "only an open window has no closing time"
+        self._rules.keep_volumes(window.closed_at, ((each.consumer, each.amount) for each in owed))
         window.records = Tree(self._tree.size, self._tree.root())
         for (consumer, provider), pair in window.usage.pairs.items():
             if (consumer, provider, window.no) in self.pairs:

@@ -14,13 +14,14 @@ from settlement.client.offers import charge_of, read_offer
 from settlement.client.proofs import check_checkpoint, check_proof
 from settlement.client.reports import rated_at
 from settlement.client.rules import check_signatures, parse_table
-from settlement.core import canonical, rating
+from settlement.core import canonical, multipliers, rating
 from settlement.core.conversion import Use, price
 from settlement.core.errors import Malformed
 from settlement.core.observations import read_fixing
 from settlement.core.offers import Offer, Offers
 from settlement.core.policy import Policy, to_micro, to_units
 from settlement.core.rates import RateTable
+from settlement.core.standing import PLAIN, Day, day_of
 from settlement.core.units import PICO_PER_MICRO, split_pico
 from settlement.core.value import Fixing
 
@@ -75,6 +76,7 @@ class _Statement:
         self.offers: dict[str, list[Offer]] = {}
         self.fixings: dict[int, Fixing] = {}
         self.policies: list[Policy] = []
+        self.days: dict[datetime, Day] = {}
 
     def check(self) -> None:
         """Every figure, in the order in which they build on each other."""
@@ -82,6 +84,7 @@ class _Statement:
         self._read_tables()
         self._read_offers()
         self._read_value()
+        self._read_standings()
         charges = [self._rated(entry, number) for number, entry in enumerate(self.fields.objects("records"))]
         self._check_order(charges)
         posted = self._check_pairs(charges)
@@ -137,6 +140,31 @@ class _Statement:
                 except (Malformed, ValueError, KeyError, TypeError):
                     raise Wrong("value_malformed", name, "it does not have the documented form") from None
 
+    def _read_standings(self) -> None:
+        """The volumes that it states; the multiplier of each must be the one of the policy in force on that day. That a
+        volume is right follows from the consumer's earlier statements."""
+        volumes: dict[datetime, dict[str, int]] = {}
+        for line in self.fields.objects("standings"):
+            day, consumer, name = line.time("day"), line.text("consumer"), f"standing {line['consumer']}"
+            policy = max(
+                (each for each in self.policies if each.effective_from <= day),
+                key=lambda each: each.effective_from,
+                default=None,
+            )
+            if policy is None or day != day_of(day):
+                raise Wrong("standing_day", name, "no policy was in force, or it is not the beginning of a day")
+            value = policy.standing.multiplier(line.amount("volume"))
+            equal(line.text("multiplier"), multipliers.to_text(value), "standing_multiplier", name, "its multiplier")
+            volumes.setdefault(day, {})[consumer] = line.amount("volume")
+            self.days[day] = Day(policy.standing, volumes[day])
+        for day, known in self.days.items():
+            for at, consumer in (
+                (each.object("record").time("at"), each.object("record").text("consumer"))
+                for each in self.fields.objects("records")
+            ):
+                plain = day_of(at) != day or consumer in known.volumes or known.multiplier(consumer) == multipliers.ONE
+                require(plain, "standing_missing", f"standing {consumer}", "it has tiers on that day and no volume")
+
     def _at_fixing(self, line: Fields, use: Use, at: Sequence[datetime], name: str) -> Fraction | None:
         """The microCU for a unit by the fixing that a line names and the first policy in force at `at` that follows the
         index. None without a fixing: then the policy's fixed value holds, which is public."""
@@ -166,7 +194,7 @@ class _Statement:
         if newest is None or newest.version != version:
             raise Wrong("record_rates", name, f"rate table {version} was not the one in force at that time")
         asked = Offers(self.offers.get(entry.text("provider"), ()))
-        charge = charge_of(newest, asked, record.plain(), at)
+        charge = charge_of(newest, asked, record.plain(), at, self.days.get(day_of(at), PLAIN))
         found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
         pico = entry.amount("charge_pico")
         bounded = hold is not None and isinstance(found, int) and pico < found and pico % PICO_PER_MICRO == 0

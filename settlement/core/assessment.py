@@ -21,6 +21,7 @@ from settlement.core.captures import HoldTerms, named_holds
 from settlement.core.ids import micros
 from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
+from settlement.core.standing import Day
 from settlement.core.tiers import DAY, Hours
 from settlement.core.units import MAX_AMOUNT
 from settlement.core.usage import UsageReport
@@ -97,10 +98,12 @@ def assess(
     now: datetime,
     asked: Offers = NO_OFFERS,
     holds: Mapping[str, HoldTerms] = MappingProxyType({}),
+    days: Mapping[datetime, Day] = MappingProxyType({}),
 ) -> Assessed:
     """Check and rate every record of `report` as of `now`, by the tables and by what its provider asked for.
 
-    A record is rated by the version of its hold, one of `holds`. Raises Malformed for ids and times that are none.
+    `days` have the consumers' standings, by the beginning of the day of each record that is not refused. A record is
+    rated by the version of its hold, one of `holds`. Raises Malformed for ids and times that are none.
     """
     ids, id_milliseconds = columns.uuid7_column(report.ids)
     at = columns.time_column(report.at)
@@ -118,6 +121,7 @@ def assess(
     _refuse_quoted(refusals, report, versions)
     pico = _rate(refusals, report, at, tables, book, asked)
     consumers, consumer_codes = columns.coded(report.consumers)
+    pico = _as_they_stand(pico, at, consumers, consumer_codes, days)
     models, model_codes = columns.coded(report.models)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals, held)
 
@@ -276,6 +280,19 @@ def _as_asked(charges: Integers, at: Integers, asked: Offers, compiled: rating.C
         return charges
     starts = np.array([micros(start) for start in asked.starts], np.int64)
     return multiplied(charges, np.array(asks, np.int64)[np.searchsorted(starts, at, side="right")])
+
+
+def _as_they_stand(
+    charges: Integers, at: Integers, consumers: Sequence[str], codes: Small, days: Mapping[datetime, Day]
+) -> Integers:
+    """The charges after the multiplier of each record's consumer on its day."""
+    for begins, day in days.items():
+        values = np.array([day.multiplier(name) for name in consumers], np.int64)
+        if (values != multipliers.ONE).any():
+            start = micros(begins)
+            within = (start <= at) & (at < start + 86_400_000_000)
+            charges = np.where(within, multiplied(charges, values[codes]), charges)
+    return charges
 
 
 def multiplied(charges: Integers, values: Integers) -> Integers:

@@ -23,6 +23,7 @@ from settlement.core.governing import GovernanceRules
 from settlement.core.hold_rules import HoldRules
 from settlement.core.pricing import PricingRules
 from settlement.core.rails import RailRules
+from settlement.core.standing import StandingRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
 from settlement.core.windows import WindowRules
@@ -35,6 +36,7 @@ SECTIONS: Mapping[str, type] = {
     "index": IndexPolicy,
     "pricing": PricingRules,
     "rails": RailRules,
+    "standing": StandingRules,
     "windows": WindowRules,
     "withdrawals": WithdrawalRules,
 }
@@ -64,6 +66,7 @@ class Policy:
     holds: HoldRules = field(default_factory=HoldRules)
     fixing_good_for: timedelta | None = None
     """Mode ``index``: how long a fixing converts. Then `usd_per_cu` is what a CU was worth before there was any."""
+    standing: StandingRules = field(default_factory=StandingRules)
     windows: WindowRules = field(default_factory=WindowRules)
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     disputes: DisputeRules = field(default_factory=DisputeRules)

@@ -12,6 +12,8 @@ from settlement.core import explaining, offers, plausibility, rates, rating, tim
 from settlement.core.canonical import digest
 from settlement.core.errors import Broken, NotFound
 from settlement.core.plausibility import Known
+from settlement.core.standing import day_of
+from settlement.services import standing
 from settlement.services.context import Context
 from settlement.storage import holds, pages, usage_leaves
 from settlement.storage import offers as offer_storage
@@ -40,11 +42,18 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         published = await pages.rate_table_version(connection, line.rates)
         stored = [each.offer for each in await offer_storage.of_providers(connection, [provider])]
         held = await holds.find(connection, record["hold"]) if "hold" in record else None
+        day = await standing.of_day(connection, day_of(at))
     table = rates.parse(published.document)
     asked = offers.Offers([offers.parse(each.body) for each in stored])
     model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
     charge = rating.rate(
-        table, model, tier, record["outcome"], record["meters"], at, asked.multipliers(model, tier, at)
+        table,
+        model,
+        tier,
+        record["outcome"],
+        record["meters"],
+        at,
+        (*asked.multipliers(model, tier, at), *day.multipliers(found.consumer)),
     )
     capped = "hold" in record and not isinstance(charge, rating.Refusal) and line.charge_pico < charge.pico
     if isinstance(charge, rating.Refusal) or (charge.pico != line.charge_pico and not capped):
@@ -58,6 +67,7 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         "window": f"win_{found.window_no}",
         "rates": {"version": table.version, "digest": digest(published.document)},
         "offer": None if offer is None else {"version": offer.version, "digest": offer.digest},
+        "volume": str(day.volumes.get(found.consumer, 0)) if day.rules.tiers else None,
         **explaining.explained(charge, at, line.charge_pico),
         "noticed": plausibility.noticed(record["meters"], table.models[model].bounds, _known(held, found.received_at)),
     }

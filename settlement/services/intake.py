@@ -26,6 +26,7 @@ from settlement.core.captures import HoldTerms
 from settlement.core.charging import Balance, Charged, chargeable
 from settlement.core.errors import Conflict, Forbidden, SettlementError, Unauthenticated
 from settlement.core.journal import CU, Entry, Head, Posting
+from settlement.core.standing import Day
 from settlement.core.units import cu_text
 from settlement.core.usage import UsageReport
 from settlement.services import captures, directory, events, offers, ratebook
@@ -48,6 +49,7 @@ class Incoming:
     book: KnownRates
     asked: KnownOffers
     holds: Mapping[str, HoldTerms]
+    days: Mapping[datetime, Day]
     assessed: Assessed
     digest: bytes
     body: bytes
@@ -139,7 +141,9 @@ async def _by_newest_prices(context: Context, connection: Connection, incoming: 
         book = await ratebook.current(context, connection, arrival.newest_rates)
     if asked.newest != newest_offer:
         asked = await offers.current(context, connection, incoming.report.provider)
-    assessed = assessment.assess(incoming.report, book.rates, incoming.received_at, asked.offers, incoming.holds)
+    assessed = assessment.assess(
+        incoming.report, book.rates, incoming.received_at, asked.offers, incoming.holds, incoming.days
+    )
     return replace(incoming, book=book, asked=asked, assessed=assessed)
 
 

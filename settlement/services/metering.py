@@ -16,7 +16,7 @@ from settlement.core import assessment, signatures, usage
 from settlement.core.errors import SettlementError, Unauthenticated
 from settlement.core.keys import public_key
 from settlement.core.signatures import PublicKey
-from settlement.services import captures, intake, offers, ratebook
+from settlement.services import captures, intake, offers, ratebook, standing
 from settlement.services.context import Context
 from settlement.services.intake import Answer, Incoming, NotAllFit
 from settlement.services.turns import Turns
@@ -67,8 +67,9 @@ async def _read(context: Context, body: bytes, signature: str) -> Incoming:
     book = await ratebook.latest(context)
     asked = await offers.latest(context, report.provider)
     held = await captures.terms_of(context, report)
-    assessed = assessment.assess(report, book.rates, received_at, asked.offers, held)
-    return Incoming(report, book, asked, held, assessed, sha256(body).digest(), body, signature, kid, received_at)
+    days = await standing.of_report(context, report, received_at)
+    assessed = assessment.assess(report, book.rates, received_at, asked.offers, held, days)
+    return Incoming(report, book, asked, held, days, assessed, sha256(body).digest(), body, signature, kid, received_at)
 
 
 async def _key(context: Context, kid: str) -> PublicKey:

@@ -11,12 +11,13 @@ import re
 from typing import Any
 from uuid import UUID
 
-from settlement.core import liabilities, merkle, times
+from settlement.core import liabilities, merkle, multipliers, times
 from settlement.core.canonical import encode
 from settlement.core.errors import Broken, Malformed, NotFound
 from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import Sum
-from settlement.services import offers, service_keys
+from settlement.core.standing import day_of
+from settlement.services import offers, service_keys, standing
 from settlement.services.context import Context
 from settlement.storage import checkpoints, positions, trees, usage_leaves
 from settlement.storage.checkpoints import Stored
@@ -55,7 +56,11 @@ async def record_proof(context: Context, provider_id: str, record_id: str) -> Do
         _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, stored.tree_size, path, root), "records", index)
         where = {"leaf": leaf.decode(), "index": index, "size": stored.tree_size, "path": [node.hex() for node in path]}
         offer = await offers.in_force(connection, provider_id, times.parse(json.loads(leaf)["record"]["at"]))
-        asked = {} if offer is None else {"offer": offer}
+        asked: Document = {} if offer is None else {"offer": offer}
+        at = times.parse(json.loads(leaf)["record"]["at"])
+        value = (await standing.of_day(connection, day_of(at))).multiplier(found.consumer)
+        if value != multipliers.ONE:
+            asked["standing"] = multipliers.to_text(value)
         return await _document(connection, stored, "records", {**where, **asked})
 
 

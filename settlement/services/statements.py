@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from settlement.core import canonical, times
+from settlement.core import canonical, multipliers, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
 from settlement.services import conversion, offers, proofs, service_keys
 from settlement.services.context import Context
+from settlement.services.standing import of_day
 from settlement.storage import checkpoints, fixings, funding, governance, parties, windows
 from settlement.storage import statements as storage
 from settlement.storage.database import Connection
@@ -112,6 +113,7 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
     proof = None
     if stored is not None and found is not None:
         proof = await proofs.position_proof(context, window.no, found["party"])
+    tiers = await _standings(connection, window, owner)
     pairs = [_pair(row) for row in await storage.pairs(connection, window.no, owner.no)]
     deposits, withdrawals = await _deposits(connection, window, owner), await _withdrawals(connection, window, owner)
     payouts = [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)]
@@ -131,7 +133,8 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
         "disputes": await _disputes(connection, window, owner),
         "position": None if found is None else _position(found),
         "payouts": payouts,
-        **await _value(connection, [*deposits, *withdrawals, *payouts]),
+        "standings": tiers,
+        **await _value(connection, [*deposits, *withdrawals, *payouts], bool(tiers)),
         "rate_tables": await _tables(connection, await storage.rate_versions(connection, window.no, owner.no)),
         "offers": await offers.documents(connection, {pair["provider"] for pair in pairs}, window.closed_at),
         "checkpoint": None
@@ -285,11 +288,30 @@ def _payout(row: Mapping[str, Any]) -> Document:
     }
 
 
-async def _value(connection: Connection, converted: Sequence[Document]) -> Document:
-    """What the conversions of an index follow: the fixings, every policy, and the decimals of the assets. Empty
-    without a fixing, since a fixed value needs no more than itself."""
+async def _standings(connection: Connection, window: Window, owner: Party) -> list[Document]:
+    """The volumes that gave somebody another price, by consumer and day of the records, with the multiplier."""
+    found = []
+    for day, consumers in await storage.days(connection, window.no, owner.no):
+        standing = await of_day(connection, day)
+        for consumer in consumers:
+            value = standing.multiplier(consumer)
+            if value != multipliers.ONE:
+                found.append(
+                    {
+                        "consumer": consumer,
+                        "day": times.text(day),
+                        "volume": str(standing.volumes.get(consumer, 0)),
+                        "multiplier": multipliers.to_text(value),
+                    }
+                )
+    return found
+
+
+async def _value(connection: Connection, converted: Sequence[Document], tiered: bool) -> Document:
+    """What conversions by an index follow: the fixings, every policy, and the decimals of the assets; the policies also
+    of standings. Empty without either, since a fixed value needs no more than itself."""
     numbers = {each["fixing"] for each in converted if each["fixing"] is not None}
-    if not numbers:
+    if not numbers and not tiered:
         return {"fixings": [], "policies": [], "decimals": {}}
     decimals = await funding.assets(connection)
     fixed, policies = await fixings.numbered(connection, numbers), await governance.policies(connection)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, select, text
 
 from settlement.storage.database import Connection
-from settlement.storage.tables import obligation, party, usage_report
+from settlement.storage.tables import obligation, party, usage_report, window
 
 _MISMATCH = text("""
 WITH recounted AS (
@@ -100,3 +102,15 @@ async def sums(connection: Connection, window_no: int) -> Sums:
     records, pico, posted = (await connection.execute(query.where(obligation.c.window_no == window_no))).one()
     counted = select(func.count()).select_from(usage_report).where(usage_report.c.window_no == window_no)
     return Sums((await connection.execute(counted)).scalar_one(), int(records), int(pico), int(posted))
+
+
+async def volumes(connection: Connection, first: datetime, last: datetime) -> Mapping[str, int]:
+    """What each consumer was charged in the windows that closed from a time to another, in microCU."""
+    query = (
+        select(party.c.id, func.sum(obligation.c.posted))
+        .join(window, window.c.no == obligation.c.window_no)
+        .join(party, party.c.no == obligation.c.consumer_no)
+        .where(window.c.closed_at >= first, window.c.closed_at <= last)
+        .group_by(party.c.id)
+    )
+    return {consumer: int(posted) for consumer, posted in await connection.execute(query)}

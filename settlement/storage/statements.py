@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -84,6 +84,12 @@ GROUP BY e.seq, d.no ORDER BY e.seq
 _VERSIONS = text("""
 SELECT DISTINCT rates_version FROM usage_record
 WHERE window_no = :window AND (provider_no = :party OR consumer_no = :party) ORDER BY 1
+""")
+
+_DAYS = text("""
+SELECT date_trunc('day', u.at AT TIME ZONE 'UTC') AS day, array_agg(DISTINCT c.id ORDER BY c.id) AS consumers
+FROM usage_record u JOIN party c ON c.no = u.consumer_no
+WHERE u.window_no = :window AND (u.provider_no = :party OR u.consumer_no = :party) GROUP BY 1 ORDER BY 1
 """)
 
 _TABLES = text("SELECT version, digest, document, signatures FROM rate_table WHERE version = ANY(:versions) ORDER BY 1")
@@ -170,6 +176,12 @@ async def rate_versions(connection: Connection, window: int, party_no: int) -> l
     """The versions of the rate tables that the party's records of a window were charged by, ascending."""
     rows = await connection.execute(_VERSIONS, {"window": window, "party": party_no})
     return [row.rates_version for row in rows]
+
+
+async def days(connection: Connection, window: int, party_no: int) -> list[tuple[datetime, list[str]]]:
+    """The days (UTC) of a party's records of a window, with the consumers of each, in order."""
+    rows = await connection.execute(_DAYS, {"window": window, "party": party_no})
+    return [(row.day.replace(tzinfo=UTC), list(row.consumers)) for row in rows]
 
 
 async def withdrawals(connection: Connection, party_no: int, first: int, last: int) -> list[dict[str, Any]]:

@@ -72,7 +72,8 @@ export function checkProof(proof, trusted) {
   const { tree, index, size, checkpoint } = proof;
   need(proof.type === "proof/1", "proof_type", tree, "not a proof/1");
   const asked = tree === "records" && Object.hasOwn(proof, "offer");
-  members(proof, asked ? [...MEMBERS, "offer"] : MEMBERS, "proof_type", tree);
+  const stands = tree === "records" && Object.hasOwn(proof, "standing");
+  members(proof, [...MEMBERS, ...(asked ? ["offer"] : []), ...(stands ? ["standing"] : [])], "proof_type", tree);
   need(Object.hasOwn(LEAVES, tree), "proof_tree", tree, "no such tree");
   const { kid, key } = publicKey(proof.service_key);
   const kids = chain(proof.handovers, kid);

@@ -76,7 +76,8 @@ export class Usage {
     const [sums, seen] = [new Map(), new Set()];
     records.forEach((record, number) => {
       const subject = `${line.id}/records/${number}`;
-      const found = assess(record, receivedAt, tables, offers.get(line.provider) ?? []);
+      const found = assess(record, receivedAt, tables, offers.get(line.provider) ?? [],
+        (consumer, at) => this.world.standing(consumer, at));
       const again = seen.has(record.id) || this.wasPaid(line.provider, record.id);
       seen.add(record.id);
       if (refused.has(number)) {

@@ -27,7 +27,7 @@ class Export {
     Object.assign(this, { trusted, counts: {}, header: null, pending: null, head: { seq: 0, hash: "00".repeat(32) } });
     Object.assign(this, { balances: new Map(), assets: new Map(), accounts: new Map(), subjects: new Set() });
     Object.assign(this, { serviceKeys: new Map(), keys: new Map(), parties: new Map(), chains: new Map() });
-    Object.assign(this, { chain: [], policies: [], tables: [], offers: new Map(), failures: [] });
+    Object.assign(this, { chain: [], policies: [], tables: [], offers: new Map(), failures: [], volumes: [] });
     Object.assign(this, { tree: Tree.ofHashes() });
     this.governance = new Governance(this);
     this.index = new Index(this);
@@ -207,6 +207,23 @@ class Export {
     if (worth === undefined) return null;
     const [[an, ad], [un, ud]] = [parseFraction(worth), price ?? parseFraction(value.usd_per_cu)];
     return fraction(an * ud * 1_000_000n, ad * un * 10n ** BigInt(places));
+  }
+
+  // policy.md, `standing`: the multiplier of a consumer by what it was charged before the day of a time.
+  standing(consumer, at) {
+    const begins = at - (at % 86_400_000_000n);
+    const rules = inForce(this.policies, begins)?.document.standing;
+    let [volume, value] = [0n, 10_000n];
+    if (!rules?.tiers.length) return value;
+    for (const { closed, charged } of this.volumes) {
+      const counts = begins - BigInt(rules.span_seconds) * 1_000_000n <= closed && closed <= begins - 3_600_000_000n;
+      if (counts) volume += charged.get(consumer) ?? 0n;
+    }
+    for (const tier of rules.tiers) {
+      const [n, d] = parseFraction(tier.multiplier);
+      if (BigInt(tier.volume) <= volume) value = (n * 10_000n) / d;
+    }
+    return value;
   }
 
   account(line) {

@@ -41,6 +41,11 @@ export class Windows {
     need(window.shown === window.obligations.size, "obligation_missing", window.no, "a pair has no obligation line");
     Object.assign(window, { size: tree.size, root: tree.root(), atClose: new Map(balances),
       parties: this.net(window) });
+    const charged = new Map();
+    for (const { consumer, posted } of window.obligations.values()) {
+      charged.set(consumer, (charged.get(consumer) ?? 0n) + posted);
+    }
+    this.world.volumes.push({ closed: micros(window.closed_at), charged });
   }
 
   salt(line) {
