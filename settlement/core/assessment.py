@@ -270,7 +270,7 @@ def _at_its_hour(charges: Integers, at: Integers, hours: Sequence[Hours]) -> Int
     for part in hours:
         for since, until in part.spans():
             values[(since <= minutes) & (minutes < until)] = part.multiplier
-    return multiplied(charges, values)
+    return columns.multiplied(charges, values)
 
 
 def _as_asked(charges: Integers, at: Integers, asked: Offers, compiled: rating.CompiledModel) -> Integers:
@@ -279,7 +279,7 @@ def _as_asked(charges: Integers, at: Integers, asked: Offers, compiled: rating.C
     if asks.count(multipliers.ONE) == len(asks):
         return charges
     starts = np.array([micros(start) for start in asked.starts], np.int64)
-    return multiplied(charges, np.array(asks, np.int64)[np.searchsorted(starts, at, side="right")])
+    return columns.multiplied(charges, np.array(asks, np.int64)[np.searchsorted(starts, at, side="right")])
 
 
 def _as_they_stand(
@@ -291,17 +291,5 @@ def _as_they_stand(
         if (values != multipliers.ONE).any():
             start = micros(begins)
             within = (start <= at) & (at < start + 86_400_000_000)
-            charges = np.where(within, multiplied(charges, values[codes]), charges)
+            charges = np.where(within, columns.multiplied(charges, values[codes]), charges)
     return charges
-
-
-def multiplied(charges: Integers, values: Integers) -> Integers:
-    """Charges after one multiplier each, in ten-thousandths, rounded down; -1 where it does not fit or was -1."""
-    quotients, rests = np.divmod(charges, multipliers.ONE)
-    high = np.array(MAX_AMOUNT, np.int64) // np.maximum(values, 1)
-    safe = (charges >= 0) & (quotients < high)  # q x v <= MAX - v, and the rest adds less than v
-    products = np.where(safe, quotients, 0) * values + rests * values // multipliers.ONE
-    for row in np.flatnonzero((charges >= 0) & ~safe).tolist():
-        exact = multipliers.apply(int(charges[row]), int(values[row]))
-        products[row] = exact if exact <= MAX_AMOUNT else -1
-    return np.where(charges < 0, charges, products)

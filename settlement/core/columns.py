@@ -12,9 +12,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from settlement.core import times
+from settlement.core import multipliers, times
 from settlement.core.errors import Malformed, Problem
 from settlement.core.ids import micros
+from settlement.core.units import MAX_AMOUNT
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -120,3 +121,15 @@ def _malformed_ids(lines: object) -> Malformed:
         for line in list(lines)[:20]  # type: ignore[call-overload]
     ]
     return Malformed("document_malformed", "the report has record ids that are not UUIDv7", tuple(problems))
+
+
+def multiplied(charges: Integers, values: Integers) -> Integers:
+    """Charges after one multiplier each, in ten-thousandths, rounded down; -1 where it does not fit or was -1."""
+    quotients, rests = np.divmod(charges, multipliers.ONE)
+    high = np.array(MAX_AMOUNT, np.int64) // np.maximum(values, 1)
+    safe = (charges >= 0) & (quotients < high)  # q x v <= MAX - v, and the rest adds less than v
+    products = np.where(safe, quotients, 0) * values + rests * values // multipliers.ONE
+    for row in np.flatnonzero((charges >= 0) & ~safe).tolist():
+        exact = multipliers.apply(int(charges[row]), int(values[row]))
+        products[row] = exact if exact <= MAX_AMOUNT else -1
+    return np.where(charges < 0, charges, products)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settlement.core import canonical, multipliers, rates, rating, tiers
-from settlement.core.assessment import AHEAD, ID_TIME_TOLERANCE, OLDEST, Assessed, RateBook, assess, multiplied
+from settlement.core.assessment import AHEAD, ID_TIME_TOLERANCE, OLDEST, Assessed, RateBook, assess
+from settlement.core.columns import multiplied
 from settlement.core.errors import Malformed
 from settlement.core.ids import public_id, uuid7, uuid_text
 from settlement.core.times import text
