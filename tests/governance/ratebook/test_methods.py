@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +136,8 @@ def test_alpha_at_its_ends_is_one_method_alone(alpha: str) -> None:
 def test_catalogue_ids_are_compared_in_full(model: str, name: str | None) -> None:
     found = methods.architecture_of(model)
     assert (found and found[0]) == name
+
+
+def test_every_open_weight_figure_says_where_it_was_read() -> None:
+    found = json.loads((Path(methods.__file__).parent / "open_weights.json").read_text("utf-8"))
+    assert all(each["source"] for each in found["models"].values())
