@@ -157,16 +157,21 @@ class Nodes:
 
     async def each(self, ask: Callable[[Node], Awaitable[T]]) -> list[T]:
         """The answers of all nodes that have one, in order. Raises as `first` does when there is none."""
-        answers: list[T] = []
-        refusals: list[ChainError] = []
+        found = await self.survey(ask)
+        answers = [answer for _, answer in found if not isinstance(answer, ChainError)]
+        if not answers:
+            raise _together([refusal for _, refusal in found if isinstance(refusal, ChainError)])
+        return answers
+
+    async def survey(self, ask: Callable[[Node], Awaitable[T]]) -> list[tuple[Node, T | ChainError]]:
+        """What every node answers, or why it doesn't."""
+        found: list[tuple[Node, T | ChainError]] = []
         for node in self._in_turn():
             try:
-                answers.append(await self._ask(node, ask, self._tries))
+                found.append((node, await self._ask(node, ask, self._tries)))
             except (Unreachable, Gap) as refusal:
-                refusals.append(refusal)
-        if not answers:
-            raise _together(refusals)
-        return answers
+                found.append((node, refusal))
+        return found
 
     async def agreed(self, judge: Callable[[Node], Awaitable[Outcome]], agreement: int) -> Outcome:
         """What the first node that answers says of an attempt; that it is dead, or its slot lost, only when as many

@@ -28,11 +28,15 @@ class Unreachable(ChainError):
 
 
 class Rejected(ChainError):
-    """The node said that it will not take these bytes now. Still only a hint: `status` decides."""
+    """The node said that it will not take these bytes now. Still only a hint: `status` decides.
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    `lasting`: it says that they are wrong for good, so that there is no use in offering or signing them again.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, lasting: bool = False) -> None:
         super().__init__(f"{code} {detail}".strip())
         self.code = code
+        self.lasting = lasting
 
 
 class Unpayable(ChainError):
@@ -162,6 +166,9 @@ class SetupOrder:
     id: str
     step: str
 
+
+NO_OP = "no_op"
+"""The step that does nothing but use a slot up, so that what is signed behind it can land."""
 
 Order = PayoutOrder | AnchorOrder
 
@@ -399,6 +406,31 @@ class ChainAdapter(Protocol):
         """Give back connections and files."""
 
 
+@dataclass(frozen=True, slots=True)
+class NodeCondition:
+    """One configured node: its newest final ledger, None with `detail` saying why when it gives none."""
+
+    name: str
+    tip: Ledger | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a network's nodes are, and which of its rules that matter here are in force."""
+
+    nodes: tuple[NodeCondition, ...]
+    rules: Mapping[str, bool]
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """An adapter that can say how its nodes are, one by one."""
+
+    async def condition(self) -> Condition:
+        """Never raises: a node that can't be used says why in its place."""
+
+
 @runtime_checkable
 class Announced(Protocol):
     """An adapter of a network whose wallets look for files on the domain that an account names as its home."""
@@ -410,7 +442,10 @@ class Announced(Protocol):
 
 @runtime_checkable
 class Administered(Protocol):
-    """An adapter that also knows what the treasury's account should have, and how to bring it about."""
+    """An adapter that also knows what the treasury's account should have, and how to bring it about.
+
+    It prepares the step `NO_OP` too, which is in no list.
+    """
 
     async def setup(self) -> tuple[SetupStep, ...]:
         """Everything that the treasury's account should have on this network, done or not. Raises Unreachable."""

@@ -1,6 +1,7 @@
 """The worker: what happens without anybody asking. Several may run; the database lets each step happen once.
 
-    deposits        read final incoming transfers and book them                  every 4 s, for each chain
+    deposits        read final incoming transfers and book them, and say when    every 4 s, for each chain
+                    the newest final ledger is old
     windows         close the window that is due, take closed ones further       every 2 s
     chain           send payouts and anchors, find out what became of them       every 2 s, for each chain
     reconciliation  compare the chain's holdings with the books                  every 60 s, for each chain
@@ -43,6 +44,7 @@ from settlement.services import (
     payouts,
     solvency,
     verification,
+    watching,
     webhooks,
     windows,
 )
@@ -98,6 +100,7 @@ def _chain_jobs(context: Context, chain: str) -> list[Job]:
         booked = await funding.read_deposits(context, chain)
         if booked:
             _log.info("deposits booked", chain=chain, count=booked)
+        await watching.check_tip(context, chain)
 
     async def run_chain() -> None:
         done = await chains.run_once(context, chain)

@@ -16,12 +16,14 @@ from adapters.nodes import Nodes
 from adapters.xrpl import rpc
 from adapters.xrpl.account_setup import MOST_TICKETS, Wanted
 from adapters.xrpl.adapter import Settings, XrplAdapter
-from adapters.xrpl.amounts import XRP, is_mpt, key_of
+from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, is_mpt, key_of
 from adapters.xrpl.rpc import SignerList
 from adapters.xrpl.signing import Keys
 from adapters.xrpl.transactions import address_fits
 from settlement.chain import Asset, OpenSigner
+from settlement.core.errors import Malformed
 from settlement.core.ids import Clock, Entropy
+from settlement.core.units import parse_decimal
 
 __all__ = ["Settings", "XrplAdapter", "open_adapter"]
 
@@ -34,6 +36,7 @@ _DEFAULTS = {
     "expiry_ledgers": "12",
     "fee_cap_drops": "5000",
     "agreement": "",
+    "confirm": "",
     "tickets": "0",
     "regular_key": "",
     "signer_list": "",
@@ -89,8 +92,24 @@ def read_settings(given: Mapping[str, str], own_address: str) -> Settings:
         agreement=_number(
             {"agreement": given["agreement"] or str(min(len(urls), 2))}, "agreement", 1, max(len(urls), 1)
         ),
+        confirm=_confirm(given["confirm"], {XRP: DECIMALS_OF_XRP, **assets}, len(urls)),
         wanted=_wanted(given, treasury),
     )
+
+
+def _confirm(text: str, assets: Mapping[Asset, int], nodes: int) -> dict[Asset, int]:
+    """``XRP=1000,RLUSD:rIssuer=500``: from which amount of an asset on two nodes must show a deposit."""
+    found: dict[Asset, int] = {}
+    for part in (each.strip() for each in text.split(",") if each.strip()):
+        name, _, amount = part.rpartition("=")
+        asset = Asset.parse(name)
+        try:
+            found[asset] = parse_decimal(amount, assets[asset])
+        except (KeyError, Malformed):
+            raise ValueError(f"{_name('confirm')} is a list of ASSET=AMOUNT of accepted assets, with commas") from None
+    if found and nodes < 2:
+        raise ValueError(f"{_name('confirm')} needs two nodes in {_name('rpc_url')}")
+    return found
 
 
 def _wanted(given: Mapping[str, str], treasury: str) -> Wanted:

@@ -18,7 +18,7 @@ from adapters.xrpl import rpc
 from adapters.xrpl.amounts import XRP, currency, is_mpt
 from adapters.xrpl.rpc import Account, SignerList
 from adapters.xrpl.signing import MASTER_OFF, Keys
-from settlement.chain import Asset, SetupStep, Unpayable
+from settlement.chain import NO_OP, Asset, SetupStep, Unpayable
 
 SWITCHES: Mapping[str, tuple[int, int, str]] = {
     "require_tag": (1, 0x00020000, "payments without a destination tag are turned away"),
@@ -124,6 +124,8 @@ async def members(
 
     Raises Unpayable ``step_unknown``, ``step_done``.
     """
+    if step == NO_OP:
+        return {"TransactionType": "AccountSet"}, 0
     if step == "tickets" and wanted.tickets:
         count = wanted.tickets - len(await rpc.tickets(node, treasury))
         if count <= 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
@@ -13,16 +13,18 @@ from adapters.nodes import Node, Nodes
 from adapters.xrpl import account_setup, cursors, preflight, rpc
 from adapters.xrpl.account_setup import Wanted
 from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, currency, is_mpt, key_of, places, units
+from adapters.xrpl.condition import condition
 from adapters.xrpl.outcomes import judge
 from adapters.xrpl.preflight import Cleared
 from adapters.xrpl.proofs import METHOD, proves
 from adapters.xrpl.reading import Entry, Incoming, incoming
 from adapters.xrpl.sent import sent_page
 from adapters.xrpl.signing import Keys
-from adapters.xrpl.transactions import MEMO_BYTES, address_fits, decoded, fields, hash_of, mark, x_address
+from adapters.xrpl.transactions import MEMO_BYTES, address_fits, fields, hash_of, mark, x_address
 from settlement.chain import (
     AnchorOrder,
     Asset,
+    Condition,
     Deposit,
     Facts,
     Holdings,
@@ -37,6 +39,7 @@ from settlement.chain import (
     Slot,
     Transaction,
     Unpayable,
+    Unreachable,
 )
 
 MAINNET = 0
@@ -50,6 +53,9 @@ REST_INDEX = 1_000
 """A deposit of what was rounded down before stands at this index of the transaction that made it whole."""
 
 LEDGERS_AT_ONCE = 100_000
+
+CONFIRMATIONS = 2
+"""How many nodes must show a large deposit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class Settings:
     """The most drops that a transaction is signed for."""
     agreement: int = 1
     """How many nodes must say so before an attempt counts as expired or a slot as lost."""
+    confirm: Mapping[Asset, int] = field(default_factory=dict)
+    """From how many smallest units on a deposit must be shown by two nodes."""
     wanted: Wanted = field(default_factory=Wanted)
     """What the treasury's account should be."""
 
@@ -122,7 +130,7 @@ class XrplAdapter:
         code, detail = await self._nodes.first(lambda node: rpc.submit(node, tx.blob), tries=1)
         # A `tec` is provisional too: the bytes have been taken, and a ledger will say what of them stands.
         if code not in NOT_RAISED and not code.startswith("tec"):
-            raise Rejected(code, detail)
+            raise Rejected(code, detail, lasting=code.startswith("tem"))
 
     async def status(self, tx: Transaction) -> Outcome:
         """What validated ledgers say. Expired and Contested are said by as many nodes as `Settings.agreement` asks.
@@ -134,9 +142,20 @@ class XrplAdapter:
     async def deposits(self, after: str | None) -> Page:
         """What was delivered to the treasury in validated ledgers behind the cursor. Raises Gap, Unreachable.
 
-        The cursor is the last ledger that was read to its end, with what is less than a unit of each asset so far.
+        The cursor is the last ledger that was read to its end, with what is less than a unit of each asset so far. A
+        deposit of at least `Settings.confirm` is believed when two nodes show it; what comes behind it waits for that.
         """
-        return await self._nodes.first(lambda node: self._deposits(node, after))
+        page = await self._nodes.first(lambda node: self._deposits(node, after))
+        for deposit in page.deposits:
+            shown = await self._confirmations(deposit)
+            if shown < CONFIRMATIONS:
+                most = deposit.at.number - 1
+                before = await self._nodes.first(lambda node, most=most: self._deposits(node, after, most))  # type: ignore[misc]
+                if before.cursor != after:
+                    return replace(before, more=True)
+                what = f"{deposit.amount} of {deposit.asset.text} in ledger {deposit.at.number}"
+                raise Unreachable(f"{what} is shown by {shown} nodes, {CONFIRMATIONS} are needed")
+        return page
 
     def marks(self, order: Order | SetupOrder) -> tuple[bytes, ...]:
         """A payout's InvoiceID is its id, filled up with zeros; an anchor's mark is its digest, that of a step of
@@ -165,6 +184,10 @@ class XrplAdapter:
     async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
         """As `prepare`, for one step of `setup`. Raises Unpayable ``step_unknown`` and ``step_done`` too."""
         return await self._nodes.first(lambda node: self._prepare(node, order, slot, busy))
+
+    async def condition(self) -> Condition:
+        """Every node's newest validated ledger, and the amendments that matter. Never raises."""
+        return await condition(self._nodes)
 
     async def holdings(self) -> Holdings:
         """The treasury's whole balances in the last validated ledger; the reserve is part of its XRP, since it is
@@ -243,8 +266,8 @@ class XrplAdapter:
                 members=members,
             )
 
-        blob = await self._keys.sign(build, listed)
-        return Transaction(hash_of(blob), (), blob, slot, tip.number + 1, last, int(decoded(blob)["Fee"]))
+        blob, signatures = await self._keys.sign(build, listed)
+        return Transaction(hash_of(blob), (), blob, slot, tip.number + 1, last, self._fee(fees, signatures))
 
     async def _cleared(
         self, node: Node, order: Order | SetupOrder, own: rpc.Account, fee: int
@@ -292,17 +315,34 @@ class XrplAdapter:
 
     # --- deposits and holdings ------------------------------------------------------------------------------------
 
-    async def _deposits(self, node: Node, after: str | None) -> Page:
+    async def _deposits(self, node: Node, after: str | None, most: int | None = None) -> Page:
         read, rests = cursors.parsed(after)
         tip = await rpc.tip(node)
         if read is not None and tip.number <= read:
             return Page((), after or "", tip)
         last = tip.number if read is None else min(tip.number, read + LEDGERS_AT_ONCE)
+        last = last if most is None else min(last, most)
+        if read is not None and last <= read:
+            return Page((), after or "", tip)
         found, complete = await rpc.history(node, self.treasury, -1 if read is None else read + 1, last)
         deposits: list[Deposit] = []
         for each in found:
             deposits += self._booked(each, incoming(each, self.treasury, self._known), rests)
         return Page(tuple(deposits), cursors.text(complete, rests), tip, more=complete < tip.number)
+
+    async def _confirmations(self, deposit: Deposit) -> int:
+        """How many nodes show a deposit; enough, without asking, of one that isn't large."""
+        least = self._settings.confirm.get(deposit.asset)
+        if least is None or deposit.amount < least:
+            return CONFIRMATIONS
+        return (await self._nodes.each(lambda node: self._shows(node, deposit))).count(True)
+
+    async def _shows(self, node: Node, deposit: Deposit) -> bool:
+        """Whether a node has the transaction in that ledger and reads the same deposit from it."""
+        found = await rpc.lookup(node, deposit.id[0], deposit.at.number, deposit.at.number)
+        if not isinstance(found, Entry) or found.at.number != deposit.at.number:
+            return False
+        return any(each == deposit for each in self._booked(found, incoming(found, self.treasury, self._known), {}))
 
     def _booked(self, found: Entry, arrived: Sequence[Incoming], rests: dict[Asset, Decimal]) -> list[Deposit]:
         """Whole units to whom they are for; what is less adds up until it makes a unit, which then is nobody's."""

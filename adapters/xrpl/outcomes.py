@@ -20,6 +20,9 @@ OURS = frozenset(
 )
 """Failures that are nobody's but the treasury's: what it was to pay waits for another order."""
 
+LATE = 2
+"""So many ledgers after the first that it could be in, a transaction that is in none is handed over again."""
+
 _ANYTHING_ELSE = "{} is past the slot in ledger {}; {} is in no ledger from {} on"
 
 
@@ -39,7 +42,10 @@ async def judge(node: Node, tx: Transaction, assets: Mapping[Asset, int]) -> Out
         return Pending()
     if used:
         return Contested(_ANYTHING_ELSE.format(tx.slot.account, reached, tx.id, tx.first))
-    return Expired() if reached > tx.last else Pending()
+    if reached > tx.last:
+        return Expired()
+    # Its turn has come and gone: a server may have lost what came before its turn, or has started anew.
+    return Pending(again=reached >= tx.first + LATE and tx.slot.number <= account.sequence)
 
 
 async def _slot_used(node: Node, slot: Slot, account: rpc.Account) -> bool:
@@ -55,11 +61,11 @@ async def _find(node: Node, tx: Transaction, last: int) -> Entry | bool:
     The account's own history says the same with its bounds. It also finds a multi-signed transaction whose hash
     somebody changed by adding a signature: what was signed is looked for by its slot.
     """
-    fields = decoded(tx.blob)
     found = await _lookup(node, tx.id, tx.first, max(last, tx.first))
-    if last < tx.first:
+    if last < tx.first or isinstance(found, Entry):
         return found
-    if isinstance(found, Entry) or (found and "Signers" not in fields):
+    fields = decoded(tx.blob)
+    if found and "Signers" not in fields:
         return found
     try:
         entries, complete = await rpc.history(node, tx.slot.account, tx.first, last)

@@ -52,15 +52,15 @@ class Keys:
         """How many signatures a transaction will carry in its list of signers: none when one key signs alone."""
         return len(self._panel(listed, ())) if self.several else 0
 
-    async def sign(self, build: Callable[[int], Mapping[str, Any]], listed: SignerList | None) -> bytes:
-        """The signed blob of what `build` makes for a number of signatures, which its fee depends on.
+    async def sign(self, build: Callable[[int], Mapping[str, Any]], listed: SignerList | None) -> tuple[bytes, int]:
+        """The signed blob of what `build` makes for a number of signatures, which its fee depends on; and that number.
 
         Raises Unpayable ``key_not_authorized`` when the keys don't make a quorum, Unreachable when too many keepers
         give no answer.
         """
         if not self.several:
             (signer,) = self._signers.values()
-            return await signed(build(0), signer)
+            return await signed(build(0), signer), 0
         silent: dict[str, Unreachable] = {}
         while True:
             panel = self._panel(listed, silent)
@@ -74,7 +74,7 @@ class Keys:
                     silent[address] = why
                     break
             else:
-                return bytes.fromhex(encode({**whole, "Signers": shares}))
+                return bytes.fromhex(encode({**whole, "Signers": shares})), len(shares)
 
     def _panel(self, listed: SignerList | None, silent: Collection[str]) -> tuple[str, ...]:
         """Keys that reach the quorum, heaviest first, so that no one of them could be left out."""

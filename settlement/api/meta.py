@@ -25,6 +25,7 @@ _METRICS = {
     "payouts": ("Payouts by state.", ("state",)),
     "liabilities_microcu": ("What is owed to participants, in microCU.", ("kind",)),
     "journal_entries": ("Number of the last journal entry.", ()),
+    "chain_tip_age_seconds": ("Age of the newest final ledger that was seen of a chain.", ("chain",)),
     "halts": ("Open reasons to halt payouts and anchors.", ()),
 }
 

@@ -256,6 +256,7 @@ CODES: dict[str, Code] = {
     "database_unavailable": _code(503, "Database away", "Send the request again later."),
     "database_busy": _code(503, "Database busy", "Send the request again."),
     "chain_not_open": _code(503, "Chain not open", "The service has not opened this chain yet; try again later."),
+    "chain_stale": _code(503, "Chain stands still", "The newest final ledger that was seen is old; deposits are late."),
     "chain_unavailable": _code(503, "Chain away", "The chain does not answer; try again later."),
     "signer_retired": _code(503, "Key replaced", "The service took a new key; this process is about to be restarted."),
     "not_ready": _code(503, "Not ready", "`errors` says why."),

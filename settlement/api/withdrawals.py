@@ -170,7 +170,7 @@ async def proof_text(
     tags=["consumers"],
 )
 async def set_payout_address(context: ContextDep, signed: SignedDep, document: SetPayoutAddress) -> PayoutAddressOut:
-    """The first address is in force at once, another one after the policy's cool-down. It must be proven.
+    """In force after the policy's cool-down, the first one too. It must be proven.
 
     Asking for the one that is in force calls off a change that waits.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -135,6 +136,56 @@ async def _passes(installation: Installation, name: str, passes: int) -> Progres
             await asyncio.sleep(PAUSE_SECONDS)
 
         return await chains.run_until_idle(installation.context, name, max_passes=passes, pause=pause)
+
+
+@chain_app.command("nodes")
+def show_nodes(as_json: Json = False) -> None:
+    """Show each chain's newest final ledger and its age, its nodes one by one, and the network's rules that matter.
+
+    Ends with 1 when a chain's newest ledger is too old or no node of it answers.
+    """
+
+    async def use(installation: Installation) -> list[dict[str, Any]]:
+        from settlement.core import times
+        from settlement.services import watching
+
+        found = []
+        for name in installation.context.chains:
+            asked = await watching.condition(installation.context, name)
+            seen = await watching.view(installation.context, name)
+            nodes = () if asked is None else asked.nodes
+            found.append(
+                {
+                    "chain": name,
+                    "network": seen.network,
+                    "treasury": seen.treasury,
+                    "ledger": seen.ledger,
+                    "closed_at": times.text(seen.at),
+                    "age_seconds": seen.age // timedelta(seconds=1),
+                    "stale": seen.stale,
+                    "closed": seen.closed,
+                    "nodes": [
+                        {"name": each.name, "ledger": each.tip and each.tip.number, "detail": each.detail}
+                        for each in nodes
+                    ],
+                    "rules": {} if asked is None else dict(asked.rules),
+                }
+            )
+        return found
+
+    found = with_installation(use)
+    titles = ["chain", "network", "treasury", "ledger", "age", "state"]
+    rows = []
+    for each in found:
+        state = "old" if each["stale"] else "closed" if each["closed"] else "good"
+        rows.append([*(each[name] for name in titles[:4]), f"{each['age_seconds']} s", state])
+    lines = table(titles, rows)
+    for each in found:
+        lines += [f"{each['chain']}: {node['name']}: {node['ledger'] or node['detail']}" for node in each["nodes"]]
+        lines += [f"{each['chain']}: {rule}: {'in force' if on else 'not'}" for rule, on in each["rules"].items()]
+    answer(found, lines, as_json=as_json)
+    if any(each["stale"] or (each["nodes"] and not any(node["ledger"] for node in each["nodes"])) for each in found):
+        raise typer.Exit(FAILED)
 
 
 @chain_app.command("setup")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from settlement.chain import (
+    NO_OP,
     Administered,
     AnchorOrder,
     Asset,
@@ -40,6 +41,9 @@ from settlement.storage import chain_orders, halts, payouts, rails, windows
 from settlement.storage.chain_orders import BusySlots, Order
 from settlement.storage.database import Connection
 from settlement.storage.payouts import Payout
+
+FOR_GOOD = "refused for good with"
+"""How an order's detail says that a node has called its bytes wrong, and not only untimely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ class _Pass:
             for order in await self._in("planned"):
                 if not await self.sign_and_submit(order):
                     break
+            await self.fill_gap()
         async with self.context.database.read() as connection:
             planned = len(await chain_orders.in_states(connection, self.chain, ("planned",)))
             waiting = await payouts.waiting(connection, self.chain)
@@ -182,10 +187,13 @@ class _Pass:
         except Unreachable:
             return  # nothing is known, so nothing changes
         tx, outcome = outcomes.verdict(found)
+        refused = refusal_for_good(order, tx)
+        if refused and isinstance(outcome, Expired):
+            outcome = Failed(refused, None, used_slot=False)  # proven dead, and there is no use in signing it again
         if await self._book(order, tx, outcome):
             return
         late = isinstance(outcome, Pending) and outcome.again
-        if (late or order.state in ("signed", "unknown")) and not await self._halted():
+        if (late or order.state in ("signed", "unknown")) and not refused and not await self._halted():
             await self.submit(order, tx)
 
     async def _book(self, order: Order, tx: Transaction, outcome: Outcome) -> bool:
@@ -213,14 +221,21 @@ class _Pass:
         try:
             await self.adapter.submit(tx)
         except Rejected as refusal:
-            state, detail = "unknown", f"{tx.id}: refused with {refusal.code}"
+            how = FOR_GOOD if refusal.lasting else "refused with"
+            state, detail = "unknown", f"{tx.id}: {how} {refusal.code}"
         except Exception as error:  # noqa: BLE001 (an adapter's own failure says no more than a silent node)
             state, detail = "unknown", f"{tx.id}: {type(error).__name__}"
-        if order.state in (state, "submitted"):
+        if order.state == "submitted":
+            state = "submitted"  # it was taken before, and no later hint takes that back
+        if state == order.state and not detail.startswith(f"{tx.id}: {FOR_GOOD}"):
             return
 
         async def use_case(connection: Connection) -> None:
-            if await chain_orders.claim(connection, order):
+            if not await chain_orders.claim(connection, order):
+                return
+            if state == order.state:
+                await chain_orders.note(connection, order, detail)
+            else:
                 await chain_orders.move(connection, order, state, now=self.context.sources.clock(), detail=detail)
 
         await self.context.database.run(use_case)
@@ -247,6 +262,28 @@ class _Pass:
             return True
 
         return await self.context.database.run(use_case)
+
+    async def fill_gap(self) -> None:
+        """A number that was given back, and that no order takes, holds up all that was signed behind it: plan a
+        transaction that does nothing but use it."""
+        if not isinstance(self.adapter, Administered):
+            return
+
+        async def use_case(connection: Connection) -> None:
+            if await chain_orders.is_held_up(connection, self.chain):
+                window, new_id = await windows.enter(connection), self.context.sources.new_id("ord")
+                await chain_orders.add(
+                    connection,
+                    order_id=new_id,
+                    kind="setup",
+                    chain=self.chain,
+                    window_no=window,
+                    digest=None,
+                    step=NO_OP,
+                    now=self.context.sources.clock(),
+                )
+
+        await self.context.database.run(use_case)
 
     async def sign_and_submit(self, order: Order) -> bool:
         """Sign a planned order on its slot or on a free one, put it on record, hand it over. False: no more for now."""
@@ -326,6 +363,13 @@ class _Pass:
         if not await self.context.database.run(use_case):
             return None
         return replace(order, state="signed", slot=tx.slot, attempts=order.attempts + 1)
+
+
+def refusal_for_good(order: Order, tx: Transaction) -> str:
+    """The code with which a node has called the newest attempt's bytes wrong for good; empty when none has."""
+    begins = f"{tx.id}: {FOR_GOOD} "
+    found = order.detail or ""
+    return found.removeprefix(begins) if order.state != "planned" and found.startswith(begins) else ""
 
 
 def together(batch: Sequence[Payout]) -> list[Payout]:

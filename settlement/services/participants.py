@@ -149,8 +149,9 @@ async def set_payout_address(
 ) -> PayoutAddress:
     """Where the signing participant is paid from now on: its earnings, or what a consumer withdraws.
 
-    The first address, and the one that is in force anyhow (which calls off a change that waits), are in force at once;
-    any other after the policy's cool-down. Asking again for the newest one changes nothing. A consumer's address must
+    A provider's first address, and the one that is in force anyhow (which calls off a change that waits), are in force
+    at once; any other after the policy's cool-down, a consumer's first one too: whoever has stolen its key would else
+    take its whole balance at once. Asking again for the newest one changes nothing. A consumer's address must
     be proven; a provider's when the policy says so. Raises Malformed ``address_unproven``, ``address_proof_invalid``,
     Forbidden ``consumers_only`` or ``providers_only`` when the key is of another `kind` of participant.
     """
@@ -165,7 +166,7 @@ async def set_payout_address(
             return newest
         in_force = await parties.payout_address_at(connection, party.no, now)
         valid_from = now
-        if in_force is not None and _destination(in_force) != payout:
+        if kind == "consumer" if in_force is None else _destination(in_force) != payout:
             valid_from += (await governance.policy_at(connection, now)).address_cooldown
         return await _add_address(context, connection, party, payout, valid_from, request, kid)
 

@@ -94,4 +94,4 @@ async def earnings(context: Context, party: Party, *, before: int | None, limit:
 async def counts(context: Context) -> dict[str, list[tuple[str, int]]]:
     """Figures for the operator's monitoring."""
     async with context.database.read() as connection:
-        return await pages.counts(connection)
+        return await pages.counts(connection, context.sources.clock())

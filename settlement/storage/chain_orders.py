@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from settlement.chain import Slot, Transaction
+from settlement.chain import NO_OP, Slot, Transaction
 from settlement.core import states
 from settlement.core.states import OrderState
 from settlement.storage.database import Connection
@@ -263,13 +263,15 @@ async def slot_taken(connection: Connection, order: Order, slot: Slot) -> bool:
 
 async def must_wait(connection: Connection, order: Order) -> bool:
     """Whether an order may not take a slot now. One that sets the account up may take many, or change whose signatures
-    count: it waits until nobody holds one, and everything else waits for it."""
+    count: it waits until nobody holds one, and everything else waits for it. One that does nothing is no such order."""
+    if order.step == NO_OP:
+        return False
     others = chain_order.alias()
     query = select(others.c.id).where(
         others.c.chain == order.chain,
         others.c.id != order.id,
         others.c.state.not_in(("settled", "failed")),
-        others.c.kind == "setup" if order.step is None else others.c.slot_account.is_not(None),
+        others.c.step != NO_OP if order.step is None else others.c.slot_account.is_not(None),
     )
     return (await connection.execute(query.limit(1))).first() is not None
 
@@ -312,6 +314,24 @@ async def busy_slots(connection: Connection, chain: str) -> BusySlots:
         )
     )
     return BusySlots(marks, frozen, frozenset(_slot(row) for row in returned), frozenset(_slot(row) for row in held))
+
+
+async def is_held_up(connection: Connection, chain: str) -> bool:
+    """Whether orders have numbers behind one that was given back, and no order is there to take it."""
+    waiting = select(chain_order.c.id).where(
+        chain_order.c.chain == chain,
+        chain_order.c.state == "planned",
+        chain_order.c.slot_account.is_(None),
+    )
+    if (await connection.execute(waiting.limit(1))).first() is not None:
+        return False
+    busy = await busy_slots(connection, chain)
+    free = [slot for slot in busy.returned if slot.kind == "sequence" and slot not in busy]
+    return any(
+        each.account == slot.account and each.kind == "sequence" and each.number > slot.number
+        for slot in free
+        for each in busy.held
+    )
 
 
 async def lock_account(connection: Connection, chain: str, slot: Slot) -> SigningAccount:

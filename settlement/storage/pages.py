@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, literal, select, text
 
 from settlement.core.errors import NotFound
 from settlement.storage.database import Connection
 from settlement.storage.tables import (
     account,
     chain_order,
+    chain_state,
     checkpoint,
     halt,
     journal_head,
@@ -23,6 +24,7 @@ from settlement.storage.tables import (
     rate_table,
     window,
 )
+from settlement.storage.tables.base import WHEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ async def earned_in_open_window(connection: Connection, party_no: int) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
-async def counts(connection: Connection) -> dict[str, list[tuple[str, int]]]:
+async def counts(connection: Connection, now: datetime) -> dict[str, list[tuple[str, int]]]:
     """Figures by metric name and label: few, cheap, and without any participant's name in them."""
     parties = select(party.c.kind + text("'/'") + party.c.status, func.count()).group_by(party.c.kind, party.c.status)
     windows = select(window.c.state, func.count()).group_by(window.c.state)
@@ -171,6 +173,9 @@ async def counts(connection: Connection) -> dict[str, list[tuple[str, int]]]:
         "payouts": payouts,
         "liabilities_microcu": owed.group_by(account.c.kind),
         "journal_entries": select(text("''"), journal_head.c.seq),
+        "chain_tip_age_seconds": select(
+            chain_state.c.chain, func.extract("epoch", literal(now, WHEN) - chain_state.c.tip_at)
+        ),
         "halts": select(text("''"), func.count()).select_from(halt).where(halt.c.cleared_at.is_(None)),
     }
     return {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -33,6 +36,7 @@ from settlement.chain import (
     Unreachable,
     WrongNetwork,
 )
+from settlement.client.anchors import Anchor, check_anchor
 from tests.adapters.contract import FUNDED, AdapterContract, all_deposits
 from tests.rippled.engine import DEPOSIT_AUTH, GLOBAL_FREEZE, PARTIAL, REQUIRE_AUTH, Holding, Issuance
 from tests.rippled.peer import ISSUER, KEY, RLUSD, STABLE, XrplPeer
@@ -421,3 +425,91 @@ async def test_an_x_address_brings_its_tag(peer: XrplPeer) -> None:
     assert decoded((await pay(peer, to)).blob)["DestinationTag"] == 77
     with pytest.raises(Unpayable, match="reference_out_of_range"):
         await pay(peer, to, reference=78)
+
+
+# --- handed over again, and confirmed ---------------------------------------------------------------------------------
+
+
+async def test_bytes_that_a_server_has_lost_are_to_be_handed_over_again(peer: XrplPeer) -> None:
+    tx = await pay(peer, await peer.payee())
+    peer.arm("restart")
+    await peer.adapter.submit(tx)
+    seen = []
+    for _ in range(4):
+        peer.engine.close()
+        seen.append(await peer.adapter.status(tx))
+    assert seen == [Pending(), Pending(), Pending(again=True), Pending(again=True)]
+    assert isinstance(await land(peer, tx), Settled)
+
+
+async def test_what_came_before_its_turn_is_not_offered_again_before_that(peer: XrplPeer) -> None:
+    to, busy = await peer.payee(), set[Slot]()
+    made = []
+    for number in range(2):
+        order = PayoutOrder(f"ord_{number}", (Transfer(to, STABLE, 1),))
+        made.append(await peer.adapter.prepare(order, slot=None, busy=busy))
+        busy.add(made[-1].slot)
+    await peer.adapter.submit(made[1])
+    peer.engine.close(4)
+    assert await peer.adapter.status(made[1]) == Pending()
+    peer.engine.queue.clear()  # the server has lost it, as real ones do
+    await peer.adapter.submit(made[0])
+    peer.engine.close()
+    assert await peer.adapter.status(made[1]) == Pending(again=True)
+    assert isinstance(await land(peer, made[1]), Settled)
+
+
+async def test_a_refusal_for_good_is_told_from_one_for_now(peer: XrplPeer) -> None:
+    tx = await pay(peer, await peer.payee())
+    for fault, lasting in (("malformed", True), ("fee_spike", False)):
+        peer.arm(fault)
+        with pytest.raises(Rejected) as refused:
+            await peer.adapter.submit(tx)
+        assert refused.value.lasting is lasting
+
+
+async def test_a_large_deposit_is_believed_when_two_nodes_show_it() -> None:
+    made = await XrplPeer.start(nodes=2, agreement=2, confirm={STABLE: 1_000_000})
+    try:
+        _, cursor = await all_deposits(made.adapter)
+        await made.pay_in(STABLE, 999_999, 1)
+        made.engine.close()
+        large = await made.pay_in(STABLE, 1_000_000, 2)
+        await made.pay_in(XRP, 9_000_000, 3)
+        made.engine.close()
+        honest = made.nodes[1].engine
+        made.nodes[1].engine = copy.copy(honest)
+        made.nodes[1].engine.landed = {name: each for name, each in honest.landed.items() if name != large}
+        page = await made.adapter.deposits(cursor)
+        assert ([each.reference for each in page.deposits], page.more) == ([1], True)
+        with pytest.raises(Unreachable, match="shown by 1 nodes, 2 are needed"):
+            await made.adapter.deposits(page.cursor)
+        altered = copy.deepcopy(honest.landed[large])
+        altered.tx["DestinationTag"] = 9
+        made.nodes[1].engine.landed[large] = altered
+        with pytest.raises(Unreachable):
+            await made.adapter.deposits(page.cursor)
+        made.nodes[1].engine = honest
+        found, _ = await all_deposits(made.adapter, page.cursor)
+        assert sorted((each.reference or 0, each.amount) for each in found) == [(2, 1_000_000), (3, 9_000_000)]
+    finally:
+        await made.stop()
+
+
+async def test_an_anchor_is_read_back_as_anybody_would(peer: XrplPeer) -> None:
+    digest = sha256(b"checkpoint").digest()
+    tx = await peer.adapter.prepare(AnchorOrder("anc_1", digest), slot=None, busy=())
+    await peer.adapter.submit(tx)
+    await peer.close_ledgers()
+    outcome = await peer.adapter.status(tx)
+    assert isinstance(outcome, Settled)
+    named = (tx.id, outcome.at.number, f"sha256:{digest.hex()}")
+    anchor = Anchor("xrpl", "xrpl:1", *named, account=peer.adapter.treasury)
+    assert await asyncio.to_thread(check_anchor, anchor, peer.urls[0]) is None
+    changes: tuple[dict[str, Any], ...] = (
+        {"digest": f"sha256:{bytes(32).hex()}"},
+        {"ledger": 7},
+        {"network": "xrpl:0"},
+    )
+    for changed in changes:
+        assert await asyncio.to_thread(check_anchor, replace(anchor, **changed), peer.urls[0]) is not None

@@ -51,6 +51,7 @@ async def rich(street: Street) -> tuple[Person, Wallet]:
     await _hold_assets(street)
     answer = await set_address(street, person, wallet, proof(street, person, wallet))
     assert answer.status_code == 200, answer.text
+    street.world.sources.settable.advance(hours=72)
     return person, wallet
 
 
@@ -158,6 +159,22 @@ async def test_the_text_to_sign_is_given_by_the_service(street: Street) -> None:
     assert (await set_address(street, person, wallet, found)).status_code == 200
     unknown = await street.client.get("/v1/address-proof", params={**query, "kid": "other"}, headers=person.auth)
     problem(unknown, 404, "unknown_key")
+
+
+async def test_the_first_address_waits_as_well_and_another_takes_its_place(street: Street) -> None:
+    """Whoever has stolen a key proves an address of his own: its owner has three days to see it."""
+    person, thief, own = await street.consumer(), street.world.wallet(), street.world.wallet()
+    await street.world.credit(person.id, 5_000_000_000)
+    await _hold_assets(street)
+    for wallet in (thief, own):
+        await set_address(street, person, wallet, proof(street, person, wallet))
+        problem(await withdraw(street, person, "1000"), 409, "address_not_set")
+        shown = (await street.client.get("/v1/accounts/me/payout-address", headers=person.auth)).json()
+        assert (shown["payout"], shown["payout_next"]["address"]) == (None, wallet.address)
+        street.world.sources.settable.advance(hours=71)
+    problem(await withdraw(street, person, "1000"), 409, "address_not_set")
+    street.world.sources.settable.advance(hours=1)
+    assert (await withdraw(street, person, "1000")).json()["address"] == own.address
 
 
 async def test_a_changed_address_waits_and_the_old_one_is_paid_meanwhile(street: Street) -> None:

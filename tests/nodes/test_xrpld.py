@@ -5,8 +5,11 @@ The node is go-xrpl in standalone mode. Skipped, loudly, when it isn't there: `m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from adapters.xrpl.rpc import SignerList
 from adapters.xrpl.signing import Keys
 from adapters.xrpl.transactions import decoded, half_sha512
 from settlement.chain import (
+    AnchorOrder,
     Asset,
     Expired,
     Order,
@@ -35,6 +39,7 @@ from settlement.chain import (
     Transfer,
     Unpayable,
 )
+from settlement.client.anchors import Anchor, check_anchor
 from tests.adapters.contract import FUNDED, AdapterContract, Landed, Peer, all_deposits, hand_over
 from tests.loopback import Loopback
 from tests.nodes.xrpld import GENESIS, Proxy, Xrpld, binary, master
@@ -371,3 +376,22 @@ async def test_the_history_of_the_treasury_on_the_real_node(peer: RealPeer) -> N
     (*_, last) = (await peer.adapter.sent(None)).sent
     assert (last.tx.id, last.tx.blob, last.marks) == (tx.id, tx.blob, (b"pay_1".ljust(32, b"\0"),))
     assert last.transfers == (Transfer(to, STABLE, 5, 7),)
+
+
+async def test_an_anchor_is_read_back_as_anybody_would_on_the_real_node(peer: RealPeer) -> None:
+    digest = sha256(b"checkpoint").digest()
+    tx = await peer.adapter.prepare(AnchorOrder("anc_1", digest), slot=None, busy=())
+    await peer.adapter.submit(tx)
+    await peer.close_ledgers()
+    outcome = await peer.adapter.status(tx)
+    assert isinstance(outcome, Settled)
+    named = (tx.id, outcome.at.number, f"sha256:{digest.hex()}")
+    anchor = Anchor("xrpl", "xrpl:1", *named, account=peer.adapter.treasury)
+    assert await asyncio.to_thread(check_anchor, anchor, peer.url) is None
+    changes: tuple[dict[str, Any], ...] = (
+        {"digest": f"sha256:{bytes(32).hex()}"},
+        {"ledger": 7},
+        {"network": "xrpl:0"},
+    )
+    for changed in changes:
+        assert await asyncio.to_thread(check_anchor, replace(anchor, **changed), peer.url) is not None

@@ -87,7 +87,7 @@ class Node:
             result = getattr(self, f"_{method}")(parameters)
         except Error as error:
             result = {"error": str(error), "status": "error", "validated": True, **error.__dict__}
-        return Answer.json({"result": {"status": "success", **result}, "id": asked["id"]})
+        return Answer.json({"result": {"status": "success", **result}, "id": asked.get("id")})
 
     def _troubles(self, method: str) -> None:
         if self.fires("unreachable") or (method == "submit" and self.fires("request_lost")):
@@ -219,7 +219,8 @@ class Node:
     # --- transactions ---------------------------------------------------------------------------------------------
 
     def _tx(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        first, last = parameters["min_ledger"], parameters["max_ledger"]
+        ranged = "min_ledger" in parameters
+        first, last = parameters.get("min_ledger", 0), parameters.get("max_ledger", 0)
         seen = self._seen()
         self._gapped = gap = self.fires("gap")
         found = self.engine.landed.get(parameters["transaction"])
@@ -231,6 +232,8 @@ class Node:
         error = Error("txnNotFound")
         # As rippled counts it: a ledger without any transaction was not searched.
         filled = all(ledger in self.engine.filled for ledger in range(first, last + 1))
+        if not ranged:
+            raise error
         error.__dict__["searched_all"] = not gap and self.lowest <= first and last <= seen and filled
         raise error
 
@@ -271,6 +274,8 @@ class Node:
         blob = parameters["tx_blob"]
         if self.stranger_blob is not None and self.fires("stranger"):
             self.engine.submit(self.stranger_blob(blob))
+        if self.armed["malformed"] and self.fires("malformed"):
+            return {"engine_result": "temMALFORMED", "engine_result_message": "", "accepted": False}
         if self.fires("fee_spike"):
             self.engine.open_fee = BASE_FEE * self.dice.choice((2, 10, 100, 1000))
             self.engine.fee_until = self.engine.number + self.dice.randint(1, 10)

@@ -43,7 +43,8 @@ from settlement.core.journal import Entry, Posting
 from settlement.core.policy import Policy, to_micro
 from settlement.core.rails import RailRules
 from settlement.core.signatures import SigningKey
-from settlement.services import chains, funding, halts, payouts, solvency
+from settlement.core.withdrawals import WithdrawalRules
+from settlement.services import chains, funding, halts, payouts, refunds, solvency, withdrawals
 from settlement.services.context import Context
 from settlement.storage import accounts, checkpoints, governance, journal, parties, positions, windows
 from settlement.storage.checkpoints import Stored
@@ -74,6 +75,16 @@ STRANGER = {**RATES, "stranger": 80_000}
 
 PATIENT = RailRules(stale=timedelta(days=9_999), stuck=timedelta(days=9_999))
 """The clocks of networks and service go apart here."""
+
+WITHDRAWALS = WithdrawalRules(minimum=10, fee=3, daily_limit=10**17, daily_total=10**18)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """What the consumer asks for, under the digest that names its request for good."""
+
+    request: bytes
+    amount: int
 
 
 class Crash(BaseException):
@@ -196,6 +207,11 @@ class Installation:
     expected_credit: int = 0
     deposits_sent: int = 0
     walked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    own: Any = None
+    """The consumer's wallet, where its withdrawals go."""
+    paid: int = 0
+    """What the payer has ever sent."""
+    payer_had: int = 0
 
     @classmethod
     async def found(cls, url: str, folder: Path, seed: int, *, transfers: int = 3, atomic: bool = True) -> Installation:
@@ -271,7 +287,7 @@ class Installation:
 
     async def _found(self) -> None:
         since, worths = START - timedelta(days=1), self.worths
-        policy = Policy(1, since, usd_per_asset=worths, minimum_payout=1, rails=PATIENT)
+        policy = Policy(1, since, usd_per_asset=worths, minimum_payout=1, rails=PATIENT, withdrawals=WITHDRAWALS)
         document = policy.document()
         digest = canonical.digest_raw(canonical.digest(document))
         async with self.database.begin() as connection:
@@ -281,6 +297,12 @@ class Installation:
             self.consumer = await self._party(connection, "consumer")
         await funding.open_chain(self.process(), self.chain)
         self.payer = self._wallet(usd=10**15)
+        self.payer_had = self._balance(self.payer)
+        self.own = self._wallet()
+        async with self.database.begin() as connection:
+            consumer, now = await parties.get(connection, self.consumer), self.sources.clock()
+            proven = PayoutAddress(self.chain, self.asset.text, self.own.address, None, now, {"signature": "seen"})
+            await parties.add_payout_address(connection, consumer.no, proven, b"{}", "", now)
         for _ in range(PAYEES):
             wallet = self._wallet()
             async with self.database.begin() as connection:
@@ -311,6 +333,7 @@ class Installation:
             tag = intent.reference
             self.expected_credit += to_micro(amount, Fraction(1_000_000_000, 4_500_000))
         self._pay(amount, tag)
+        self.paid += amount
         self.deposits_sent += 1
 
     async def window(self, dice: random.Random) -> tuple[int, dict[str, int]]:
@@ -346,6 +369,7 @@ class Installation:
         await self.pay_in(dice.randint(1, 10**6), reference=dice.random() < 0.8)
         number, due = await self.window(dice)
         before = {party_id: self._balance(wallet) for party_id, _, wallet in self.payees}
+        asked = Withdrawal(sha256(b"withdrawal %d" % number).digest(), dice.randint(1_000, 10**9))
         self._break(seed, rates)
         self.effects.dice, self.effects.armed = dice, True
         shy = self.payees[dice.randrange(PAYEES)][2].address if dice.random() < 0.3 else None
@@ -354,35 +378,51 @@ class Installation:
         for turn in range(dice.randint(6, 12)):
             self.sources.settable.advance(seconds=4)
             await self._pause()
-            await self._step(dice, number, turn)
+            await self._step(dice, number, turn, asked)
         if shy:
             self._shy(shy, False)
         self.effects.armed = False
         self._mend()
         try:
-            await self._heal(number)
+            await self._heal(number, asked)
             await self._judge(number, due, before, strangers="stranger" in rates)
+            await self._judge_sent_back(asked)
         except Exception as error:
             error.add_note(f"SIM_SEED={seed}")
             raise
 
-    async def _step(self, dice: random.Random, number: int, turn: int) -> None:
+    async def _withdraw(self, context: Context, asked: Withdrawal) -> None:
+        """The consumer's request, made again by whoever got no answer."""
+        async with self.database.read() as connection:
+            party = await parties.get(connection, self.consumer)
+        await withdrawals.withdraw(context, party, amount=asked.amount, request=asked.request)
+
+    async def _send_back(self, context: Context) -> None:
+        """The operator sends back whatever names nobody."""
+        for deposit in await funding.suspense(context):
+            await refunds.refund(context, deposit.id)
+
+    async def _step(self, dice: random.Random, number: int, turn: int, asked: Withdrawal) -> None:
         """One or two workers do something at once; each may die on the way or be told to come back later."""
         jobs: list[Coroutine[None, None, object]] = []
         for _ in range(1 + (dice.random() < 0.3)):
             context = self.process()
-            choice = dice.randrange(8)
+            choice = dice.randrange(10)
             if choice == 0 or turn < 2:
                 jobs.append(payouts.plan(context, number))
             elif choice == 1:
                 jobs.append(funding.read_deposits(context, self.chain))
+            elif choice == 2:
+                jobs.append(self._withdraw(context, asked))
+            elif choice == 3:
+                jobs.append(self._send_back(context))
             else:
                 jobs.append(chains.run_once(context, self.chain))
         for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, (Crash, Unavailable)):
                 raise result
 
-    async def _heal(self, number: int) -> None:
+    async def _heal(self, number: int, asked: Withdrawal) -> None:
         """No more faults: an operator looks at what halted, and the workers go on. Everything must come to an end."""
         for _ in range(12):
             context = self.process()
@@ -390,8 +430,12 @@ class Installation:
             await funding.read_deposits(context, self.chain)
             await self._operate(context)
             await payouts.plan(context, number)
+            await self._withdraw(context, asked)
+            await self._send_back(context)
             done = await chains.run_until_idle(context, self.chain, max_passes=120, pause=self._pause)
-            if done.idle and not done.halted:  # a stranger's transaction may still have been waiting somewhere
+            if (
+                done.idle and not done.halted and not await funding.suspense(context)
+            ):  # a stranger's transaction may still have been waiting somewhere
                 break
         assert done.idle, f"stuck after healing: {done}"
         assert not done.planned_left, f"stuck after healing: {done}"
@@ -411,14 +455,16 @@ class Installation:
             await halts.clear(context, halt.no, "operator")
 
     async def _judge(self, number: int, due: dict[str, int], before: dict[str, int], *, strangers: bool) -> None:
-        found = {payout.party_id: payout for payout in await payouts.of_window(self.process(), number)}
+        planned = await payouts.of_window(self.process(), number)
+        found = {payout.party_id: payout for payout in planned if payout.kind == "earnings"}
         assert found.keys() == due.keys()
         for party_id, _, wallet in self.payees:
             arrived = self._balance(wallet) - before[party_id]
             state = found[party_id].state
             assert (state, arrived) in {("settled", due[party_id]), ("failed", 0)}, (number, party_id, state, arrived)
         async with self.database.read() as connection:
-            orders = await connection.execute(text("SELECT * FROM chain_order WHERE window_no = :no"), {"no": number})
+            query = text("SELECT * FROM chain_order WHERE window_no IN (:no, :no + 1)")  # what is open takes the rest
+            orders = await connection.execute(query, {"no": number})
             anchored = 0
             for order in orders:
                 query = text("SELECT tx_id FROM attempt WHERE order_id = :id")
@@ -426,10 +472,11 @@ class Installation:
                 landed = self._landed(order.id, attempts)
                 assert len(landed) == (order.state == "settled"), (order.id, order.state, landed)
                 assert not landed or landed[0] == (order.tx_id, order.ledger)
-                anchored += order.kind == "anchor" and order.state == "settled"
+                anchored += order.kind == "anchor" and order.state == "settled" and order.window_no == number
             assert anchored == 1, f"win_{number} has {anchored} anchors"
-            transit = await accounts.get(connection, "transit/CU")
-            assert transit.settled == 0, f"transit holds {transit.settled} although nothing is open"
+            for name in ("transit/CU", f"transit/{self.chain}/{self.asset.text}"):
+                transit = await accounts.get(connection, name)
+                assert transit.settled == 0, f"{name} holds {transit.settled} although nothing is open"
         await funding.read_deposits(self.process(), self.chain)
         if not strangers:
             for _ in range(20):  # a failed attempt counts as open until its last ledger has closed
@@ -438,6 +485,20 @@ class Installation:
                 await self._pause()
             assert found_right is not None
             assert await halts.open_halts(self.process()) == []
+
+    async def _judge_sent_back(self, asked: Withdrawal) -> None:
+        """A withdrawal was made once and arrived whole or not at all; what named nobody is back with its sender."""
+        async with self.database.read() as connection:
+            query = text("SELECT amount, state FROM payout WHERE request = :request")
+            ((amount, state),) = (await connection.execute(query, {"request": asked.request})).all()
+            assert (state, amount > 0) in {("settled", True), ("failed", True)}
+            arrived = text("SELECT coalesce(sum(amount), 0) FROM payout WHERE kind = :kind AND state = 'settled'")
+            out = (await connection.execute(arrived, {"kind": "withdrawal"})).scalar_one()
+            back = (await connection.execute(arrived, {"kind": "refund"})).scalar_one()
+            open_now = text("SELECT count(*) FROM payout WHERE state NOT IN ('settled', 'failed')")
+            assert (await connection.execute(open_now)).scalar_one() == 0
+        assert self._balance(self.own) == out, "withdrawals: what arrived is what the books say has left"
+        assert self._balance(self.payer) == self.payer_had - self.paid + back, "refunds: likewise"
 
     # --- the judges of the whole installation ---------------------------------------------------------------------
 
@@ -496,10 +557,13 @@ INVARIANTS = {
         SELECT a.id FROM account a LEFT JOIN posting p ON p.account_no = a.no
         GROUP BY a.no HAVING a.settled <> coalesce(sum(p.amount), 0) OR (NOT a.overdraft AND a.settled < a.held)""",
     "I10 a payout ends once": """
-        SELECT subject FROM journal_entry WHERE kind IN ('payout_settled', 'payout_failed')
+        SELECT subject FROM journal_entry
+        WHERE kind IN ('payout_settled', 'payout_failed', 'withdrawal_settled', 'withdrawal_failed', 'refund_settled',
+                       'refund_failed')
         GROUP BY subject HAVING count(*) > 1""",
     "I10 rows and entries agree": """
-        SELECT p.id FROM payout p LEFT JOIN journal_entry e ON e.subject = p.id AND e.kind = 'payout_' || p.state
+        SELECT p.id FROM payout p LEFT JOIN journal_entry e ON e.subject = p.id
+            AND e.kind = CASE p.kind WHEN 'earnings' THEN 'payout' ELSE p.kind END || '_' || p.state
         WHERE e.seq IS NULL""",
     "I11 an order signs on one slot": """
         SELECT order_id FROM attempt GROUP BY 1 HAVING count(DISTINCT (slot_account, slot_kind, slot_number)) > 1""",

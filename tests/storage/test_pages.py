@@ -69,7 +69,7 @@ async def test_positions_and_what_is_earned_in_the_open_window(world: World) -> 
 async def test_figures_count_everything_and_name_nobody(world: World) -> None:
     town = await build(world, rounds=1)
     async with world.context.database.read() as connection:
-        found = await pages.counts(connection)
+        found = await pages.counts(connection, world.sources.clock())
         entries = (await connection.execute(text("SELECT count(*) FROM journal_entry"))).scalar_one()
         owed = {
             row.kind: int(row.settled)
