@@ -193,7 +193,8 @@ async def build(world: World, *, rounds: int = 2) -> Town:
     await disputes.end_overdue(world.context)
     await disputes.collect(world.context)
     await take_out(town)
-    await town.dispute(town.linked, 4, "not_requested", of=2 * (rounds - 1))
+    if rounds:
+        await town.dispute(town.linked, 4, "not_requested", of=2 * (rounds - 1))
     await trade(town, rounds)
     await world.fix()
     await equivocate(town)
