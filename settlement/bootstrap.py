@@ -27,9 +27,11 @@ from governance import seeding
 from governance import service as governance
 from settlement.chain import ChainAdapter
 from settlement.config import Settings
+from settlement.core import datamap
 from settlement.core.errors import Broken, Malformed, Unavailable
 from settlement.core.ids import Sources
 from settlement.core.policy import Policy
+from settlement.core.retention import RetentionRules
 from settlement.core.signatures import SigningKey
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.windows import WindowRules
@@ -89,7 +91,7 @@ async def open_installation(settings: Settings, sources: Sources | None = None) 
             missing = await invariants.missing_guard(connection)
         if missing is not None:
             raise Broken("guard_missing", f"the database has lost a guard: {missing}; restore it before anything else")
-        context = Context(database, sources, key, chains)
+        context = Context(database, sources, key, chains, settings.archive_dir)
         await _found(context, settings)
         for name in settings.chains:
             await funding.open_chain(context, name)
@@ -227,7 +229,7 @@ async def _found(context: Context, settings: Settings) -> None:
 
 
 def _first_policy(settings: Settings, since: datetime) -> Policy:
-    policy = seeding.first_policy(since)
+    policy = replace(seeding.first_policy(since), retention=RetentionRules(data_map=datamap.digest()))
     if settings.window is not None:
         policy = replace(policy, windows=WindowRules(settings.window))
     if settings.minimum_payout_usd is None:

@@ -29,6 +29,7 @@ SETTINGS = (
     "MINIMUM_PAYOUT_USD",
     "WEBHOOK_TARGETS",
     "LOG_LEVEL",
+    "ARCHIVE_DIR",
 )
 ELSEWHERE = ("KEYSTORE_PASSPHRASE", "POSTGRES_BIN", "SHARED")
 """Variables that other modules and the tests read by themselves."""
@@ -65,6 +66,8 @@ class Settings:
     webhook_targets: Literal["public", "any"] = "public"
     """Where webhooks may go: public addresses over TLS, or any address, over plain HTTP too."""
     log_level: str = "info"
+    archive_dir: Path | None = None
+    """Where sealed segments are kept; None: nothing leaves the database."""
 
     @property
     def key_file(self) -> Path:
@@ -93,6 +96,7 @@ class Settings:
             minimum_payout_usd=_minimum_payout(given.get("MINIMUM_PAYOUT_USD", "")),
             webhook_targets=_webhook_targets(given.get("WEBHOOK_TARGETS", "public")),
             log_level=_one_of("LOG_LEVEL", given.get("LOG_LEVEL", "info").lower(), _LEVELS),
+            archive_dir=Path(given["ARCHIVE_DIR"]).expanduser().absolute() if "ARCHIVE_DIR" in given else None,
         )
 
 

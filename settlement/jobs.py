@@ -14,6 +14,7 @@
     value           fix the index when it is due, credit deposits that wait for it  every 60 s
     governance      enact what the council has adopted, close what has lapsed    every 10 s
     forgetting      delete replies, used signatures and events of 30 days ago    every day
+    retention       let settled windows leave as segments, erase salts           every day
 
 The scheduler is only the clock (decision 8): it keeps nothing, and a tick that was missed is made good by the next one,
 because what there is to do is read from rows. An error ends a tick and never the worker; a broken invariant halts.
@@ -42,6 +43,7 @@ from settlement.services import (
     holds,
     idempotency,
     payouts,
+    retention,
     solvency,
     verification,
     watching,
@@ -89,6 +91,7 @@ def all_jobs(context: Context, poster: Poster) -> list[Job]:
         Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
         Job("disputes", DISPUTES_SECONDS, lambda: settle_disputes(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
+        Job("retention", FORGETTING_SECONDS, lambda: retire(context)),
     ]
     for name in context.chains:
         found += _chain_jobs(context, name)
@@ -187,6 +190,18 @@ async def forget(context: Context) -> None:
     count = await idempotency.forget_old(context)
     if count:
         _log.info("old replies forgotten", count=count)
+
+
+async def retire(context: Context) -> None:
+    """Erase the salts that are due; where there is a folder for segments, let every window leave that may."""
+    left: list[str] = []
+    if context.archive is None:
+        erased = await retention.erase_due(context)
+    else:
+        gone, erased = await retention.run(context)
+        left = [f"win_{each.window_no}" for each in gone]
+    if left or erased:
+        _log.info("retention", left=left, salts_erased=erased)
 
 
 async def plan_payouts(context: Context, window_no: int) -> int:

@@ -204,6 +204,7 @@ async def test_every_chain_has_its_jobs(context: Context) -> None:
     assert names == {
         *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks", "balances", "disputes"),
         "value",
+        "retention",
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),
     }
 

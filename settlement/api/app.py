@@ -18,6 +18,7 @@ from settlement.api import (
     balance_rules,
     budgets,
     checkpoints,
+    datamap,
     disputes,
     funding,
     holds,
@@ -80,6 +81,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     usage_records.router,
     value.router,
     webhooks.router,
+    datamap.router,
     usage_reports.router,
 )
 

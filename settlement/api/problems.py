@@ -174,6 +174,7 @@ CODES: dict[str, Code] = {
     "policy_not_in_force": _code(404, "No policy in force", "No policy was in force at that time."),
     "record_unknown": _code(404, "Unknown record", "This provider has reported no such record."),
     "record_not_checkpointed": _code(404, "Not in a checkpoint yet", "Its window has to be closed first; ask later."),
+    "record_erased": _code(404, "Erased", "Its consumer asked for it: the salt is gone, and the leaf can't be shown."),
     "solvency_unknown": _code(404, "Not measured", "Nothing was measured for that window; see the published ones."),
     "windows_reversed": _code(422, "Windows reversed", "The later checkpoint is the second one."),
     "position_unknown": _code(404, "Unknown position", "This participant has no position in that window."),
@@ -254,6 +255,8 @@ CODES: dict[str, Code] = {
     # The service itself.
     "internal_error": _code(500, "Internal error", "Nothing was changed by halves; tell the operator the request_id."),
     "database_unavailable": _code(503, "Database away", "Send the request again later."),
+    "archive_not_configured": _code(503, "No archive", "The operator has to say where sealed segments are."),
+    "segment_missing": _code(503, "Segment away", "A sealed segment is not where it is kept; ask again later."),
     "database_busy": _code(503, "Database busy", "Send the request again."),
     "chain_not_open": _code(503, "Chain not open", "The service has not opened this chain yet; try again later."),
     "chain_stale": _code(503, "Chain stands still", "The newest final ledger that was seen is old; deposits are late."),

@@ -74,6 +74,8 @@ class WindowUsage:
     """A window's usage, as recomputed. `leaves` counts the records that are in the tree with it."""
 
     salt_keys: dict[str, bytes] = field(default_factory=dict)
+    left: dict[str, list[bytes]] = field(default_factory=dict)
+    """Of consumers whose keys were erased: the leaf hashes that are left, the last record's first."""
     pairs: dict[tuple[str, str], Pair] = field(default_factory=dict)
     reports: int = 0
     records: int = 0
@@ -363,13 +365,17 @@ class Reports:
         return posted
 
     def _grow_tree(self, provider: str, digest: str, window: int, charged: list[Charged], usage: WindowUsage) -> None:
-        if not usage.salt_keys:
+        if not usage.salt_keys and not usage.left:
             return
         hashes = []
         for record in charged:
-            key = usage.salt_keys.get(record.record["consumer"])
+            consumer = record.record["consumer"]
+            if usage.left.get(consumer):
+                hashes.append(usage.left[consumer].pop())
+                continue
+            key = usage.salt_keys.get(consumer)
             if key is None:
-                raise Wrong("salt_missing", f"window {window}", f"no salt key for {record.record['consumer']}")
+                raise Wrong("salt_missing", f"window {window}", f"no salt key for {consumer}")
             leaf = checkpoints.record_leaf(
                 provider=provider,
                 report=digest,

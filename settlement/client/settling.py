@@ -83,6 +83,9 @@ class Windows:
         self.due: dict[tuple[int, str], Due] = {}
         self.checkpoints: dict[int, str] = {}
         self.states: dict[int, str] = {}
+        self.erasures: set[str] = set()
+        self.retired: dict[int, tuple[int, int]] = {}
+        """Windows whose rows have left the database: how many records and reports did."""
         self.anchored: dict[int, datetime | None] = {}
         self._waiting: dict[int, WindowState] = {}
         self._previous: str | None = None
@@ -139,13 +142,37 @@ class Windows:
             raise Wrong("line_order", subject, "it comes before the first window")
         return self.current
 
+    def add_erasure(self, line: Fields) -> None:
+        """A consumer that asked to be forgotten: of its salt keys only leaf hashes may be left."""
+        line.time("at")
+        known = account_kind(line.text("consumer")) == "consumer" and line.text("consumer") not in self.erasures
+        require(known, "erasure_party", line.subject, "it is no consumer, or came before")
+        self.erasures.add(line.text("consumer"))
+
+    def add_retention(self, line: Fields) -> None:
+        """A window whose records and bodies are in segments; the lines of the export hold what is in them."""
+        line.time("at"), line.digest("records_digest"), line.digest("reports_digest")
+        window = line.whole("window")
+        require(window > max(self.retired, default=0), "retention_window", line.subject, "windows ascend, each once")
+        self.retired[window] = (line.whole("records"), line.whole("reports"))
+
     def add_salt(self, line: Fields) -> None:
         """The key of a consumer's leaves in the current window; before the window's reports."""
         window = self.present(line.subject)
         equal(line.whole("window"), window.no, "line_order", line.subject, "its window")
         consumer = line.text("consumer")
-        require(consumer not in window.usage.salt_keys, "salt_repeated", line.subject, "this key came before")
-        window.usage.salt_keys[consumer] = line.hexadecimal("key", 32)
+        usage = window.usage
+        new = consumer not in usage.salt_keys and consumer not in usage.left
+        require(new, "salt_repeated", line.subject, "this key came before")
+        require((line["key"] is None) != (line["hashes"] is None), "salt_erased", line.subject, "a key or hashes, one")
+        if line["hashes"] is None:
+            usage.salt_keys[consumer] = line.hexadecimal("key", 32)
+            return
+        asked = consumer in self.erasures and window.state == "planned"
+        require(asked, "salt_erased", line.subject, "its consumer did not ask for it, or its window is not settled")
+        data = line.hexadecimal("hashes", len(line.text("hashes")) // 2)
+        require(len(data) > 0 and len(data) % 32 == 0, "salt_erased", line.subject, "hashes have 32 bytes each")
+        usage.left[consumer] = [data[at : at + 32] for at in range(len(data) - 32, -1, -32)]
 
     def check_obligation(self, line: Fields) -> None:
         """What the books say that a pair owes in the current window, against the records."""
@@ -171,6 +198,12 @@ class Windows:
             equal(self._books.head.seq, window.last_seq, "window_range", window.name, "its last entry")
         missing = window.usage.pairs.keys() - window.stated
         require(not missing, "obligation_missing", window.name, f"no obligation of {sorted(missing)[:1]}")
+        require(not any(window.usage.left.values()), "salt_erased", window.name, "it has more leaf hashes than records")
+        left = self.retired.get(window.no)
+        if left is not None:
+            require(window.state == "planned", "retention_window", window.name, "it left before it was settled")
+            have = (window.usage.records, window.usage.reports)
+            equal(left, have, "retention_rows", window.name, "how many records and reports have left")
         if window.state == "open":
             return
         owed = [netting.Obligation(pair[0], pair[1], sums.posted) for pair, sums in window.usage.pairs.items()]
@@ -267,6 +300,7 @@ class Windows:
         require(
             last is not None and last.state == "open", "window_missing", "the last window", "there's no open window"
         )
+        require(self.retired.keys() <= self.states.keys(), "retention_window", "the export", "a window is missing")
         for window in self._waiting.values():
             require(window.state in ("closed", "netted"), "checkpoint_missing", window.name, "it has no checkpoint")
             if window.state == "netted":

@@ -1,13 +1,22 @@
 """A window's part of the record tree by itself: what came before as a frontier, and the window's own leaves.
 
 Enough to make the checkpoint's root again and the path of each of the window's leaves, from a sealed segment alone.
+And what a sealed window is compared by before its rows may leave the database, made on both sides:
+
+    rows digest = SHA256 over the window's reports in journal order of
+                  digest of the body || SHA256 over its charged lines of (id || u32 line || u32 rates || u64 picoCU)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from struct import Struct
 
+from settlement.core.leaves import ChargedLine
 from settlement.core.merkle import Frontier, Range, fold, inclusion_ranges, node_hash, peak_ranges, split
+
+_ROW = Struct(">16sIIQ")
 
 
 class WindowTree:
@@ -47,3 +56,9 @@ class WindowTree:
             found = node_hash(self._root((begin, middle)), self._root((middle, end)))
             self._known[span] = found
         return found
+
+
+def report_part(digest: bytes, lines: Iterable[ChargedLine]) -> bytes:
+    """One report's part of a window's rows digest: its digest, and that of its charged lines in order."""
+    rows = b"".join(_ROW.pack(each.record_id, each.line, each.rates, each.charge_pico) for each in lines)
+    return digest + sha256(rows).digest()

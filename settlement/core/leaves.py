@@ -7,13 +7,14 @@ canonical ones; a test holds the two forms together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from settlement.core import merkle
 from settlement.core.errors import Broken
 
 
@@ -105,3 +106,37 @@ def flagged(body: bytes, lines: Sequence[ChargedLine]) -> tuple[str, int]:
     """Whose report it is, and how many of its charged lines its own meter has flagged."""
     report = _FLAGS.decode(body)
     return report.provider, sum(report.records[charged.line].flags is not UNSET for charged in lines)
+
+
+class LeafSalts:
+    """The salts of a window, as (consumer, key, hashes): of one that was erased only the leaf hashes that it made."""
+
+    def __init__(self, salts: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+        self.keys: dict[str, bytes] = {}
+        self._hashes: dict[str, Iterator[bytes]] = {}
+        for consumer, key, hashes in salts:
+            if key is not None:
+                self.keys[consumer] = key
+            elif hashes is not None:
+                self._hashes[consumer] = (hashes[at : at + 32] for at in range(0, len(hashes), 32))
+
+    def left(self, consumer: str) -> bytes:
+        """The next leaf hash of a consumer whose salt was erased; records come in the order of the tree.
+
+        Raises Broken ``salt_missing`` when there is none.
+        """
+        found = next(self._hashes.get(consumer, iter(())), None)
+        if found is None:
+            raise Broken("salt_missing", f"there is neither a salt nor a leaf hash of a record of {consumer}")
+        return found
+
+    def hashes(self, body: bytes, *, digest: str, window: int, lines: Sequence[ChargedLine]) -> list[bytes]:
+        """The leaf hashes of a report's accepted lines. Raises what `report_leaves` and `left` raise."""
+        records = _DECODER.decode(body).records
+        keys = self.keys | dict.fromkeys(self._hashes, b"")
+        leaves = report_leaves(body, digest=digest, window=window, lines=lines, keys=keys)
+        consumers = [records[line.line].consumer for line in lines]
+        return [
+            merkle.leaf_hash(leaf) if consumer in self.keys else self.left(consumer)
+            for leaf, consumer in zip(leaves, consumers, strict=True)
+        ]

@@ -23,6 +23,7 @@ from settlement.core.governing import GovernanceRules
 from settlement.core.hold_rules import HoldRules
 from settlement.core.pricing import PricingRules
 from settlement.core.rails import RailRules
+from settlement.core.retention import RetentionRules
 from settlement.core.standing import StandingRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
@@ -38,6 +39,7 @@ SECTIONS: Mapping[str, type] = {
     "rails": RailRules,
     "standing": StandingRules,
     "windows": WindowRules,
+    "retention": RetentionRules,
     "withdrawals": WithdrawalRules,
 }
 """Each subject's rules: the member of the document, which is the field of `Policy`, and its class."""
@@ -71,6 +73,7 @@ class Policy:
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     disputes: DisputeRules = field(default_factory=DisputeRules)
     rails: RailRules = field(default_factory=RailRules)
+    retention: RetentionRules = field(default_factory=RetentionRules)
     left_out: frozenset[str] = frozenset()
     """Sections that this document does not state. Their rules are the defaults, which never change (decision 0046)."""
 

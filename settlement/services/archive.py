@@ -1,13 +1,14 @@
 """Archiving a window: its records and reports as sealed segments, with a manifest by which each can be proven.
 
 The manifest (`archive/1`, docs/reference/archive.md) holds the window's checkpoint and what came before it of the
-record tree. A segment that makes the checkpoint's root again is complete and unchanged, whoever kept it.
+record tree. Segments that make the checkpoint's root again are complete and unchanged, whoever kept them. Salts are a
+segment of their own, so that what a consumer asked to be deleted need not be in the others.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,13 +20,16 @@ from settlement.core import canonical, merkle
 from settlement.core.archive import WindowTree
 from settlement.core.checkpoints import record_leaf, record_salt
 from settlement.core.errors import Broken, Conflict, Malformed, NotFound
-from settlement.services import segments, service_keys
+from settlement.core.leaves import LeafSalts
+from settlement.services import evidence, segments, service_keys, shelf
 from settlement.services.context import Context
-from settlement.services.segments import Sealing, Segment
-from settlement.storage import archive, checkpoints, trees, usage_leaves
+from settlement.services.segments import Row, Sealing, Segment
+from settlement.storage import archive, checkpoints, retention, trees, usage_leaves
+from settlement.storage.database import Connection
 
 Document = dict[str, Any]
 TYPE = "archive/1"
+CONTENTS = ("records", "reports", "salts")
 
 
 async def write(context: Context, window_no: int, folder: Path) -> Path:
@@ -40,29 +44,13 @@ async def write(context: Context, window_no: int, folder: Path) -> Path:
         anchors = await checkpoints.anchors(connection, window_no)
         if not anchors:
             raise Conflict("window_not_anchored", f"win_{window_no} is sealed when its checkpoint is on a chain")
-        previous = await checkpoints.find(connection, window_no - 1)
-        before = merkle.Frontier() if previous is None else await trees.frontier(connection, previous.tree_size)
-        keys = await usage_leaves.salt_keys(connection, window_no)
-        sealing, index = Sealing(folder, "records"), before.size
-        async for report in usage_leaves.stream(connection, window_no):
-            body = json.loads(report.body)
-            for line in report.lines:
-                record = body["records"][line.line]
-                salt = record_salt(keys[record["consumer"]], line.record_id)
-                sealing.add(
-                    (index, line.record_id, body["provider"], record["consumer"], report.digest, line.line, line.rates,
-                     line.charge_pico, salt, canonical.encode(record))
-                )  # fmt: skip
-                index += 1
-        records = sealing.seal()
-        sealing = Sealing(folder, "reports")
-        async for signed in archive.reports(connection, window_no):
-            sealing.add(
-                (signed.journal_seq, signed.id, signed.provider, signed.report, signed.seq, signed.received_at,
-                 signed.digest, signed.kid, signed.signature, signed.accepted, signed.total, signed.receipt,
-                 signed.body)
-            )  # fmt: skip
-        reports = sealing.seal()
+        before = await trees.frontier(connection, await usage_leaves.leaves_of_earlier(connection, window_no))
+        left = await retention.find(connection, window_no)
+        if left is None:
+            found = await seal(connection, window_no, folder, before.size)
+        else:
+            found = shelf.copy(context, left, folder)
+        salts = _seal_salts(folder, await usage_leaves.salts(connection, window_no))
         manifest = {
             "type": TYPE,
             "window": window_no,
@@ -74,7 +62,7 @@ async def write(context: Context, window_no: int, folder: Path) -> Path:
             "frontier": before.to_bytes().hex(),
             "segments": [
                 {"content": each.content, "digest": each.digest, "bytes": each.bytes, "rows": each.rows}
-                for each in (records, reports)
+                for each in (*found, salts)
             ],
             "anchors": [
                 {"chain": each.chain, "network": each.network, "tx": each.tx, "ledger": each.ledger} for each in anchors
@@ -90,6 +78,62 @@ async def write(context: Context, window_no: int, folder: Path) -> Path:
     path = folder / f"win_{window_no}.archive.json"
     path.write_bytes(canonical.encode(manifest) + b"\n")
     return path
+
+
+async def seal(connection: Connection, window_no: int, folder: Path, first: int) -> tuple[Segment, Segment]:
+    """The records and the reports of a window that is in the database, as two segments; leaves begin at `first`."""
+    with Sealing(folder, "records") as sealing:
+        index = first
+        async for report in usage_leaves.stream(connection, window_no):
+            provider = json.loads(report.body)["provider"]
+            for line, record in zip(report.lines, evidence.signed_records(report), strict=True):
+                sealing.add(
+                    (index, line.record_id, provider, record["consumer"], report.digest, line.line, line.rates,
+                     line.charge_pico, canonical.encode(record))
+                )  # fmt: skip
+                index += 1
+        records = sealing.seal()
+    with Sealing(folder, "reports") as sealing:
+        async for signed in archive.reports(connection, window_no):
+            sealing.add(
+                (signed.journal_seq, signed.id, signed.provider, signed.report, signed.seq, signed.received_at,
+                 signed.digest, signed.kid, signed.signature, signed.accepted, signed.total, signed.receipt,
+                 signed.body)
+            )  # fmt: skip
+        return records, sealing.seal()
+
+
+def _seal_salts(folder: Path, salts: Iterable[tuple[str, bytes | None, bytes | None]]) -> Segment:
+    with Sealing(folder, "salts") as sealing:
+        for salt in salts:
+            sealing.add(salt)
+        return sealing.seal()
+
+
+def leaf_of(row: Row, window: int, salts: LeafSalts) -> bytes | None:
+    """The bytes of a row's leaf; None when its salt was erased."""
+    key = salts.keys.get(row["consumer"])
+    if key is None:
+        return None
+    return record_leaf(
+        provider=row["provider"],
+        report=f"sha256:{row['report'].hex()}",
+        line=row["line"],
+        window=window,
+        rates=row["rates"],
+        charge_pico=int(row["charge_pico"]),
+        salt=record_salt(key, row["id"]),
+        record=json.loads(row["record"]),
+    )
+
+
+def leaf_hashes(folder: Path, records: Segment, window: int, salts: LeafSalts) -> list[bytes]:
+    """The leaf hashes of all rows of a segment. Raises Broken ``salt_missing`` and what `segments.rows` raises."""
+    made = []
+    for row in segments.rows(folder, records):
+        leaf = leaf_of(row, window, salts)
+        made.append(salts.left(row["consumer"]) if leaf is None else merkle.leaf_hash(leaf))
+    return made
 
 
 def check(manifest: Mapping[str, Any], folder: Path, trusted: Mapping[str, object] | None = None) -> WindowTree:
@@ -109,8 +153,8 @@ def check(manifest: Mapping[str, Any], folder: Path, trusted: Mapping[str, objec
         sizes = (stated.whole("size"), stated.whole("window"), stated.text("root"))
     except Wrong as wrong:
         raise Broken(wrong.code, f"{wrong.subject}: {wrong.detail}") from None
-    hashes = [merkle.leaf_hash(_leaf(row, checkpoint["window"])) for row in segments.rows(folder, listed["records"])]
-    for _ in segments.rows(folder, listed["reports"]):
+    hashes = leaf_hashes(folder, listed["records"], checkpoint["window"], _salts(folder, listed))
+    for _ in shelf.reports(folder, listed["records"], listed["reports"]):
         pass
     tree = WindowTree(before, hashes)
     if (tree.size, len(hashes), tree.root().hex()) != sizes:
@@ -119,19 +163,26 @@ def check(manifest: Mapping[str, Any], folder: Path, trusted: Mapping[str, objec
 
 
 def prove(manifest: Mapping[str, Any], folder: Path, provider: str, record: str) -> Document:
-    """`proof/1` of a record, from the segments alone. Raises NotFound ``record_unknown`` and what `check` raises."""
+    """`proof/1` of a record, from the segments alone.
+
+    Raises NotFound ``record_unknown`` or ``record_erased``, and what `check` raises.
+    """
     tree = check(manifest, folder)
     try:
         wanted = UUID(record).bytes
     except ValueError:
         raise NotFound("record_unknown", "a usage record's id is a UUID") from None
-    listed = _segments(Fields(manifest, "archive"))
+    listed, window = _segments(Fields(manifest, "archive")), manifest["window"]
+    salts = _salts(folder, listed)
     for row in segments.rows(folder, listed["records"]):
         if row["id"] == wanted and row["provider"] == provider:
+            leaf = leaf_of(row, window, salts)
+            if leaf is None:
+                raise NotFound("record_erased", f"the salts of win_{window} were deleted: {row['consumer']} asked")
             return {
                 "type": "proof/1",
                 "tree": "records",
-                "leaf": _leaf(row, manifest["window"]).decode(),
+                "leaf": leaf.decode(),
                 "index": row["index"],
                 "size": tree.size,
                 "path": [each.hex() for each in tree.path(row["index"])],
@@ -140,7 +191,11 @@ def prove(manifest: Mapping[str, Any], folder: Path, provider: str, record: str)
                 "service_key": manifest["service_key"],
                 "handovers": manifest["handovers"],
             }
-    raise NotFound("record_unknown", f"{provider} has no record {record} in win_{manifest['window']}")
+    raise NotFound("record_unknown", f"{provider} has no record {record} in win_{window}")
+
+
+def _salts(folder: Path, listed: Mapping[str, Segment]) -> LeafSalts:
+    return LeafSalts((row["consumer"], row["key"], row["hashes"]) for row in segments.rows(folder, listed["salts"]))
 
 
 def _segments(fields: Fields) -> dict[str, Segment]:
@@ -148,23 +203,10 @@ def _segments(fields: Fields) -> dict[str, Segment]:
         Segment(each.text("content"), each.digest("digest"), each.whole("bytes"), each.whole("rows"))
         for each in fields.objects("segments")
     ]
-    return {each.content: each for each in _both(found)}
+    return {each.content: each for each in _all_of(found)}
 
 
-def _both(found: Sequence[Segment]) -> Sequence[Segment]:
-    if sorted(each.content for each in found) != ["records", "reports"]:
-        raise Malformed("archive_malformed", "a manifest names one segment of records and one of reports")
+def _all_of(found: Sequence[Segment]) -> Sequence[Segment]:
+    if sorted(each.content for each in found) != sorted(CONTENTS):
+        raise Malformed("archive_malformed", f"a manifest names one segment each of {', '.join(CONTENTS)}")
     return found
-
-
-def _leaf(row: Mapping[str, Any], window: int) -> bytes:
-    return record_leaf(
-        provider=row["provider"],
-        report=f"sha256:{row['report'].hex()}",
-        line=row["line"],
-        window=window,
-        rates=row["rates"],
-        charge_pico=int(row["charge_pico"]),
-        salt=row["salt"],
-        record=json.loads(row["record"]),
-    )

@@ -3,7 +3,7 @@
 What a line refers to comes before it, so that one pass checks everything (docs/reference/audit-export.md):
 
     header, service_key, chain, halt, party, party_key, policy, rate_table, offer, governance_document,
-    governance_entry, account, funding_intent, report_conflict, dispute,
+    governance_entry, account, funding_intent, report_conflict, dispute, erasure, retention,
     then for each window: window, record_salt,
         for each journal entry: its usage_report, deposit or payout, or its fixing behind the observations that came
             before that, then journal_entry,
@@ -16,12 +16,16 @@ What a line refers to comes before it, so that one pass checks everything (docs/
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from settlement.core import times
+from settlement.core.errors import Broken
+from settlement.services import shelf
 from settlement.services.context import Context
-from settlement.storage import audit, funding, journal
+from settlement.services.shelf import KeptReport
+from settlement.storage import audit, funding, journal, retention
 from settlement.storage.audit import Line
 from settlement.storage.database import Connection
 
@@ -39,6 +43,8 @@ BEFORE_WINDOWS = (
     "funding_intent",
     "report_conflict",
     "dispute",
+    "erasure",
+    "retention",
 )
 
 
@@ -67,8 +73,9 @@ async def _lines(context: Context, connection: Connection) -> AsyncGenerator[Lin
     for kind in BEFORE_WINDOWS:
         async for line in audit.stream(connection, kind):
             yield line
-    async for line in _Windows(connection).lines():
-        yield line
+    async with aclosing(_Windows(context, connection)) as windows:
+        async for line in windows.lines():
+            yield line
     async for line in _orders(connection):
         yield line
 
@@ -100,7 +107,7 @@ async def _chains(context: Context, connection: Connection) -> list[Line]:
 class _Ahead:
     """A stream of lines whose next line can be looked at before it is taken."""
 
-    def __init__(self, lines: AsyncIterator[Line]) -> None:
+    def __init__(self, lines: AsyncGenerator[Line, None]) -> None:
         self._lines = lines
         self.next: Line | None = None
 
@@ -110,14 +117,18 @@ class _Ahead:
         self.next = await anext(self._lines, None)
         return taken
 
+    async def aclose(self) -> None:
+        """Give back what the lines are read with."""
+        await self._lines.aclose()
+
 
 class _Windows:
     """The part of the export that goes window by window."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, context: Context, connection: Connection) -> None:
         self._connection = connection
         self._entries = _Ahead(audit.stream(connection, "journal_entry"))
-        self._reports = _Ahead(audit.stream(connection, "usage_report"))
+        self._reports = _Ahead(_reports(context, connection))
         self._deposits = _Ahead(audit.stream(connection, "deposit"))
         self._payouts = _Ahead(audit.stream(connection, "payout"))
         self._observations = _Ahead(audit.stream(connection, "observation"))
@@ -125,6 +136,11 @@ class _Windows:
         self._solvency = _Ahead(audit.stream(connection, "solvency"))
         self._checkpoints: list[tuple[int, int]] = []
         self._seq = 0
+
+    async def aclose(self) -> None:
+        """Give back what is open, also when a segment could not be read."""
+        for ahead in (self._entries, self._reports, self._deposits, self._payouts, self._solvency):
+            await ahead.aclose()
 
     async def lines(self) -> AsyncIterator[Line]:
         """Windows with their journal, then what is left over."""
@@ -196,6 +212,24 @@ class _Windows:
         while (found := self._solvency.next) and found["journal_seq"] <= self._seq and found["window"] < waiting:
             await self._solvency.take()
             yield found
+
+
+async def _reports(context: Context, connection: Connection) -> AsyncGenerator[Line, None]:
+    """The usage reports; of windows that have left, the bodies come from their segments."""
+    left = {each.window_no: each for each in await retention.every(connection)}
+    kept: AsyncIterator[KeptReport] | None = None
+    window = 0
+    async with aclosing(audit.stream(connection, "usage_report")) as lines:
+        async for line in lines:
+            if line["window"] in left:
+                if kept is None or line["window"] != window:
+                    window = line["window"]
+                    kept = shelf.stream(context, left[window])
+                found = await anext(kept, None)
+                if found is None or found.journal_seq != line["journal_seq"]:
+                    raise Broken("archive_mismatch", f"the segments of win_{window} have not report {line['id']}")
+                line["body"] = b64encode(found.body).decode()
+            yield line
 
 
 async def _orders(connection: Connection) -> AsyncIterator[Line]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,9 +12,9 @@ from settlement.core.canonical import digest
 from settlement.core.errors import Broken, NotFound
 from settlement.core.plausibility import Known
 from settlement.core.standing import day_of
-from settlement.services import standing
+from settlement.services import evidence, standing
 from settlement.services.context import Context
-from settlement.storage import holds, pages, usage_leaves
+from settlement.storage import holds, pages
 from settlement.storage import offers as offer_storage
 from settlement.storage.holds import StoredHold
 from settlement.storage.parties import Party
@@ -33,11 +32,10 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
     if not _UUID.fullmatch(record_id):
         raise unknown
     async with context.database.read() as connection:
-        found = await usage_leaves.find(connection, provider, UUID(record_id))
-        if found is None or reader.id not in (found.consumer, provider):
+        line = await evidence.record(context, connection, provider, UUID(record_id))
+        if line is None or reader.id not in (line.consumer, provider):
             raise unknown
-        line = found.report.lines[0]
-        record = json.loads(found.report.body)["records"][line.line]
+        record = line.record
         at = times.parse(record["at"])
         published = await pages.rate_table_version(connection, line.rates)
         stored = [each.offer for each in await offer_storage.of_providers(connection, [provider])]
@@ -53,7 +51,7 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         record["outcome"],
         record["meters"],
         at,
-        (*asked.multipliers(model, tier, at), *day.multipliers(found.consumer)),
+        (*asked.multipliers(model, tier, at), *day.multipliers(line.consumer)),
     )
     capped = "hold" in record and not isinstance(charge, rating.Refusal) and line.charge_pico < charge.pico
     if isinstance(charge, rating.Refusal) or (charge.pico != line.charge_pico and not capped):
@@ -62,14 +60,14 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
     return {
         "provider": provider,
         "record": record,
-        "report": f"sha256:{found.report.digest.hex()}",
+        "report": f"sha256:{line.digest.hex()}",
         "line": line.line,
-        "window": f"win_{found.window_no}",
+        "window": f"win_{line.window_no}",
         "rates": {"version": table.version, "digest": digest(published.document)},
         "offer": None if offer is None else {"version": offer.version, "digest": offer.digest},
-        "volume": str(day.volumes.get(found.consumer, 0)) if day.rules.tiers else None,
+        "volume": str(day.volumes.get(line.consumer, 0)) if day.rules.tiers else None,
         **explaining.explained(charge, at, line.charge_pico),
-        "noticed": plausibility.noticed(record["meters"], table.models[model].bounds, _known(held, found.received_at)),
+        "noticed": plausibility.noticed(record["meters"], table.models[model].bounds, _known(held, line.received_at)),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from settlement.chain import ChainAdapter
 from settlement.core.ids import Sources
@@ -19,3 +20,5 @@ class Context:
     sources: Sources
     key: SigningKey = field(repr=False)
     chains: Mapping[str, ChainAdapter]
+    archive: Path | None = None
+    """The folder of sealed segments; None: nothing leaves the database."""

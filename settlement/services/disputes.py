@@ -7,7 +7,6 @@ the accounts of both sides, the journal's head.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,9 +22,10 @@ from settlement.core.journal import CU, Entry, Posting
 from settlement.core.keys import public_key
 from settlement.core.units import PICO_PER_MICRO, cu_text
 from settlement.services import events
+from settlement.services import evidence as signed_usage
 from settlement.services.authentication import by_signature
 from settlement.services.context import Context
-from settlement.storage import accounts, disputes, governance, journal, pages, parties, usage_leaves, windows
+from settlement.storage import accounts, disputes, governance, journal, pages, parties, windows
 from settlement.storage import offers as offer_storage
 from settlement.storage.accounts import Account, system_account
 from settlement.storage.database import Connection
@@ -87,7 +87,7 @@ async def open_dispute(context: Context, consumer: Party, claim: Claim) -> Dispu
         now = context.sources.clock()
         provider = await parties.get(connection, claim.provider)
         locked = await _lock(connection, [consumer.id, provider.id])
-        charge = await _charge(connection, consumer, provider, claim)
+        charge = await _charge(context, connection, consumer, provider, claim)
         await _check_open(connection, consumer, provider, charge, claim, now)
         made = await _made(context, connection, consumer, provider, charge, claim)
         await disputes.add(connection, made)
@@ -260,9 +260,9 @@ async def evidence(context: Context, dispute_id: str) -> dict[str, Any]:
         found = await disputes.get(connection, dispute_id)
         signed = None
         if found.record is not None:
-            seen = await usage_leaves.find(connection, found.provider, found.record)
+            seen = await signed_usage.record(context, connection, found.provider, found.record)
             assert seen is not None, "a charged record is never lost"
-            signed = json.loads(seen.report.body)["records"][seen.report.lines[0].line]
+            signed = seen.record
     return {**document(found), "signed_record": signed}
 
 
@@ -302,17 +302,15 @@ async def rule(connection: Connection, ruling: Ruling, digest: str, at: datetime
 # --- the charge and the claim ----------------------------------------------------------------------------------------
 
 
-async def _charge(connection: Connection, consumer: Party, provider: Party, claim: Claim) -> _Charge:
+async def _charge(context: Context, connection: Connection, consumer: Party, provider: Party, claim: Claim) -> _Charge:
     if (claim.record is None) == (claim.window is None):
         raise Malformed("claim_malformed", "name a record or a window, and not both")
     if claim.record is not None:
-        found = await usage_leaves.find(connection, provider.id, claim.record)
+        found = await signed_usage.record(context, connection, provider.id, claim.record)
         if found is None or found.consumer != consumer.id:
             raise NotFound("record_unknown", f"you have no charged usage record {claim.record} of {provider.id}")
-        line = found.report.lines[0]
-        record = json.loads(found.report.body)["records"][line.line]
-        micro = core.whole_micro(line.charge_pico)
-        return _Charge(found.window_no, micro, line.charge_pico, found.journal_seq, line.rates, record)
+        micro = core.whole_micro(found.charge_pico)
+        return _Charge(found.window_no, micro, found.charge_pico, found.journal_seq, found.rates, found.record)
     assert claim.window is not None
     if claim.ground in core.OF_RECORDS or claim.counts is not None:
         raise Malformed("claim_malformed", "that is said of a record, not of a window")

@@ -14,10 +14,9 @@ from uuid import UUID
 from settlement.core import liabilities, merkle, multipliers, times
 from settlement.core.canonical import encode
 from settlement.core.errors import Broken, Malformed, NotFound
-from settlement.core.leaves import report_leaves
 from settlement.core.liabilities import Sum
 from settlement.core.standing import day_of
-from settlement.services import offers, service_keys, standing
+from settlement.services import evidence, offers, service_keys, standing
 from settlement.services.context import Context
 from settlement.storage import checkpoints, positions, trees, usage_leaves
 from settlement.storage.checkpoints import Stored
@@ -31,25 +30,18 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 async def record_proof(context: Context, provider_id: str, record_id: str) -> Document:
     """The proof of one charged usage record, by the provider's id and the record's own.
 
-    Raises NotFound ``record_unknown``, or ``record_not_checkpointed`` while its window has no checkpoint yet.
+    Raises NotFound ``record_unknown``, ``record_not_checkpointed`` while its window has no checkpoint yet, or
+    ``record_erased``.
     """
     async with context.database.read() as connection:
         if not _UUID.fullmatch(record_id):
             raise NotFound("record_unknown", "a usage record's id is a UUID in lower case")
-        found = await usage_leaves.find(connection, provider_id, UUID(record_id))
+        found = await evidence.record(context, connection, provider_id, UUID(record_id))
         if found is None:
             raise NotFound("record_unknown", f"{provider_id} has no charged usage record {record_id}")
-        stored = await checkpoints.find(connection, found.window_no)
-        if stored is None or found.key is None:
-            raise NotFound("record_not_checkpointed", f"window win_{found.window_no} has no checkpoint yet")
-        keys = {found.consumer: found.key}
-        report = found.report
-        digest = f"sha256:{report.digest.hex()}"
-        (leaf,) = report_leaves(report.body, digest=digest, window=found.window_no, lines=report.lines, keys=keys)
-        previous = await checkpoints.find(connection, found.window_no - 1)
-        before = 0 if previous is None else previous.tree_size
-        before += await usage_leaves.leaves_before(connection, found.window_no, found.journal_seq)
-        index = before + report.lines[0].line - found.refused_before
+        leaf = found.leaf()
+        stored = await checkpoints.get(connection, found.window_no)
+        index = await usage_leaves.leaves_of_earlier(connection, found.window_no) + found.place
         _check(index < stored.tree_size, "records", index)
         path = await trees.inclusion(connection, index, stored.tree_size)
         root = bytes.fromhex(json.loads(stored.document)["records"]["root"])

@@ -16,10 +16,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from settlement.client.evidence import EvidenceReader
-from settlement.core import merkle
 from settlement.core.errors import Broken
-from settlement.core.leaves import report_leaves
-from settlement.services import audit
+from settlement.core.leaves import LeafSalts
+from settlement.services import audit, evidence
 from settlement.services.context import Context
 from settlement.storage import checkpoints, rebuild, trees, usage_leaves, windows
 from settlement.storage.database import Connection
@@ -63,7 +62,7 @@ async def run(context: Context) -> Rebuilt:
         balances = await rebuild.balances(connection, reader.balances)
         streams = await rebuild.streams(connection)
         before = await rebuild.forget_tree(connection)
-        count = await _grow(connection)
+        count = await _grow(context, connection)
         after = await rebuild.tree(connection)
         tiles = sum(before.get(place) != after.get(place) for place in before.keys() | after.keys())
         report = reader.finish()
@@ -95,18 +94,17 @@ async def _read(context: Context) -> EvidenceReader:
     return reader
 
 
-async def _grow(connection: Connection) -> int:
+async def _grow(context: Context, connection: Connection) -> int:
     """The record tree from the signed reports, held to the root of every checkpoint; returns how many there are."""
     size = number = 0
     while (stored := await checkpoints.find(connection, number + 1)) is not None:
         number += 1
-        keys = await usage_leaves.salt_keys(connection, number)
+        salts = LeafSalts(await usage_leaves.salts(connection, number))
         growth = await trees.growth(connection, size)
         full = []
-        async for report in usage_leaves.stream(connection, number):
+        async for report in evidence.reports(context, connection, number):
             digest = f"sha256:{report.digest.hex()}"
-            leaves = report_leaves(report.body, digest=digest, window=number, lines=report.lines, keys=keys)
-            full += growth.append([merkle.leaf_hash(leaf) for leaf in leaves])
+            full += growth.append(salts.hashes(report.body, digest=digest, window=number, lines=report.lines))
         await rebuild.plant_tree(connection, [*full, *growth.rest()])
         size = growth.size
         stated = json.loads(stored.document)["records"]

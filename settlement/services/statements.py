@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
@@ -15,13 +16,23 @@ from settlement.core import canonical, multipliers, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
-from settlement.services import conversion, offers, proofs, service_keys
+from settlement.services import conversion, offers, proofs, service_keys, shelf
 from settlement.services.context import Context
 from settlement.services.standing import of_day
-from settlement.storage import checkpoints, fixings, funding, governance, parties, windows
+from settlement.storage import (
+    checkpoints,
+    fixings,
+    funding,
+    governance,
+    parties,
+    retention,
+    usage_leaves,
+    windows,
+)
 from settlement.storage import statements as storage
 from settlement.storage.database import Connection
 from settlement.storage.parties import Party
+from settlement.storage.retention import Retired
 from settlement.storage.windows import Window
 
 Document = dict[str, Any]
@@ -57,9 +68,14 @@ async def opened(context: Context, party: str, window_no: int) -> AsyncIterator[
         if window.state not in _SETTLED or window.closed_at is None or window.last_seq is None:
             raise Conflict("window_not_netted", f"{window.id} is {window.state}; statements come after its netting")
         policy = await governance.policy_at(connection, window.closed_at)
-        head = await _head(context, connection, window, owner)
+        left = await retention.find(connection, window_no)
+        head = await _head(context, connection, window, owner, left)
         usd = await conversion.usd_per_cu(connection, policy, window.last_seq)
-        yield Opened(head, _records(connection, window, owner), usd)
+        if left is None:
+            records = _records(connection, window, owner)
+        else:
+            records = _retired_records(context, connection, left, owner)
+        yield Opened(head, records, usd)
 
 
 async def statement(context: Context, party: str, window_no: int) -> Document:
@@ -106,14 +122,21 @@ def _cell(value: object) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-async def _head(context: Context, connection: Connection, window: Window, owner: Party) -> Document:
+async def _head(
+    context: Context, connection: Connection, window: Window, owner: Party, left: Retired | None
+) -> Document:
     assert window.closed_at is not None, "only a window that was closed has statements"
+    if left is None:
+        versions = await storage.rate_versions(connection, window.no, owner.no)
+        days = await storage.days(connection, window.no, owner.no)
+    else:
+        versions, days = await shelf.rated(context, left, owner.id)
     stored = await checkpoints.find(connection, window.no)
     found = await storage.position(connection, window.no, owner.no)
     proof = None
     if stored is not None and found is not None:
         proof = await proofs.position_proof(context, window.no, found["party"])
-    tiers = await _standings(connection, window, owner)
+    tiers = await _standings(connection, days)
     pairs = [_pair(row) for row in await storage.pairs(connection, window.no, owner.no)]
     deposits, withdrawals = await _deposits(connection, window, owner), await _withdrawals(connection, window, owner)
     payouts = [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)]
@@ -135,7 +158,7 @@ async def _head(context: Context, connection: Connection, window: Window, owner:
         "payouts": payouts,
         "standings": tiers,
         **await _value(connection, [*deposits, *withdrawals, *payouts], bool(tiers)),
-        "rate_tables": await _tables(connection, await storage.rate_versions(connection, window.no, owner.no)),
+        "rate_tables": await _tables(connection, versions),
         "offers": await offers.documents(connection, {pair["provider"] for pair in pairs}, window.closed_at),
         "checkpoint": None
         if stored is None
@@ -164,6 +187,26 @@ async def _records(connection: Connection, window: Window, owner: Party) -> Asyn
                 "charge_pico": str(line.charge_pico),
                 "salt": None if line.key is None else record_salt(line.key, line.record_id).hex(),
             }
+
+
+async def _retired_records(
+    context: Context, connection: Connection, left: Retired, owner: Party
+) -> AsyncIterator[Document]:
+    """The same of a window that has left the database."""
+    keys = await usage_leaves.salt_keys(connection, left.window_no)
+    seqs = await retention.journal_seqs(connection, left.window_no)
+    async for row in shelf.records(context, left, owner.id):
+        key = keys.get(row["consumer"])
+        yield {
+            "record": json.loads(row["record"]),
+            "provider": row["provider"],
+            "report": f"sha256:{row['report'].hex()}",
+            "line": row["line"],
+            "journal_seq": seqs[row["report"]],
+            "rates": row["rates"],
+            "charge_pico": str(int(row["charge_pico"])),
+            "salt": None if key is None else record_salt(key, row["id"]).hex(),
+        }
 
 
 async def _account(connection: Connection, window: Window, owner: Party) -> Document:
@@ -288,10 +331,10 @@ def _payout(row: Mapping[str, Any]) -> Document:
     }
 
 
-async def _standings(connection: Connection, window: Window, owner: Party) -> list[Document]:
+async def _standings(connection: Connection, days: Sequence[tuple[datetime, list[str]]]) -> list[Document]:
     """The volumes that gave somebody another price, by consumer and day of the records, with the multiplier."""
     found = []
-    for day, consumers in await storage.days(connection, window.no, owner.no):
+    for day, consumers in days:
         standing = await of_day(connection, day)
         for consumer in consumers:
             value = standing.multiplier(consumer)

@@ -7,17 +7,18 @@ and makes every root again from the signed bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
 from settlement.client.verifier import ExportVerifier, Report
-from settlement.core.errors import Broken
-from settlement.services import audit
+from settlement.core.errors import Broken, SettlementError, Unavailable
+from settlement.services import audit, shelf
 from settlement.services.context import Context
-from settlement.storage import halts, invariants
+from settlement.storage import halts, invariants, retention
 from settlement.storage.invariants import Violation
+from settlement.storage.retention import Retired
 
 _CHUNK = 1 << 20
 """Bytes of lines that are handed to the verifier's thread at a time."""
@@ -62,12 +63,30 @@ async def verify(context: Context, depth: Depth = "export") -> VerificationRepor
                 failure = Violation("guard_missing", missing, "the schema has every guard that it was built with")
         if failure is None:
             failure = await invariants.first_violation(connection, deep=depth != "quick")
+        if failure is None and depth != "quick":
+            failure = _missing_segment(context, await retention.every(connection))
     held = sum(depth != "quick" or not each.deep for each in invariants.invariants()) if failure is None else 0
     if failure is None and depth == "export":
-        export = await verify_lines(audit.export(context))
-        if export.fault is not None:
-            failure = Violation(export.fault.code, export.fault.subject, export.fault.detail)
+        try:
+            export = await verify_lines(audit.export(context))
+        except SettlementError as error:
+            if error.code not in shelf.CODES:
+                raise
+            failure = Violation(error.code, "archive", error.detail)
+        else:
+            if export.fault is not None:
+                failure = Violation(export.fault.code, export.fault.subject, export.fault.detail)
     return VerificationReport(failure, stopped, held, export, await context.database.checksums())
+
+
+def _missing_segment(context: Context, left: Sequence[Retired]) -> Violation | None:
+    """The first window that has left whose segments are not there; their bytes are read when they are exported."""
+    for each in left:
+        try:
+            shelf.check_present(context, each)
+        except (Broken, Unavailable) as error:
+            return Violation(error.code, f"window {each.window_no}", error.detail)
+    return None
 
 
 async def verify_lines(lines: AsyncGenerator[bytes, None]) -> Report:

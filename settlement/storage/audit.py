@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
 
@@ -53,10 +53,15 @@ _QUERIES = {
         SELECT d.id, c.id AS consumer, p.id AS provider, d.window_no AS "window", d.record::text, d.state,
                d.award::text, d.penalty::text, d.paid::text, d.penalty_paid::text
         FROM dispute d JOIN party c ON c.no = d.consumer_no JOIN party p ON p.no = d.provider_no ORDER BY d.no""",
+    "erasure": """
+        SELECT p.id AS consumer, e.at FROM erasure e JOIN party p ON p.no = e.consumer_no ORDER BY e.at, p.no""",
+    "retention": """
+        SELECT window_no AS "window", at, records, reports, records_digest, reports_digest FROM retention
+        ORDER BY window_no""",
     "window": """
         SELECT no, state, opened_at, closed_at, first_seq, last_seq, anchored_at FROM "window" ORDER BY no""",
     "record_salt": """
-        SELECT s.window_no AS "window", p.id AS consumer, s.key
+        SELECT s.window_no AS "window", p.id AS consumer, s.key, s.hashes
         FROM record_salt s JOIN party p ON p.no = s.consumer_no WHERE s.window_no = :window ORDER BY p.no""",
     "usage_report": """
         SELECT r.id, p.id AS provider, r.report, r.seq, r.digest, r.window_no AS "window", r.journal_seq, r.received_at,
@@ -111,18 +116,21 @@ _QUERIES = {
 KINDS = tuple(_QUERIES)
 """The kinds of lines that are rows of a table."""
 
-_DIGESTS = frozenset({"digest"})
+_DIGESTS = frozenset({"digest", "records_digest", "reports_digest"})
 _BASE64 = frozenset({"body", "blob"})
 _DOCUMENTS = frozenset({"document", "payload"})
 
 
-async def stream(connection: Connection, kind: str, **values: int) -> AsyncIterator[Line]:
+async def stream(connection: Connection, kind: str, **values: int) -> AsyncGenerator[Line, None]:
     """The lines of one kind in their order; `window` picks one for kinds that come window by window."""
     batch = _BODIES if kind in ("usage_report", "report_conflict", "checkpoint", "governance_document") else _BATCH
     query = text(_QUERIES[kind]).execution_options(yield_per=batch)
-    async with connection.stream(query, values) as rows:
+    rows = await connection.stream(query, values)
+    try:
         async for row in rows.mappings():
             yield {"kind": kind, **_line(kind, row)}
+    finally:
+        await rows.close()  # also when whoever reads stops early: the context manager of SQLAlchemy does not, then
 
 
 async def counts(connection: Connection) -> dict[str, int]:
@@ -167,5 +175,6 @@ def _value(kind: str, name: str, value: Any) -> Any:
     if name in _DOCUMENTS:
         return value.decode()
     if name in _BASE64:
-        return b64encode(decompress(value) if kind in ("usage_report", "report_conflict") else value).decode()
+        packed = kind in ("usage_report", "report_conflict") and value  # of a window that has left there is nothing
+        return b64encode(decompress(value) if packed else value).decode()
     return value.hex()

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from settlement.storage.database import Connection
-from settlement.storage.tables import APPEND_ONLY, metadata
+from settlement.storage.tables import APPEND_ONLY, RETIRED, metadata
 
 _HEAD = re.compile(r"^-- (I\d\d[a-z]?) (\w+)( \(deep\))?: (.+)$", re.MULTILINE)
 
@@ -128,6 +128,9 @@ async def missing_guard(connection: Connection) -> str | None:
         for index in each.indexes:
             if (each.name, str(index.name)) not in present:
                 return f"index {index.name} on {each.name}"
+    for name in RETIRED:
+        if (name, "retired_only") not in present:
+            return f"trigger retired_only on {name}"
     for name in APPEND_ONLY:
         if (name, "append_only") not in present:
             return f"trigger append_only on {name}"

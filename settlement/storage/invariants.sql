@@ -64,8 +64,9 @@ WHERE h.uses IS DISTINCT FROM coalesce(c.uses, 0) OR h.captured <> coalesce(c.ca
 SELECT c.hold_id FROM hold_capture c
 LEFT JOIN usage_record u ON u.report_no = c.report_no AND u.line = c.line
 LEFT JOIN hold h ON h.id = c.hold_id
-WHERE u.id IS NULL OR c.taken <> div(u.charge_pico + 999999, 1000000) OR u.charge_pico > c.bound::numeric * 1000000
-   OR (h.provider_no, h.consumer_no, h.rates_version) IS DISTINCT FROM (u.provider_no, u.consumer_no, u.rates_version)
+WHERE (u.id IS NULL OR c.taken <> div(u.charge_pico + 999999, 1000000) OR u.charge_pico > c.bound::numeric * 1000000
+   OR (h.provider_no, h.consumer_no, h.rates_version) IS DISTINCT FROM (u.provider_no, u.consumer_no, u.rates_version))
+  AND NOT EXISTS (SELECT FROM retired_report r WHERE r.report_no = c.report_no)
 ORDER BY 1;
 
 -- I05d budget_uses (deep): what counts in a budget is what its holds of that day or month keep or took
@@ -95,6 +96,7 @@ SELECT id::text FROM usage_record GROUP BY id, provider_no HAVING count(*) > 1 O
 -- I06d records_are_accepted (deep): a report has as many records as it accepted, in its window, of its provider
 SELECT r.id FROM usage_report r LEFT JOIN usage_record u
     ON u.report_no = r.no AND u.provider_no = r.provider_no AND u.window_no = r.window_no
+WHERE r.window_no NOT IN (SELECT window_no FROM retention)
 GROUP BY r.id, r.accepted HAVING count(u.id) <> r.accepted ORDER BY r.id;
 
 -- I06e record_has_report (deep): no record is without its report
@@ -107,6 +109,17 @@ SELECT r.id FROM usage_report r
 JOIN account a ON a.party_no = r.provider_no
 LEFT JOIN posting p ON p.entry_seq = r.journal_seq AND p.account_no = a.no
 GROUP BY r.id, r.total HAVING r.total <> coalesce(sum(p.amount), 0) ORDER BY r.id;
+
+-- I06g retired_whole: what has left the database had a record for each that was accepted, and left with every body
+SELECT 'window ' || coalesce(t.window_no, r.window_no) FROM retention t FULL JOIN (
+    SELECT r.window_no, count(*) AS reports, sum(accepted) AS records, count(*) FILTER (WHERE octet_length(body) > 0) AS bodies,
+           count(f.report_no) AS known, count(*) FILTER (WHERE accepted > 0) AS charged
+    FROM usage_report r LEFT JOIN retired_report f ON f.report_no = r.no GROUP BY r.window_no
+) r ON r.window_no = t.window_no
+WHERE CASE WHEN t.window_no IS NULL THEN r.bodies <> r.reports OR r.known > 0
+    ELSE (t.reports, t.records, 0, coalesce(r.charged, 0))
+        IS DISTINCT FROM (coalesce(r.reports, 0), coalesce(r.records, 0), coalesce(r.bodies, 0), coalesce(r.known, 0)) END
+ORDER BY 1;
 
 -- I07 reply_once: a repeated request has one stored reply
 SELECT principal || ' ' || route || ' ' || key FROM idempotency_key
@@ -286,9 +299,9 @@ WHERE said ->> 'kind' <> kind OR said ->> 'subject' <> subject OR (said ->> 'win
 -- I16 tree_size: the record tree grows by the records of each window
 SELECT 'checkpoint ' || window_no FROM (
     SELECT c.window_no, c.tree_size - coalesce(lag(c.tree_size) OVER (ORDER BY c.window_no), 0) AS grown,
-           (SELECT count(*) FROM usage_record u WHERE u.window_no = c.window_no) AS records,
+           coalesce(t.records, (SELECT count(*) FROM usage_record u WHERE u.window_no = c.window_no)) AS records,
            c.window_no <> row_number() OVER (ORDER BY c.window_no) AS gap
-    FROM checkpoint c
+    FROM checkpoint c LEFT JOIN retention t ON t.window_no = c.window_no
 ) t WHERE grown <> records OR gap ORDER BY window_no;
 
 -- I16b anchored: a window is anchored when, and not before, one of its anchors has settled with its checkpoint's digest
@@ -311,10 +324,16 @@ SELECT 'checkpoint ' || window_no FROM (
     ) l
 ) t WHERE window_no IS NOT NULL AND said <> owed ORDER BY window_no;
 
+-- I17b erased_salts: of a salt key that was erased, on request, there is a hash for each of its leaves
+SELECT 'window ' || s.window_no || ' consumer ' || s.consumer_no FROM record_salt s
+LEFT JOIN erasure e ON e.consumer_no = s.consumer_no
+WHERE s.hashes IS NOT NULL AND (e.consumer_no IS NULL OR octet_length(s.hashes) IS DISTINCT FROM 32 * (
+    SELECT sum(records) FROM obligation o WHERE o.window_no = s.window_no AND o.consumer_no = s.consumer_no)) ORDER BY 1;
+
 -- I18 obligations_are_records (deep): what a pair owes is the sum of its records
 SELECT 'window ' || coalesce(o.window_no, r.window_no) || ' provider ' || coalesce(o.provider_no, r.provider_no)
     || ' consumer ' || coalesce(o.consumer_no, r.consumer_no)
-FROM obligation o FULL JOIN (
+FROM (SELECT * FROM obligation WHERE window_no NOT IN (SELECT window_no FROM retention)) o FULL JOIN (
     SELECT window_no, provider_no, consumer_no, count(*) AS records, sum(charge_pico) AS pico
     FROM usage_record GROUP BY window_no, provider_no, consumer_no
 ) r USING (window_no, provider_no, consumer_no)
@@ -462,4 +481,5 @@ HAVING count(*) FILTER (WHERE e.kind = 'dispute_opened') <> 1
 SELECT d.id FROM dispute d LEFT JOIN usage_record u ON u.id = d.record AND u.provider_no = d.provider_no
 LEFT JOIN usage_report r ON r.no = u.report_no
 WHERE d.record IS NOT NULL AND (d.consumer_no, d.window_no, d.charged, d.entry_seq)
-    IS DISTINCT FROM (u.consumer_no, u.window_no, div(u.charge_pico, 1000000), r.journal_seq) ORDER BY 1;
+    IS DISTINCT FROM (u.consumer_no, u.window_no, div(u.charge_pico, 1000000), r.journal_seq)
+  AND d.window_no NOT IN (SELECT window_no FROM retention) ORDER BY 1;

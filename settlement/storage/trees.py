@@ -94,6 +94,18 @@ async def frontier(connection: Connection, size: int) -> Frontier:
     return Frontier.from_bytes(size.to_bytes(8, "big") + b"".join(roots))
 
 
+async def leaves(connection: Connection, indexes: Sequence[int]) -> dict[int, bytes]:
+    """The leaf hashes at these places, as far as there are any."""
+    stored = await _read(connection, sorted({(0, index // TILE_WIDTH) for index in indexes}))
+    found = {}
+    for index in indexes:
+        at = index % TILE_WIDTH * 32
+        hashed = stored.get((0, index // TILE_WIDTH), b"")[at : at + 32]
+        if hashed:
+            found[index] = hashed
+    return found
+
+
 async def inclusion(connection: Connection, index: int, size: int) -> list[bytes]:
     """The path of leaf `index` in the tree of `size`; one query for O(log size) tiles."""
     stored = await _read(connection, _places(inclusion_ranges(index, size)))

@@ -180,7 +180,7 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """A report on file. `body` is the signed bytes as received."""
+    """A report on file. `body` is the signed bytes as received; empty once its window has left the database."""
 
     no: int
     id: str
@@ -448,4 +448,4 @@ async def keep_conflict(
 
 def _report(row: Row[Any]) -> StoredReport:
     values = {name: getattr(row, name) for name in StoredReport.__slots__ if name != "body"}
-    return StoredReport(**values, body=decompress(row.body))
+    return StoredReport(**values, body=decompress(row.body) if row.body else b"")

@@ -14,7 +14,7 @@ from settlement.core.errors import Broken
 from settlement.core.ids import Entropy
 from settlement.core.leaves import ChargedLine
 from settlement.storage.database import Connection, Cursor, raw_cursor
-from settlement.storage.tables import party, record_salt, usage_record, usage_report
+from settlement.storage.tables import checkpoint, party, record_salt, usage_record, usage_report
 from settlement.storage.usage import decompress
 
 BATCH_RECORDS = 10_000
@@ -57,7 +57,8 @@ class ReportLines:
 
 @dataclass(frozen=True, slots=True)
 class RecordEvidence:
-    """Where one record is: its report, its line in it, and the salt key; the key is None before the checkpoint."""
+    """Where one record is: its report, its line in it, and the salt key; the key is None before the checkpoint, and
+    once it was erased."""
 
     window_no: int
     report_no: int
@@ -66,6 +67,7 @@ class RecordEvidence:
     refused_before: int
     consumer: str
     key: bytes | None
+    erased: bool
     received_at: datetime
 
 
@@ -82,10 +84,23 @@ async def make_salt_keys(connection: Connection, window_no: int, entropy: Entrop
 
 
 async def salt_keys(connection: Connection, window_no: int) -> dict[str, bytes]:
-    """The salt keys of a window that has them, by consumer id."""
-    query = select(party.c.id, record_salt.c.key).join(party, party.c.no == record_salt.c.consumer_no)
-    rows = await connection.execute(query.where(record_salt.c.window_no == window_no))
-    return {row.id: row.key for row in rows}
+    """The salt keys of a window that has them, by consumer id; those that were erased are left out."""
+    return {name: key for name, key, _ in await salts(connection, window_no) if key is not None}
+
+
+async def salts(connection: Connection, window_no: int) -> list[tuple[str, bytes | None, bytes | None]]:
+    """(consumer, key, hashes) of a window that has a checkpoint: a key, or the leaf hashes that are left of it."""
+    query = select(party.c.id, record_salt.c.key, record_salt.c.hashes)
+    query = query.join(party, party.c.no == record_salt.c.consumer_no).where(record_salt.c.window_no == window_no)
+    return [(row.id, row.key, row.hashes) for row in await connection.execute(query.order_by(party.c.no))]
+
+
+async def salt_of(connection: Connection, window_no: int, consumer: str) -> tuple[bytes | None, bool]:
+    """A consumer's salt key in a window, and whether it was erased."""
+    query = select(record_salt.c.key, record_salt.c.hashes).join(party, party.c.no == record_salt.c.consumer_no)
+    query = query.where(record_salt.c.window_no == window_no, party.c.id == consumer)
+    row = (await connection.execute(query)).first()
+    return (None, False) if row is None else (row.key, row.hashes is not None)
 
 
 async def stream(connection: Connection, window_no: int) -> AsyncIterator[ReportLines]:
@@ -102,17 +117,14 @@ async def stream(connection: Connection, window_no: int) -> AsyncIterator[Report
 async def find(connection: Connection, provider_id: str, record_id: UUID) -> RecordEvidence | None:
     """The evidence of one record of a provider."""
     consumer, provider = party.alias(), party.alias()
-    key = select(record_salt.c.key).where(
-        record_salt.c.window_no == usage_record.c.window_no, record_salt.c.consumer_no == usage_record.c.consumer_no
+    of_pair = (record_salt.c.window_no == usage_record.c.window_no) & (
+        record_salt.c.consumer_no == usage_record.c.consumer_no
     )
     query = (
         select(usage_record, usage_report.c.journal_seq, usage_report.c.digest, usage_report.c.body)
-        .add_columns(
-            usage_report.c.refusals,
-            usage_report.c.received_at,
-            consumer.c.id.label("consumer"),
-            key.scalar_subquery().label("key"),
-        )
+        .add_columns(usage_report.c.refusals, usage_report.c.received_at, consumer.c.id.label("consumer"))
+        .add_columns(record_salt.c.key, record_salt.c.hashes)
+        .outerjoin(record_salt, of_pair)
         .join(provider, provider.c.no == usage_record.c.provider_no)
         .join(consumer, consumer.c.no == usage_record.c.consumer_no)
         .join(usage_report, usage_report.c.no == usage_record.c.report_no)
@@ -125,8 +137,22 @@ async def find(connection: Connection, provider_id: str, record_id: UUID) -> Rec
     refused = sum(refusal["line"] < row.line for refusal in row.refusals)
     report = ReportLines(row.digest, decompress(row.body), [charged])
     return RecordEvidence(
-        row.window_no, row.report_no, row.journal_seq, report, refused, row.consumer, row.key, row.received_at
+        row.window_no,
+        row.report_no,
+        row.journal_seq,
+        report,
+        refused,
+        row.consumer,
+        row.key,
+        row.hashes is not None,
+        row.received_at,
     )
+
+
+async def leaves_of_earlier(connection: Connection, window_no: int) -> int:
+    """How many leaves the record tree has before those of the window, which has a checkpoint or is the next one."""
+    query = select(checkpoint.c.tree_size).where(checkpoint.c.window_no == window_no - 1)
+    return (await connection.execute(query)).scalar_one_or_none() or 0
 
 
 async def leaves_before(connection: Connection, window_no: int, journal_seq: int) -> int:

@@ -122,6 +122,10 @@ export class Usage {
 
   leaf(line, number, record, found, window) {
     const key = window.salts.get(record.consumer);
+    if (Array.isArray(key)) {
+      need(key.length, "salt_missing", record.consumer, "fewer leaf hashes than records");
+      return key.shift();
+    }
     if (!key) window.unsalted ??= record.consumer;
     const salt = sha256(key ?? Buffer.alloc(32), Buffer.from(record.id.replaceAll("-", ""), "hex")).toString("hex", 0,
       16);

@@ -44,6 +44,7 @@ class Export {
       governance_entry: (line) => this.governance.entry(line),
       account: (line) => this.account(line), funding_intent: (line) => this.money.intent(line),
       report_conflict: (line) => this.usage.conflict(line), dispute: (line) => this.disputes.line(line), window: (line) => this.windows.open(line),
+      erasure: (line) => this.windows.erasure(line), retention: (line) => this.windows.retention(line),
       record_salt: (line) => this.windows.salt(line), obligation: (line) => this.windows.obligation(line),
       position: (line) => this.windows.position(line), checkpoint: (line) => this.windows.checkpoint(line),
       usage_report: (line) => this.about("usage", line, this.usage.report(line, this.windows.current)),

@@ -15,6 +15,7 @@ const isProvider = (id) => id.startsWith("prv_");
 export class Windows {
   constructor(world) {
     Object.assign(this, { world, all: new Map(), current: null, previous: null, owners: new Map() });
+    Object.assign(this, { erasures: new Set(), retired: new Map() });
   }
 
   open(line) {
@@ -38,6 +39,11 @@ export class Windows {
   end() {
     const { tree, balances } = this.world;
     const window = this.current;
+    const more = [...window.salts.values()].some((each) => Array.isArray(each) && each.length);
+    need(!more, "salt_erased", window.no, "more leaf hashes than records");
+    const left = this.retired.get(window.no);
+    need(!left || (window.state === "planned" && left.records === window.records && left.reports === window.reports),
+      "retention_rows", window.no, "what has left is not what there was");
     need(window.shown === window.obligations.size, "obligation_missing", window.no, "a pair has no obligation line");
     Object.assign(window, { size: tree.size, root: tree.root(), atClose: new Map(balances),
       parties: this.net(window) });
@@ -48,10 +54,28 @@ export class Windows {
     this.world.volumes.push({ closed: micros(window.closed_at), charged });
   }
 
+  erasure(line) {
+    need(line.consumer.startsWith("acc_") && !this.erasures.has(line.consumer), "erasure_party", line.consumer, "");
+    this.erasures.add(line.consumer);
+  }
+
+  retention(line) {
+    need(!this.retired.has(line.window), "retention_window", line.window, "twice");
+    this.retired.set(line.window, line);
+  }
+
+  // A key, or of a consumer that asked to be forgotten the leaf hashes that the key made.
   salt(line) {
-    need(line.window === this.current.no && !this.current.salts.has(line.consumer), "salt_repeated", line.consumer,
-      "salt");
-    this.current.salts.set(line.consumer, Buffer.from(line.key, "hex"));
+    const { current } = this;
+    need(line.window === current.no && !current.salts.has(line.consumer), "salt_repeated", line.consumer, "salt");
+    need((line.key === null) !== (line.hashes === null), "salt_erased", line.consumer, "a key or hashes");
+    if (line.key === null) {
+      need(this.erasures.has(line.consumer) && current.state === "planned" && /^([0-9a-f]{64})+$/.test(line.hashes),
+        "salt_erased", line.consumer, "nobody asked for it, or these are no hashes");
+      current.salts.set(line.consumer, line.hashes.match(/.{64}/g).map((each) => Buffer.from(each, "hex")));
+    } else {
+      current.salts.set(line.consumer, Buffer.from(line.key, "hex"));
+    }
   }
 
   obligation(line) {

@@ -47,6 +47,8 @@ SEEDED = {
     "records_are_accepted": "DELETE FROM usage_record WHERE line = 0 AND window_no = 1",
     "record_has_report": "UPDATE usage_record SET report_no = 9999 WHERE line = 0",
     "report_total": "UPDATE usage_report SET total = total + 1 WHERE no = 1",
+    "retired_whole": "UPDATE usage_report SET body = '' WHERE no = 1",
+    "erased_salts": "UPDATE record_salt SET key = NULL, hashes = sha256(key) WHERE window_no = 1",
     "reply_once": """
         ALTER TABLE idempotency_key DROP CONSTRAINT pk_idempotency_key;
         INSERT INTO idempotency_key SELECT 'a', 'b', 'c', '', 200, '', now() FROM generate_series(1, 2)""",
@@ -167,6 +169,7 @@ GUARDS = {
     "COMMENT ON SCHEMA audit IS 'older'": "the views of schema audit",
     "DROP TRIGGER append_only ON journal_entry": "trigger append_only on journal_entry",
     "ALTER TABLE position DISABLE TRIGGER append_only": "trigger append_only on position",
+    "DROP TRIGGER retired_only ON usage_record": "trigger retired_only on usage_record",
     "ALTER TABLE account DROP CONSTRAINT ck_account_floor": "constraint ck_account_floor on account",
     "DROP INDEX uq_chain_order_slot": "index uq_chain_order_slot on chain_order",
     "ALTER TABLE deposit DROP CONSTRAINT uq_deposit_chain_tx_tx_index":

@@ -38,15 +38,18 @@ from settlement.storage.tables.offers import offer
 from settlement.storage.tables.parties import api_key, idempotency_key, party, party_key, payout_address
 from settlement.storage.tables.rails import closed_rail, fallback_address, rail_choice
 from settlement.storage.tables.reputation import provider_figures
+from settlement.storage.tables.retention import erasure, retention, retired_report
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
 from settlement.storage.tables.value import fixing, observation
 from settlement.storage.tables.webhooks import webhook_delivery, webhook_endpoint, webhook_event
 from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
 
 APPEND_ONLY = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
+RETIRED = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("retired")))
 
 __all__ = [
     "APPEND_ONLY",
+    "RETIRED",
     "account",
     "api_key",
     "attempt",
@@ -62,6 +65,7 @@ __all__ = [
     "deposit",
     "dispute",
     "emergency_pause",
+    "erasure",
     "fallback_address",
     "fixing",
     "funding_intent",
@@ -93,6 +97,8 @@ __all__ = [
     "rate_table",
     "record_salt",
     "report_conflict",
+    "retention",
+    "retired_report",
     "service_key",
     "signing_account",
     "solvency",

@@ -19,6 +19,9 @@ metadata = MetaData(
 APPEND_ONLY_TABLE: Final = {"append_only": True}
 """The `info` of a table that refuses UPDATE, DELETE and TRUNCATE."""
 
+RETIRED_TABLE: Final = {"append_only": True, "retired": True}
+"""The `info` of one whose rows may leave, by the function `retire_window` alone, once they are in sealed segments."""
+
 WHEN = DateTime(timezone=True)
 
 ROOM = {"fillfactor": 50}

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from settlement.storage.tables.base import APPEND_ONLY_TABLE, ROOM, WHEN, metadata
+from settlement.storage.tables.base import APPEND_ONLY_TABLE, RETIRED_TABLE, ROOM, WHEN, metadata
 
 provider_stream = Table(
     "provider_stream",
@@ -51,7 +51,7 @@ usage_report = Table(
     UniqueConstraint("provider_no", "report"),
     UniqueConstraint("provider_no", "seq"),
     Index("ix_usage_report_window_no", "window_no", "journal_seq"),
-    info=APPEND_ONLY_TABLE,
+    info=RETIRED_TABLE,
 )
 
 report_conflict = Table(
@@ -85,7 +85,7 @@ usage_record = Table(
     Column("charge_pico", BigInteger, nullable=False),
     UniqueConstraint("id", "provider_no"),
     Index("ix_usage_record_window_no", "window_no", "report_no", postgresql_using="brin"),
-    info=APPEND_ONLY_TABLE,
+    info=RETIRED_TABLE,
 )
 
 obligation = Table(

@@ -64,7 +64,9 @@ record_salt = Table(
     metadata,
     Column("window_no", Integer, ForeignKey("window.no"), primary_key=True),
     Column("consumer_no", Integer, ForeignKey("party.no"), primary_key=True),
-    Column("key", LargeBinary, nullable=False),
+    Column("key", LargeBinary),
+    Column("hashes", LargeBinary, comment="the leaf hashes that the key made, in order; what is left after an erasure"),
+    CheckConstraint("(key IS NULL) = (hashes IS NOT NULL)", name="key"),
 )
 
 tree_tile = Table(
