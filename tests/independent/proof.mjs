@@ -11,7 +11,7 @@ const LEAVES = {
 };
 
 // All kids that are linked to the one that signed; it must be among them.
-function chain(handovers, kid) {
+export function chain(handovers, kid) {
   const kids = [];
   for (const { from, to } of handovers.map(readHandover)) {
     need(!kids.length || kids.at(-1) === from, "service_key_order", to, "it does not follow the key before it");
@@ -21,16 +21,17 @@ function chain(handovers, kid) {
   return kids.length ? kids : [kid];
 }
 
+// Every key that the hand-overs name, by kid.
+export function keysOf(handovers) {
+  const named = handovers.flatMap(({ document }) => [JSON.parse(document).previous, JSON.parse(document).key]);
+  return new Map(named.map(publicKey).map(({ kid, key }) => [kid, key]));
+}
+
 // A consistency/1: the later checkpoint's record tree begins with the first one's (merkle.md, Consistency).
 export function checkConsistency(proof, trusted) {
   members(proof, ["type", "first", "later", "path", "service_key", "handovers"], "proof_type", proof.type);
   const signer = publicKey(proof.service_key);
-  const keys = new Map([[signer.kid, signer.key]]);
-  for (const { document } of proof.handovers) {
-    for (const each of [JSON.parse(document).previous, JSON.parse(document).key].map(publicKey)) {
-      keys.set(each.kid, each.key);
-    }
-  }
+  const keys = keysOf(proof.handovers).set(signer.kid, signer.key);
   const kids = chain(proof.handovers, signer.kid);
   need(!trusted.length || kids.some((each) => trusted.includes(each)), "key_not_trusted", signer.kid, "not trusted");
   const [first, later] = ["first", "later"].map((name) => {

@@ -1,15 +1,20 @@
 // A second verifier of audit exports and proofs, in another language and from docs/reference/ alone.
 //
 //   node verify.mjs EXPORT [KID...]         checks an audit export; with KIDs only these service keys are trusted
-//   node verify.mjs proof PROOF [KID...]    checks a proof/1
+//   node verify.mjs proof PROOF [KID...]    checks a proof/1 or consistency/1
+//   node verify.mjs statement FILE [KID...]    checks a statement/1
+//   node verify.mjs receipt FILE JWK [BODY]    checks a receipt/1, also against the report's bytes
+//   node verify.mjs anchors FILE CHAIN=URL...  looks the anchors of an export or a proof up at nodes
 //
 // It prints one line of JSON: {"ok":true,"counts":{...}}, or {"ok":false,"code","subject","detail"} with exit code 2.
-import { createReadStream, readFileSync } from "node:fs";
+import { createReadStream, readFileSync, statSync } from "node:fs";
 import {
   Broken, Tree, detachedSigner, digest, documentSigned, fraction, members, micros, need, parseCanonical, parseFraction,
     publicKey, readHandover, same, sha256, unbase64,
 } from "./formats.mjs";
+import { checkAnchors } from "./anchors.mjs";
 import { Disputes } from "./disputes.mjs";
+import { checkReceipt, checkStatement } from "./documents.mjs";
 import { Governance } from "./governance.mjs";
 import { Index } from "./index.mjs";
 import { Money } from "./money.mjs";
@@ -352,10 +357,37 @@ async function checkExport(path, trusted) {
   }
 }
 
+// The digest that each anchor of a proof or an export must carry.
+async function anchorsOf(path) {
+  const whole = statSync(path).size < 1 << 20 ? readFileSync(path, "utf8") : "";
+  if (/^\s*\{\s*"type"/.test(whole)) {
+    const { anchors, checkpoint } = JSON.parse(whole);
+    return anchors.map((each) => ({ ...each, digest: digest(checkpoint.document) }));
+  }
+  const named = [];
+  const [digests, treasuries, networks] = [new Map(), new Map(), new Map()];
+  for await (const text of lines(path)) {
+    const line = JSON.parse(text);
+    if (line.kind === "chain") treasuries.set(line.chain, line.treasury), networks.set(line.chain, line.network);
+    if (line.kind === "checkpoint") digests.set(line.window, line.digest);
+    if (line.kind === "chain_order" && line.order_kind === "anchor" && line.state === "settled") named.push(line);
+  }
+  return named.map(({ chain, tx, ledger, window }) => ({ chain, tx, ledger, digest: digests.get(window),
+    network: networks.get(chain), account: treasuries.get(chain) }));
+}
+
+const json = (path) => JSON.parse(readFileSync(path));
+const MODES = {
+  proof: ([path, ...trusted]) => checkProof(json(path), trusted),
+  statement: ([path, ...trusted]) => checkStatement(json(path), trusted),
+  receipt: ([path, jwk, body]) => checkReceipt(readFileSync(path, "utf8"), json(jwk), body && readFileSync(body)),
+  anchors: async ([path, ...nodes]) => checkAnchors(await anchorsOf(path),
+    Object.fromEntries(nodes.map((node) => [node.slice(0, node.indexOf("=")), node.slice(node.indexOf("=") + 1)]))),
+};
+
 async function main([mode, ...rest]) {
   try {
-    const counts = mode === "proof" ? checkProof(JSON.parse(readFileSync(rest[0])), rest.slice(1))
-      : await checkExport(mode, rest);
+    const counts = Object.hasOwn(MODES, mode) ? await MODES[mode](rest) : await checkExport(mode, rest);
     console.log(JSON.stringify({ ok: true, counts }));
   } catch (error) {
     const { code = "line_malformed", subject = "", detail = String(error) } = error;
