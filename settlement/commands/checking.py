@@ -71,6 +71,8 @@ def rebuild(as_json: Json = False) -> None:
         f"balances    {found.balances} were wrong",
         f"obligations {found.obligations} were wrong",
         f"streams     {found.streams} were wrong",
+        f"holds       {found.holds} were wrong, and {found.budgets} sums of budgets",
+        f"figures     {found.figures} windows had none",
         f"tree        {found.tiles} tiles were wrong; every checkpoint has its root",
     ]
     answer(asdict(found), lines, as_json=as_json)

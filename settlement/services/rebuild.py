@@ -1,7 +1,9 @@
 """Rebuilding everything that is derived from what was signed: `settlement rebuild` (decision 42).
 
-    evidence   signed reports, deposits, the chained journal, governed documents, checkpoints, salts, attempts
-    derived    balances, obligations, providers' streams, the record tree
+    evidence   signed reports, deposits, the chained journal, governed documents, checkpoints, salts, attempts; captures
+    derived    balances, what is held, obligations, streams, the record tree, what holds and budgets have used
+
+Figures of providers' conduct for windows that an older program settled are added on the way.
 
 The evidence is read by the outside verifier, which holds it to every signed root on the way; then the derived tables
 are written anew, in one transaction in which nothing else is booked. When the evidence itself does not hold, or the
@@ -17,10 +19,10 @@ from dataclasses import dataclass
 
 from settlement.client.evidence import EvidenceReader
 from settlement.core.errors import Broken
-from settlement.core.leaves import LeafSalts
+from settlement.core.leaves import LeafSalts, flagged
 from settlement.services import audit, evidence
 from settlement.services.context import Context
-from settlement.storage import checkpoints, rebuild, trees, usage_leaves, windows
+from settlement.storage import checkpoints, rebuild, reputation, trees, usage_leaves, windows
 from settlement.storage.database import Connection
 
 _CHUNK = 1 << 20
@@ -37,11 +39,15 @@ class Rebuilt:
     obligations: int
     streams: int
     tiles: int
+    holds: int
+    budgets: int
+    figures: int
 
     @property
     def changed(self) -> int:
         """How many derived rows were wrong."""
-        return self.balances + self.obligations + self.streams + self.tiles
+        wrong = self.balances + self.obligations + self.streams + self.tiles
+        return wrong + self.holds + self.budgets + self.figures
 
 
 async def run(context: Context) -> Rebuilt:
@@ -53,20 +59,25 @@ async def run(context: Context) -> Rebuilt:
 
     async def use_case(connection: Connection) -> Rebuilt:
         await windows.open_since(connection, lock=True)
+        await rebuild.lock_holds(connection)
         reader = await _read(context)
         owed = (
             (each.provider, each.consumer, each.window, each.records, each.carried_in, each.pico, each.posted)
             for each in reader.obligations
         )
         pairs = await rebuild.obligations(connection, owed)
+        held = await rebuild.holds(connection)
+        used = await rebuild.budgets(connection)
         balances = await rebuild.balances(connection, reader.balances)
         streams = await rebuild.streams(connection)
         before = await rebuild.forget_tree(connection)
-        count = await _grow(context, connection)
+        without = await rebuild.windows_without_figures(connection)
+        count = await _grow(context, connection, frozenset(without))
         after = await rebuild.tree(connection)
         tiles = sum(before.get(place) != after.get(place) for place in before.keys() | after.keys())
         report = reader.finish()
-        return Rebuilt(report.head_seq, report.records, count, balances, pairs, streams, tiles)
+        counted = (balances, pairs, streams, tiles, held, used, len(without))
+        return Rebuilt(report.head_seq, report.records, count, *counted)
 
     return await context.database.run(use_case)
 
@@ -94,17 +105,26 @@ async def _read(context: Context) -> EvidenceReader:
     return reader
 
 
-async def _grow(context: Context, connection: Connection) -> int:
-    """The record tree from the signed reports, held to the root of every checkpoint; returns how many there are."""
+async def _grow(context: Context, connection: Connection, without: frozenset[int]) -> int:
+    """The record tree from the signed reports, held to the root of every checkpoint; returns how many there are.
+
+    Windows that are `without` figures get them.
+    """
     size = number = 0
     while (stored := await checkpoints.find(connection, number + 1)) is not None:
         number += 1
         salts = LeafSalts(await usage_leaves.salts(connection, number))
         growth = await trees.growth(connection, size)
         full = []
+        flags: dict[str, int] = {}
         async for report in evidence.reports(context, connection, number):
             digest = f"sha256:{report.digest.hex()}"
+            if number in without:
+                provider, count = flagged(report.body, report.lines)
+                flags[provider] = flags.get(provider, 0) + count
             full += growth.append(salts.hashes(report.body, digest=digest, window=number, lines=report.lines))
+        if number in without:
+            await reputation.add(connection, number, flags)
         await rebuild.plant_tree(connection, [*full, *growth.rest()])
         size = growth.size
         stated = json.loads(stored.document)["records"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from adapters.simulated import USD
 from settlement.core.errors import Conflict
-from settlement.services import chains, funding, halts, payouts, recovery, windows
+from settlement.services import chains, funding, halts, payouts, recovery, refunds, windows, withdrawals
 from settlement.services.context import Context
 from settlement.storage import chain_orders
 from settlement.storage.database import Database
@@ -115,6 +116,52 @@ async def test_a_transfer_that_no_order_explains_keeps_the_account_frozen(world:
         assert account.frozen is not None
         await chains.run_until_idle(restored, CHAIN)
         assert paid(town) == before
+
+
+@pytest.mark.parametrize("planned", [True, False])
+async def test_withdrawals_and_refunds_are_not_paid_twice_either(
+    world: World, database_url: str, planned: bool
+) -> None:
+    """A backup that knows them finds them on the chain; one that doesn't keeps the account frozen, and pays nothing."""
+    town = await build(world, rounds=1)
+    await chains.run_until_idle(world.context, CHAIN)
+    await world.payable(town.buyer, world.wallet())
+    world.wallet(usd=700_000).pay(world.chain.treasury, USD, 700_000, 4_000_000_000)
+    await funding.read_deposits(world.context, CHAIN)
+    waiting = (await funding.suspense(world.context))[-1].id
+    request = sha256(b"a request").digest()
+
+    async def ask(context: Context) -> list[str]:
+        taken = await withdrawals.withdraw(context, town.buyer.party, amount=500_000_001, request=request)
+        return [taken.id, (await refunds.refund(context, waiting)).id]
+
+    ids = await ask(world.context) if planned else []
+    async with backup(world, database_url) as restored:
+        ids = ids or await ask(world.context)
+        await chains.run_until_idle(world.context, CHAIN)
+        before = paid(town)
+        if not planned:
+            await ask(restored)
+        await chains.run_once(restored, CHAIN)
+        assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
+        found = await recovery.match(restored, CHAIN)
+        foreign = [sent for sent in found.foreign if sent.transfers]
+        next_number = found.next_numbers[world.chain.treasury]
+        if planned:
+            assert not foreign
+            await recovery.release(restored, CHAIN, world.chain.treasury, next_number)
+            for halt in await halts.open_halts(restored):
+                await halts.clear(restored, halt.no, "operator")
+            assert (await chains.run_until_idle(restored, CHAIN)).idle
+            report = verified(parsed(await exported(restored)))
+            assert report.fault is None, report.fault
+        else:
+            assert len(foreign) == 1
+            with pytest.raises(Conflict, match="history_unmatched"):
+                await recovery.release(restored, CHAIN, world.chain.treasury, next_number)
+            await chains.run_until_idle(restored, CHAIN)
+        assert paid(town) == before
+    assert len(set(ids)) == 2
 
 
 async def test_deposits_of_after_the_backup_are_credited_once(world: World, database_url: str) -> None:
