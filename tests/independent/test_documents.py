@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.client.test_anchors import DIGEST, TX, stellar_node, xrpl_node
 from tests.client.test_documents import all_statements
 from tests.client.test_nodes import node
 from tests.client.town import build
-from tests.independent.test_independent import judged, need_node
+from tests.independent.test_independent import NODE, judged, need_node
 from tests.world import World
 
 pytestmark = [pytest.mark.database, pytest.mark.network]
@@ -107,3 +108,24 @@ async def test_anchors_are_looked_up(world: World, tmp_path: Path, chain: str, m
         assert DIGEST.hex() in found["detail"]
         file.write_text(json.dumps({**proof, "anchors": [{**anchor, "ledger": 76}]}))
         assert (await asyncio.to_thread(judged, "anchors", file, f"{chain}={url}"))[1]["code"] == "anchor_ledger"
+
+
+def test_the_vectors_are_what_the_pages_say() -> None:
+    assert NODE is not None
+    script = Path(__file__).with_name("vectors.mjs")
+    folder = Path(__file__).parents[1] / "vectors"
+    done = subprocess.run([NODE, script, folder], capture_output=True, check=False)
+    assert not done.stderr, done.stderr.decode()
+    found, sealed = json.loads(done.stdout), json.loads((folder / "archive.json").read_text("utf-8"))
+    assert found == {
+        "kids": json.loads((folder / "service_key.json").read_text("utf-8"))["kids"],
+        "refused": ["service_key_signature", "service_key_signature", "service_key_signature", "service_key_malformed"],
+        "grown": [1, 2],
+        "shrunk": "proof_path",
+        "digest": True,
+        "figures": [True, False, False, False],
+        "leaves": sealed["leaf_hashes"],
+        "size": sealed["size"],
+        "root": sealed["root"],
+        "top": sealed["root"],
+    }
