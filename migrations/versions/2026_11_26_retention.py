@@ -5,7 +5,7 @@ from alembic import op
 from migrations.guards import append_only, grant
 
 revision = "2026_11_26_retention"
-down_revision = "2026_11_26_balance_rules"
+down_revision = "2026_11_26_index"
 
 TABLES = """
 CREATE TABLE retention (
