@@ -7,13 +7,16 @@ that was signed.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from settlement.core import times
 from settlement.core.errors import Broken, Unavailable
 from settlement.core.leaves import ChargedLine
 from settlement.services import segments
@@ -96,6 +99,17 @@ async def records(context: Context, left: Retired, party: str) -> AsyncIterator[
     folder, (kept, _) = folder_of(context), sealed(left)
     async for row in _threaded(lambda: segments.rows(folder, kept, party)):
         yield row
+
+
+async def rated(context: Context, left: Retired, party: str) -> tuple[list[int], list[tuple[datetime, list[str]]]]:
+    """Of a party's records in a window that has left: the versions that rated them, and their days with consumers."""
+    versions: set[int] = set()
+    days: dict[datetime, set[str]] = {}
+    async for row in records(context, left, party):
+        versions.add(row["rates"])
+        at = times.parse(json.loads(row["record"])["at"])
+        days.setdefault(at.replace(hour=0, minute=0, second=0, microsecond=0), set()).add(row["consumer"])
+    return sorted(versions), [(day, sorted(consumers)) for day, consumers in sorted(days.items())]
 
 
 async def record(context: Context, left: Retired, report: RetiredReport, first: int, record_id: bytes) -> Row | None:
