@@ -29,7 +29,7 @@ def damage(url: str, statement: str) -> None:
 def state(url: str) -> list[object]:
     with psycopg.connect(plain(url)) as connection:
         return [
-            connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2".encode()).fetchall()
+            connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3".encode()).fetchall()
             for name in (
                 "account",
                 "obligation",
