@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Literal, get_args
 
 from governance import council
@@ -34,9 +33,6 @@ Choice = Literal["approve", "veto", "withdraw"]
 CHOICES: tuple[Choice, ...] = ("approve", "veto", "withdraw")
 
 CODE = "proposal_malformed"
-
-parse_rates = lru_cache(maxsize=8)(rates.parse)
-"""`rates.parse`; a table is asked for when it is proposed, adopted and enacted, and has hundreds of kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +136,7 @@ def read_governed(kind: Object, document: bytes) -> Governed:
 
 
 def _rates(document: bytes) -> Governed:
-    table = parse_rates(document)
+    table = rates.parse(document)
     return Governed("rates", "", table.version, table.parent, table.effective_from, document, table.digest)
 
 

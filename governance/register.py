@@ -31,7 +31,7 @@ from governance.council import Council
 from governance.policy import Demand
 from governance.proposals import Governed, Object, Proposal
 from governance.tally import tally
-from settlement.core import canonical, service_keys, strictjson, times
+from settlement.core import canonical, rates, service_keys, strictjson, times
 from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound
 from settlement.core.governing import EMPTY, GovernanceRules, LogHead
 from settlement.core.policy import Policy
@@ -366,7 +366,7 @@ class Register:
         rules, found = self.rules_at(at), proposal.governed
         if found.kind == "rates":
             assert self.table is not None, "an installation is founded with rates"
-            return policy.for_rates(proposal, self.table, proposals.parse_rates(found.document), rules)
+            return policy.for_rates(proposal, self.table, rates.parse(found.document), rules)
         if found.kind == "policy":
             return policy.for_policy(self.policies[-1], Policy.parse(found.document))
         if found.kind == "council":
@@ -474,7 +474,7 @@ class Register:
         kept = b"" if found.kind == "rates" else found.document
         heads.append(Head(found.version, found.digest, found.effective_from, at, kept))
         if found.kind == "rates":
-            self.table = proposals.parse_rates(found.document)
+            self.table = rates.parse(found.document)
         elif found.kind == "policy":
             self.policies.append(Policy.parse(found.document))
         elif found.kind == "council":

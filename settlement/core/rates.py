@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 
 from settlement.core import canonical
@@ -62,8 +63,9 @@ class RateTable:
         return model if model in self.models else self.aliases.get(model)
 
 
+@lru_cache(maxsize=8)
 def parse(document: bytes) -> RateTable:
-    """The table that these canonical bytes describe.
+    """The table that these canonical bytes describe; the same bytes are read once, for tables are large.
 
     Raises Malformed ``rate_table_malformed``, naming the first offending place by its JSON pointer, for bytes that are
     not canonical JSON, unknown or missing fields, an inclusion tree with gaps or cycles, rates out of range, bands that

@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Table, func, insert, select, text
+from sqlalchemy import Row, Table, Text, bindparam, func, insert, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from settlement.core.errors import NotFound
@@ -46,8 +47,8 @@ async def newest_rates(connection: Connection) -> int:
 async def publish_rates(connection: Connection, signed: Signed, names: Iterable[str], published_at: datetime) -> None:
     """Add the next rate table and number the names that it rates. Its primary key lets one publisher win."""
     await connection.execute(insert(rate_table).values(**_columns(signed), published_at=published_at))
-    rows = [{"name": name} for name in sorted(set(names))]
-    await connection.execute(upsert(model).on_conflict_do_nothing(), rows)
+    new = select(func.unnest(bindparam("names", sorted(set(names)), ARRAY(Text))))
+    await connection.execute(upsert(model).from_select(["name"], new).on_conflict_do_nothing())
 
 
 async def model_numbers(connection: Connection) -> dict[str, int]:
