@@ -71,9 +71,7 @@ def open_adapter(
             raise ValueError(f"{_name('issuer_signer')} is the key of an account of its own, not of the treasury")
         issuing = Issuing(key, issuer, _yes(given, "clawback"))
         if issuing.asset in settings.assets:
-            raise ValueError(
-                f"{_name('assets')} names {issuing.asset.text}, which is a debt of ours and nothing to hold"
-            )
+            raise ValueError(f"{_name('assets')} names {issuing.asset.text}, which is owed by us and nothing to hold")
     links = _key(given, "link_signer", open_signer)[0] if given["link_signer"] else None
     if links is not None and not settings.home:
         raise ValueError(f"{_name('link_signer')} needs {_name('home_domain')}, which publishes its key")

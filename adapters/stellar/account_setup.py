@@ -45,7 +45,7 @@ _DERIVATION = "compute-settlement channel account"
 class Issuing:
     """The optional asset of our own: whose key issues it, and whether its issuer may claw it back.
 
-    The treasury gives it out. It is a debt and nothing that the books hold, so it is no asset of theirs.
+    The treasury gives it out. It is owed and nothing that the books hold, so it is no asset of theirs.
     """
 
     signer: Signer = field(repr=False)

@@ -130,6 +130,8 @@ GIVEN = {
     "treasury": "",
     "signer": "env:KEY",
     "channels": "",
+    "channel_count": "0",
+    "home_domain": "",
     "assets": USDC.text,
     "batch": "50",
     "expiry_seconds": "90",
