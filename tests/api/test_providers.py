@@ -44,6 +44,7 @@ async def test_a_provider_registers_with_account_and_payout_address(street: Stre
         "settled": "0",
         "payout": {**payout, "proven": False, "valid_from": street.now()},
         "payout_next": None,
+        "fallback": None,
     }
 
 

@@ -10,7 +10,12 @@ from tests.api.people import Street
 
 
 async def test_nobody_is_believed_whom_the_policy_does_not_name(street: Street) -> None:
-    document = {"type": "observation/1", "source": "venue-a", "at": "2026-11-22T00:00:00Z", "usd": {"XRP": "2.88"}}
+    document = {
+        "type": "observation/1",
+        "source": "venue-unnamed",
+        "at": "2026-11-22T00:00:00Z",
+        "usd": {"XRP": "2.88"},
+    }
     body = json.dumps(document).encode()
     headers = {
         "content-type": "application/json",

@@ -103,16 +103,20 @@ def get(line: dict[str, Any], at: Place) -> Any:
     return target
 
 
-def swept(lines: Lines) -> dict[tuple[str, ...], int]:
-    """How often a change of each member of each line went unseen; each is changed alone."""
+def swept(lines: Lines, most: int) -> dict[tuple[str, ...], int]:
+    """How often a change of a member of a line went unseen; each is changed alone, `most` times wherever it stands."""
     raw = [json.dumps(line).encode() for line in lines]
-    unseen: dict[tuple[str, ...], int] = {}
+    standing: dict[tuple[str, ...], list[tuple[int, Place]]] = {}
     for number, line in enumerate(lines):
         for at in places(line):
-            other = copy.deepcopy(line)
-            put(other, at, changed(get(line, at)))
-            report = verifier.verify_export([*raw[:number], json.dumps(other).encode(), *raw[number + 1 :]])
             key = (line["kind"], *[step for step in at if isinstance(step, str)])
+            standing.setdefault(key, []).append((number, at))
+    unseen: dict[tuple[str, ...], int] = {}
+    for key, found in standing.items():
+        for number, at in found[:: -(-len(found) // most)]:
+            other = copy.deepcopy(lines[number])
+            put(other, at, changed(get(other, at)))
+            report = verifier.verify_export([*raw[:number], json.dumps(other).encode(), *raw[number + 1 :]])
             if report.good:
                 unseen[key] = unseen.get(key, 0) + 1
             else:
@@ -140,9 +144,17 @@ async def test_an_honest_export_passes_and_says_what_it_covers(world: World) -> 
 
 
 @pytest.mark.database
+async def test_every_member_of_every_kind_of_line_is_checked(world: World) -> None:
+    town = await build(world)
+    unseen = swept(parsed(await exported(town.context)), 2)
+    assert set(unseen) <= UNSEEN
+
+
+@pytest.mark.nightly
+@pytest.mark.database
 async def test_every_member_of_every_line_is_checked(world: World) -> None:
     town = await build(world)
-    unseen = swept(parsed(await exported(town.context)))
+    unseen = swept(parsed(await exported(town.context)), 10**6)
     assert set(unseen) == UNSEEN
 
 

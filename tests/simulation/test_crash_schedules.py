@@ -1,7 +1,7 @@
 """Nothing lost, nothing doubled, nothing stuck: seeded crash schedules over the whole way of the money.
 
 Every run takes fixed seeds and, beside them, fresh ones; a failure names its seed as SIM_SEED. How many is decided by
-SETTLEMENT_SCHEDULES (200 if unset); `make nightly` runs 10,000. A run that never saw some fault, some legal step or
+SETTLEMENT_SCHEDULES (50 if unset); `make nightly` runs 10,000. A run that never saw some fault, some legal step or
 some place to die counts as failed: it has proven nothing about it.
 """
 
@@ -76,7 +76,7 @@ def judge_coverage(schedules: int, fired: Counter[str], walked: Counter[str], di
 
 
 async def test_nothing_lost_doubled_or_stuck(new_database: Callable[[], str], tmp_path: Path) -> None:
-    schedules = int(os.environ.get("SETTLEMENT_SCHEDULES", "200"))
+    schedules = int(os.environ.get("SETTLEMENT_SCHEDULES", "50"))
     judge_coverage(schedules, *await run(new_database, tmp_path, schedules))
 
 
