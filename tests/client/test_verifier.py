@@ -191,11 +191,12 @@ async def test_bytes_that_are_no_export_are_faults_and_not_tracebacks(world: Wor
             assert report.fault is not None
             assert report.fault.line == place + 1
     values: list[Any] = [None, 1.5, -1, [], {}, "é", [[]], True, "9" * 60]
+    chosen = random.Random(11)
     for kind in sorted({line["kind"] for line in parsed(raw)}):
         number = of_kind(parsed(raw), kind)
         line = json.loads(raw[number])
         for name in line:
-            for value in values:
+            for value in chosen.sample(values, 3):
                 report = verifier.verify_export([*raw[:number], json.dumps({**line, name: value}).encode()])
                 assert report.fault is not None, "an export that stops is incomplete at least"
 

