@@ -51,7 +51,7 @@ async def run(
         died.update(found.effects.died)
         await found.close()
 
-    each, strange = schedules * 2 // 5, schedules // 5
+    each, strange = schedules * 2 // 5, max(20, schedules // 5)  # in fewer a stranger may never come
     await asyncio.gather(
         one(1, each, RATES, transfers=3, atomic=True),
         one(2, each, RATES, transfers=2, atomic=False),
