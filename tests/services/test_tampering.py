@@ -45,7 +45,7 @@ ROWS = {
     "the last row dropped, and the head moved back": (
         """DELETE FROM journal_entry WHERE seq = (SELECT max(seq) FROM journal_entry);
         UPDATE journal_head SET (seq, hash) = (SELECT seq, hash FROM journal_entry ORDER BY seq DESC LIMIT 1)""",
-        "entry_has_postings",
+        "fixing_booked",
     ),
     "the last row dropped with all that is about it": (
         """DELETE FROM usage_record WHERE report_no = (SELECT max(no) FROM usage_report);
@@ -53,7 +53,7 @@ ROWS = {
         DELETE FROM usage_report WHERE no = (SELECT max(no) FROM usage_report);
         DELETE FROM journal_entry WHERE seq = (SELECT max(seq) FROM journal_entry);
         UPDATE journal_head SET (seq, hash) = (SELECT seq, hash FROM journal_entry ORDER BY seq DESC LIMIT 1)""",
-        "balance_is_postings",
+        "capture_is_charge",
     ),
     "a middle row dropped": (
         "DELETE FROM journal_entry WHERE kind = 'netting' AND subject = 'win_1'",
