@@ -150,6 +150,7 @@ class XrplAdapter:
             shown = await self._confirmations(deposit)
             if shown < CONFIRMATIONS:
                 most = deposit.at.number - 1
+                # mypy infers no type for a lambda with a default
                 before = await self._nodes.first(lambda node, most=most: self._deposits(node, after, most))  # type: ignore[misc]
                 if before.cursor != after:
                     return replace(before, more=True)

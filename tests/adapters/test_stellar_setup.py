@@ -66,6 +66,7 @@ async def bring_about(peer: StellarPeer, step: str) -> None:
     outcome = await peer.adapter.status(tx)
     assert isinstance(outcome, Settled)
     assert outcome.delivered == ()
+    # a union of memos
     assert peer.adapter.marks(order) == (peer.net.order[-1].inner.memo.memo_hash,)  # type: ignore[attr-defined]
 
 
@@ -128,6 +129,7 @@ async def test_a_signer_whose_signatures_differ_makes_no_channels(peer: StellarP
             return bytes([self.count]) * 64
 
     with pytest.raises(Unreachable, match="differ from call to call"):
+        # keywords or a stand-in of any type
         await account_setup.channel_keys(Fickle(), "stellar:testnet", TREASURY.public_key, 2)  # type: ignore[arg-type]
 
 

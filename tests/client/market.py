@@ -67,7 +67,7 @@ async def change_policy(world: World, **changed: object) -> Policy:
         version=before.version + 1,
         effective_from=now + timedelta(minutes=6),
         parent=canonical.digest(stored.document),
-        **changed,  # type: ignore[arg-type]
+        **changed,  # type: ignore[arg-type]  # keywords or a stand-in of any type
     )
     document = after.document()
     await governance.publish_policy(world.context, document, [sign_document(world.context.key, document)])

@@ -64,6 +64,7 @@ def test_what_is_outside_is_named(asked: dict[str, int], pointer: str | None) ->
         longest=timedelta(seconds=120),
     )
     given: dict[str, int | None] = {"output_tokens": None, "max_output_tokens": None, "expires_in": None}
+    # keywords or a stand-in of any type
     found = rules.outside(**{**given, "requests": 1, **asked})  # type: ignore[arg-type]
     assert (found and found[0]) == pointer
 
@@ -87,7 +88,7 @@ def test_what_is_outside_is_named(asked: dict[str, int], pointer: str | None) ->
 )
 def test_rules_that_are_none(wrong: dict[str, int | timedelta]) -> None:
     with pytest.raises(ValueError, match=r"does not hold|to 1000"):
-        HoldRules(**wrong)  # type: ignore[arg-type]
+        HoldRules(**wrong)  # type: ignore[arg-type]  # keywords or a stand-in of any type
 
 
 def test_the_section_says_seconds() -> None:

@@ -32,6 +32,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/meter.md"
 )
 def test_what_is_noticed(output: int, more: dict[str, object], found: list[str]) -> None:
     meters = {"output_tokens": output, "output_reasoning_tokens": more.get("reasoning", 0)}
+    # keywords or a stand-in of any type
     assert noticed(meters, more.get("bounds", {}), HOLD) == found  # type: ignore[arg-type]
 
 

@@ -29,6 +29,7 @@ SICK = replace(FIRST, condition=replace(WELL, closed="fork"))
     ],
 )
 def test_each_trouble_is_named(change: dict[str, object], said: str) -> None:
+    # keywords or a stand-in of any type
     found = unusable(replace(FIRST, condition=replace(WELL, **change)), NOW, RULES)  # type: ignore[arg-type]
     assert found is not None
     assert said in found

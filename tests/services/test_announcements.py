@@ -38,7 +38,7 @@ async def test_a_key_that_gives_no_answer_is_said_so(world: World) -> None:
         async def sign(self, message: bytes) -> bytes:
             raise Unreachable("the keeper of the key is away")
 
-    peer.adapter._signer = Away()  # type: ignore[assignment]
+    peer.adapter._signer = Away()  # type: ignore[assignment]  # a stand-in
     try:
         with pytest.raises(Unavailable, match="chain_unavailable"):
             await announcements.file(replace(world.context, chains={"stellar": peer.adapter}), "stellar.toml")

@@ -169,6 +169,7 @@ async def test_a_price_that_was_kept_or_is_not_the_providers_gives_nothing(scene
     ):
         body = json.dumps(document | change).encode()
         offer = SignedOffer(body, sign_detached(key, body, "offer+jws"))
+        # mypy infers no type for a lambda with a default
         codes.append(await refused(lambda offer=offer: scene.open(0, "price", offer=offer)))  # type: ignore[misc]
     codes.append(await refused(lambda: scene.open(0, "price")))
     assert codes == ["key_unknown", "claim_unfounded", "claim_unfounded", "offer_malformed", "claim_malformed"]
@@ -285,6 +286,7 @@ async def test_the_operator_rules_while_it_governs_alone(scene: Scene) -> None:
         (5, 0, {"consumer": "acc_" + "0" * 26}),
     ):
         ruling = scene.ruling(dispute, award, penalty, **change)
+        # mypy infers no type for a lambda with a default
         assert await refused(lambda ruling=ruling: scene.rule(ruling)) == "ruling_out_of_bounds"  # type: ignore[misc]
     unsigned = scene.ruling(dispute, 5)
     assert (

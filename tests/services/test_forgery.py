@@ -55,7 +55,7 @@ async def founded(url: str, chain: str, peer: Any, sources: SeededSources) -> tu
     context = Context(Database(url), sources, SigningKey(bytes(range(32))), {chain: peer.adapter})
     policy = Policy(1, START - timedelta(days=36), usd_per_asset={"RLUSD": Fraction(1), "USDC": Fraction(1)})
     await governance.found(context, policy, first_rates())
-    world = World(context, sources, None)  # type: ignore[arg-type]
+    world = World(context, sources, None)  # type: ignore[arg-type]  # keywords or a stand-in of any type
     await funding.open_chain(context, chain)
     members = [await world.consumer(), await world.provider("one"), await world.provider("two")]
     asset = peer.stable.text

@@ -63,6 +63,7 @@ class StellarInstallation(Installation):
         sources = SeededSources(seed)
         effects = Effects(random.Random(seed))
         database = CrashingDatabase(url, effects)
+        # keywords or a stand-in of any type
         made = cls(None, Path(), None, sources, effects, database, None)  # type: ignore[arg-type]
         made.peer = await started(sources, nodes=nodes)
         made.adapter = made.peer.adapter

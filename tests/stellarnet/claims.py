@@ -50,5 +50,5 @@ def address_of(balance_id: str) -> str:
 
 
 def _result(kind: xdr.OperationType, **body: object) -> xdr.OperationResult:
-    made = xdr.OperationResultTr(kind, **body)  # type: ignore[arg-type]
+    made = xdr.OperationResultTr(kind, **body)  # type: ignore[arg-type]  # keywords or a stand-in of any type
     return xdr.OperationResult(xdr.OperationResultCode.opINNER, tr=made)

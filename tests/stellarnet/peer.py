@@ -105,6 +105,7 @@ class StellarPeer:
             identify = horizon.identify
             history = Nodes(self._history, network=network, identify=identify, clock=clock, entropy=entropy, tries=1)
         signer = LocalSigner("ed25519", TREASURY_SEED if self.key is None else self.key.raw_secret_key())
+        # keywords or a stand-in of any type
         return StellarAdapter(settings, nodes, history, signer, **apart)  # type: ignore[arg-type]
 
     def unknown(self) -> str:
