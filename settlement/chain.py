@@ -399,8 +399,18 @@ class ChainAdapter(Protocol):
         `public_key` is given where an address is a hash of it. Whatever isn't well formed proves nothing: False.
         """
 
-    def check_address(self, address: str) -> None:
-        """Raises Unpayable ``address_malformed`` unless `address` is one of this network."""
+    def payee(self, address: str, reference: int | None) -> tuple[str, int | None]:
+        """Whom `address` and `reference` pay: the account in the network's plainest form, and the tag or id that it is
+        paid with, wherever of the two that was said (a muxed account and an X-address have one in them).
+
+        Raises Unpayable ``address_malformed`` unless `address` is one of this network, ``reference_out_of_range`` when
+        both name one and they differ.
+        """
+
+    async def own_accounts(self) -> frozenset[str]:
+        """The service's own accounts here, as `payee` names them: treasury, accounts of its keys, those whose sequences
+        it uses, the issuer of a token of its own. Nobody else is paid there, and `prepare` refuses it
+        (``self_payment``). Raises Unreachable when a key that some of them are made from gives no answer."""
 
     async def close(self) -> None:
         """Give back connections and files."""

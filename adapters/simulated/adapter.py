@@ -153,9 +153,15 @@ class SimulatedAdapter:
         """Ed25519 over a prefix and the text; key and signature in hexadecimal, the address is made from the key."""
         return proves(address, text, public_key, signature)
 
-    def check_address(self, address: str) -> None:
+    def payee(self, address: str, reference: int | None) -> tuple[str, int | None]:
+        """As they stand: an address has one form here."""
         if not is_address(address):
             raise Unpayable("address_malformed", f"{address[:80]!r} is not an address of a simulated network")
+        return address, reference
+
+    async def own_accounts(self) -> frozenset[str]:
+        """The treasury alone."""
+        return frozenset({self.treasury})
 
     async def close(self) -> None:
         await asyncio.to_thread(self._network.close)

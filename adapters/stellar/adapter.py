@@ -20,7 +20,6 @@ from adapters.stellar.assets import (
     XLM,
     account_key,
     contract_id,
-    destination,
     network_of,
 )
 from adapters.stellar.outcomes import LATE_AFTER, judge
@@ -168,7 +167,7 @@ class StellarAdapter:
         no_destination destination_needs_reference no_trust_line trust_line_full not_authorized underfunded
         fee_above_cap slot_foreign no_free_slot``.
         """
-        self._check_form(order)
+        await self._check_form(order)
         return await self._nodes.first(lambda node: self._prepare(node, order, slot, busy))
 
     async def submit(self, tx: Transaction) -> None:
@@ -267,11 +266,14 @@ class StellarAdapter:
         """A SEP-53 signature in base64; an address is its key, so that `public_key` is not looked at."""
         return proves(address, text, signature)
 
-    def check_address(self, address: str) -> None:
-        try:
-            destination(address)
-        except ValueError:
-            raise Unpayable("address_malformed", f"{address[:80]!r} is not an account's address") from None
+    def payee(self, address: str, reference: int | None) -> tuple[str, int | None]:
+        """G-address and id; an M-address brings its id."""
+        return preflight.payee(address, reference)
+
+    async def own_accounts(self) -> frozenset[str]:
+        """The treasury, the account of the service's key, the channels, and the issuer of our own asset."""
+        issuer = () if self._issuing is None else (self._issuing.issuer,)
+        return frozenset({self.treasury, address_of(self._signer), *await self._channels(), *issuer})
 
     async def close(self) -> None:
         await self._nodes.close()
@@ -280,14 +282,14 @@ class StellarAdapter:
 
     # --- prepare and submit ---------------------------------------------------------------------------------------
 
-    def _check_form(self, order: Order) -> None:
+    async def _check_form(self, order: Order) -> None:
         if not order.id:
             raise Unpayable("id_malformed", "an order has an id")
         if isinstance(order, AnchorOrder):
             if len(order.digest) != MEMO_BYTES:
                 raise Unpayable("memo_size", f"an anchor carries {MEMO_BYTES} bytes, not {len(order.digest)}")
         else:
-            preflight.check_form(order, self.treasury, self._assets, self._settings.batch)
+            preflight.check_form(order, await self.own_accounts(), self._assets, self._settings.batch)
 
     async def _prepare(self, node: Node, order: Order, slot: Slot | None, busy: Container[Slot]) -> Transaction:
         tip = (await rpc.tip(node)).latest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -91,7 +91,18 @@ class State:
         return int(entry.balance.int64) - owned * RESERVE - selling
 
 
-def check_form(order: PayoutOrder, treasury: str, assets: Mapping[Asset, int], most: int) -> None:
+def payee(address: str, reference: int | None, culprit: int | None = None) -> tuple[str, int | None]:
+    """Account and id that a payment to an address is for. Raises Unpayable about `culprit`."""
+    try:
+        to = destination(address)
+    except ValueError:
+        raise Unpayable("address_malformed", f"{address[:80]!r} is no account's address", culprit) from None
+    if to.muxed_id is not None and reference not in (None, to.muxed_id):
+        raise Unpayable("reference_out_of_range", "the address itself names another id", culprit)
+    return to.account, reference if to.muxed_id is None else to.muxed_id
+
+
+def check_form(order: PayoutOrder, own: Container[str], assets: Mapping[Asset, int], most: int) -> None:
     """Everything about an order that can be said without a node. Raises Unpayable."""
     if not order.transfers:
         raise Unpayable("no_transfers", order.id)
@@ -104,14 +115,9 @@ def check_form(order: PayoutOrder, treasury: str, assets: Mapping[Asset, int], m
             raise Unpayable("amount_out_of_range", str(transfer.amount), index)
         if transfer.reference is not None and not 0 <= transfer.reference < 1 << REFERENCE_BITS:
             raise Unpayable("reference_out_of_range", str(transfer.reference), index)
-        try:
-            to = destination(transfer.to)
-        except ValueError:
-            raise Unpayable("address_malformed", f"{transfer.to[:80]!r} is no account's address", index) from None
-        if to.muxed_id is not None and transfer.reference not in (None, to.muxed_id):
-            raise Unpayable("reference_out_of_range", "the address itself names another id", index)
-        if to.account == treasury:
-            raise Unpayable("self_payment", "the treasury can't pay itself", index)
+        account, _ = payee(transfer.to, transfer.reference, index)
+        if account in own:
+            raise Unpayable("self_payment", f"{account} is an account of the service itself", index)
     if len(order.transfers) > 1 and any(is_memo(transfer) for transfer in order.transfers):
         raise Unpayable("reference_not_alone", "a transaction has one memo: a payee who wants one is paid alone")
 

@@ -118,7 +118,7 @@ async def _cu_token(node: Node, treasury: str) -> str:
 
 
 async def members(
-    node: Node, treasury: str, step: str, assets: Mapping[Asset, int], wanted: Wanted
+    node: Node, treasury: str, keys: Keys, step: str, assets: Mapping[Asset, int], wanted: Wanted
 ) -> tuple[dict[str, Any], int]:
     """The members of the transaction that brings a step about, and how many objects it adds to the account's reserve.
 
@@ -126,16 +126,21 @@ async def members(
     """
     if step == NO_OP:
         return {"TransactionType": "AccountSet"}, 0
+    made = await _made(node, treasury, step, assets, wanted)
+    if any(each.done for each in await steps(node, treasury, keys, assets, wanted) if each.name == step):
+        raise Unpayable("step_done", step)
+    return made
+
+
+async def _made(
+    node: Node, treasury: str, step: str, assets: Mapping[Asset, int], wanted: Wanted
+) -> tuple[dict[str, Any], int]:
     if step == "tickets" and wanted.tickets:
         count = wanted.tickets - len(await rpc.tickets(node, treasury))
-        if count <= 0:
-            raise Unpayable("step_done", f"the account has {wanted.tickets} tickets")
         return {"TransactionType": "TicketCreate", "TicketCount": count}, count
     if step == "signer_list" and wanted.signer_list is not None:
         return _signer_list(wanted.signer_list), 1
     if step == "cu_token" and wanted.cu_token:
-        if await _cu_token(node, treasury):
-            raise Unpayable("step_done", "the account issues the CU already")
         return _issuance(), 1
     return fields(step, assets, wanted), int(step.startswith("line:"))
 

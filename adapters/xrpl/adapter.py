@@ -86,6 +86,7 @@ class XrplAdapter:
         self._settings = settings
         self._nodes = nodes
         self._keys = keys
+        self._own = frozenset({settings.treasury, *keys.addresses})
         self._assets = {XRP: DECIMALS_OF_XRP, **settings.assets}
         self._known = {key_of(asset): asset for asset in self._assets}
         self._facts = Facts(
@@ -215,9 +216,13 @@ class XrplAdapter:
         """By the address's master key, as wallets sign messages: see adapters.xrpl.proofs."""
         return address_fits(address, test=self._test) and proves(address, text, public_key, signature)
 
-    def check_address(self, address: str) -> None:
-        if not address_fits(address, test=self._test):
-            raise Unpayable("address_malformed", f"{address[:80]!r} is not an address of {self._facts.network}")
+    def payee(self, address: str, reference: int | None) -> tuple[str, int | None]:
+        """Classic address and destination tag; an X-address may bring the tag."""
+        return preflight.payee(address, reference, test=self._test)
+
+    async def own_accounts(self) -> frozenset[str]:
+        """The treasury, and the accounts that the service's keys are the master keys of."""
+        return self._own
 
     async def close(self) -> None:
         await self._nodes.close()
@@ -238,7 +243,7 @@ class XrplAdapter:
             if not 0 < len(order.digest) <= MEMO_BYTES:
                 raise Unpayable("memo_size", f"an anchor carries 1 to {MEMO_BYTES} bytes, not {len(order.digest)}")
         else:
-            preflight.check_form(order, self.treasury, self._assets, test=self._test)
+            preflight.check_form(order, self._own, self._assets, test=self._test)
 
     async def _prepare(
         self, node: Node, order: Order | SetupOrder, slot: Slot | None, busy: Container[Slot]
@@ -283,7 +288,7 @@ class XrplAdapter:
         if isinstance(order, AnchorOrder):
             return None, None
         members, objects = await account_setup.members(
-            node, self.treasury, order.step, self._assets, self._settings.wanted
+            node, self.treasury, self._keys, order.step, self._assets, self._settings.wanted
         )
         if objects:
             await preflight.check_reserve(node, own, fee, objects)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from adapters.nodes import Node
 from adapters.xrpl import rpc
 from adapters.xrpl.amounts import FULL_RATE, XRP, decimal, is_mpt, to_ledger, units, with_rate
-from adapters.xrpl.transactions import address_fits, destination
+from adapters.xrpl.transactions import address_fits, taken_apart
 from settlement.chain import Asset, PayoutOrder, Transfer, Unpayable
 
 REQUIRE_DESTINATION_TAG = 0x00020000
@@ -33,7 +33,17 @@ class Cleared:
     """What leaves the treasury, in the ledger's own unit."""
 
 
-def check_form(order: PayoutOrder, treasury: str, assets: Mapping[Asset, int], *, test: bool) -> None:
+def payee(address: str, reference: int | None, *, test: bool, culprit: int | None = None) -> tuple[str, int | None]:
+    """Classic address and tag that a payment to an address goes to. Raises Unpayable about `culprit`."""
+    if not address_fits(address, test=test):
+        raise Unpayable("address_malformed", f"{address[:80]!r} is no address of this network", culprit)
+    try:
+        return taken_apart(address, reference)
+    except ValueError as why:
+        raise Unpayable("reference_out_of_range", str(why), culprit) from None
+
+
+def check_form(order: PayoutOrder, own: Container[str], assets: Mapping[Asset, int], *, test: bool) -> None:
     """Everything about an order that can be said without a node. Raises Unpayable."""
     if not order.transfers:
         raise Unpayable("no_transfers", order.id)
@@ -48,19 +58,14 @@ def check_form(order: PayoutOrder, treasury: str, assets: Mapping[Asset, int], *
             raise Unpayable("amount_out_of_range", str(why), index) from None
         if transfer.reference is not None and not 0 <= transfer.reference < 1 << 32:
             raise Unpayable("reference_out_of_range", str(transfer.reference), index)
-        if not address_fits(transfer.to, test=test):
-            raise Unpayable("address_malformed", f"{transfer.to[:80]!r} is no address of this network", index)
-        try:
-            address, _ = destination(transfer)
-        except ValueError as why:
-            raise Unpayable("reference_out_of_range", str(why), index) from None
-        if address == treasury:
-            raise Unpayable("self_payment", "the treasury can't pay itself", index)
+        address, _ = payee(transfer.to, transfer.reference, test=test, culprit=index)
+        if address in own:
+            raise Unpayable("self_payment", f"{address} is an account of the service itself", index)
 
 
 async def clear(node: Node, treasury: str, transfer: Transfer, decimals: int, index: int) -> Cleared:
     """Raises Unpayable with the transfer's index when its destination is why it would not arrive."""
-    address, tag = destination(transfer)
+    address, tag = taken_apart(transfer.to, transfer.reference)
     receiver = await rpc.account(node, address)
     if receiver is None:
         reserves = await rpc.reserves(node)

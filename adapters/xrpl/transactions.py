@@ -18,7 +18,7 @@ from xrpl.core.binarycodec import XRPLBinaryCodecException, decode, encode, enco
 from xrpl.core.keypairs import derive_classic_address
 
 from adapters.xrpl.amounts import to_ledger
-from settlement.chain import AnchorOrder, Asset, Order, SetupOrder, Signer, Slot, Transfer
+from settlement.chain import AnchorOrder, Asset, Order, SetupOrder, Signer, Slot
 
 FULLY_CANONICAL = 0x80000000
 FIRST_NETWORK_WITH_ID = 1025
@@ -72,7 +72,7 @@ def fields(
         memos.insert(0, _memo(ANCHOR_MEMO, order.digest))
     else:
         (transfer,) = order.transfers
-        address, tag = destination(transfer)
+        address, tag = taken_apart(transfer.to, transfer.reference)
         found |= {
             "TransactionType": "Payment",
             "Destination": address,
@@ -87,14 +87,15 @@ def fields(
     return found
 
 
-def destination(transfer: Transfer) -> tuple[str, int | None]:
-    """Classic address and tag of a transfer; an X-address that has a tag brings its own. Raises ValueError."""
-    if not is_valid_xaddress(transfer.to):
-        return transfer.to, transfer.reference
-    address, tag, _ = xaddress_to_classic_address(transfer.to)
-    if tag is not None and transfer.reference is not None and tag != transfer.reference:
+def taken_apart(to: str, reference: int | None) -> tuple[str, int | None]:
+    """Classic address and tag; an X-address that has a tag brings its own. Raises ValueError when both name one and
+    they differ."""
+    if not is_valid_xaddress(to):
+        return to, reference
+    address, tag, _ = xaddress_to_classic_address(to)
+    if tag is not None and reference not in (None, tag):
         raise ValueError("the X-address names another tag")
-    return address, transfer.reference if tag is None else tag
+    return address, reference if tag is None else tag
 
 
 def address_fits(address: str, *, test: bool) -> bool:

@@ -112,8 +112,14 @@ CODES: dict[str, Code] = {
     "unknown_asset": _code(404, "Unknown asset", "The detail lists the assets of this chain."),
     "asset_not_paid": _code(422, "Asset without value", "The policy in force gives this asset no value."),
     "address_malformed": _code(422, "Address not valid", "This is not an address of that chain."),
-    "address_ours": _code(422, "Our own address", "Name an address of yours."),
-    "reference_out_of_range": _code(422, "Reference out of range", "The tag or memo id doesn't fit the chain."),
+    "address_ours": _code(
+        422,
+        "Our own address",
+        "Money sent there would stay with the service, on whichever chain and in whatever form the address is written.",
+    ),
+    "reference_out_of_range": _code(
+        422, "Reference out of range", "The tag or memo id doesn't fit the chain, or the address names another one."
+    ),
     # Money.
     "idempotency_key_malformed": _code(422, "Idempotency-Key not valid", "1 to 128 printable ASCII characters."),
     "idempotency_key_reused": _code(422, "Idempotency-Key reused", "The key was used for another request."),

@@ -336,6 +336,7 @@ class _Pass:
             raise Broken("slot_changed", f"{order.id} keeps {order.slot}, but was signed on {tx.slot} (rule 4)")
 
         async def use_case(connection: Connection) -> bool:
+            await chain_orders.enter(connection, order)
             account = await chain_orders.lock_account(connection, self.chain, tx.slot)
             now = self.context.sources.clock()
             if account.frozen is not None or await self._stopped(connection):

@@ -7,15 +7,15 @@ Whatever changes a key, or where money goes, is a signed request: a detached JWS
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Literal, Never
 
-from settlement.chain import Asset, Unpayable
+from settlement.chain import Asset, Unpayable, Unreachable
 from settlement.core import addresses, signatures, times
-from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Problem, Unauthenticated
+from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Problem, Unauthenticated, Unavailable
 from settlement.core.keys import parse_public_jwk
 from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
 from settlement.services.context import Context
@@ -126,6 +126,7 @@ async def _register(
     public = parse_public_jwk(jwk)
     signatures.verify_detached(request.signature, request.body, public)
     _check_fresh(request, now)
+    own = await _own_accounts(context) if payout else frozenset()
 
     async def use_case(connection: Connection) -> Registered:
         if account is not None:
@@ -137,7 +138,7 @@ async def _register(
         await parties.add_key(connection, Key(public.kid, party.no, public.raw, now, None), now)
         address = None
         if payout is not None:
-            address = await _add_address(context, connection, party, payout, now, request, public.kid)
+            address = await _add_address(context, connection, party, payout, own, now, request, public.kid)
         token = await issue_api_key(connection, context.sources, party.no, SCOPES[kind])
         return Registered(party, public.kid, token, address)
 
@@ -156,6 +157,7 @@ async def set_payout_address(
     Forbidden ``consumers_only`` or ``providers_only`` when the key is of another `kind` of participant.
     """
     now = context.sources.clock()
+    own = await _own_accounts(context)
 
     async def use_case(connection: Connection) -> PayoutAddress:
         party, kid = await _signed_by(context, connection, request, "set-payout-address", now)
@@ -168,7 +170,7 @@ async def set_payout_address(
         valid_from = now
         if kind == "consumer" if in_force is None else _destination(in_force) != payout:
             valid_from += (await governance.policy_at(connection, now)).address_cooldown
-        return await _add_address(context, connection, party, payout, valid_from, request, kid)
+        return await _add_address(context, connection, party, payout, own, valid_from, request, kid)
 
     return await context.database.run(use_case)
 
@@ -181,6 +183,7 @@ async def set_fallback_address(context: Context, request: SignedRequest, payout:
     signed request.
     """
     now = context.sources.clock()
+    own = await _own_accounts(context)
 
     async def use_case(connection: Connection) -> PayoutAddress:
         party, kid = await _signed_by(context, connection, request, "set-fallback-address", now)
@@ -190,7 +193,7 @@ async def set_fallback_address(context: Context, request: SignedRequest, payout:
         if newest is not None and _destination(newest) == payout:
             return newest
         cooldown = (await governance.policy_at(connection, now)).address_cooldown
-        address = await _checked_address(context, connection, payout, now + cooldown)
+        address = await _checked_address(context, connection, payout, own, now + cooldown)
         await _checked_proof(context, connection, party, payout, kid, now)
         await rails.add_fallback(connection, party.no, address, request.body, request.signature, now)
         return address
@@ -385,12 +388,13 @@ async def _add_address(
     connection: Connection,
     party: Party,
     payout: Destination,
+    own: Container[str],
     valid_from: datetime,
     request: SignedRequest,
     kid: str,
 ) -> PayoutAddress:
     now = context.sources.clock()
-    address = await _checked_address(context, connection, payout, valid_from)
+    address = await _checked_address(context, connection, payout, own, valid_from)
     address = replace(address, proof=await _checked_proof(context, connection, party, payout, kid, now))
     await parties.add_payout_address(connection, party.no, address, request.body, request.signature, now)
     return address
@@ -410,17 +414,31 @@ async def _checked_proof(
 
 
 async def _checked_address(
-    context: Context, connection: Connection, payout: Destination, valid_from: datetime
+    context: Context, connection: Connection, payout: Destination, own: Container[str], valid_from: datetime
 ) -> PayoutAddress:
-    """A destination that can be paid, as an address in force from a time on."""
-    decimals = _check_destination(context, payout)
+    """A destination that can be paid and is not one of our `own` accounts, as an address in force from a time on."""
+    decimals = _check_destination(context, payout, own)
     policy = await governance.policy_at(connection, context.sources.clock())
     if policy.micro_per_unit(Asset.parse(payout.asset).code, decimals) is None:
         _refuse("asset", "asset_not_paid", f"no payouts are made in {payout.asset}; the policy gives it no value")
     return PayoutAddress(payout.chain, payout.asset, payout.address, payout.reference, valid_from)
 
 
-def _check_destination(context: Context, payout: Destination) -> int:
+async def _own_accounts(context: Context) -> frozenset[str]:
+    """The service's own accounts on every chain. Asked before a transaction begins, since a key may be far away.
+
+    Raises Unavailable ``chain_unavailable``.
+    """
+    own: frozenset[str] = frozenset()
+    for name, adapter in context.chains.items():
+        try:
+            own |= await adapter.own_accounts()
+        except Unreachable as error:
+            raise Unavailable("chain_unavailable", f"the key of {name} gives no answer now: {error}") from error
+    return own
+
+
+def _check_destination(context: Context, payout: Destination, own: Container[str]) -> int:
     """The decimal places of the asset of a destination that the chain's adapter takes."""
     adapter = context.chains.get(payout.chain)
     if adapter is None:
@@ -433,11 +451,13 @@ def _check_destination(context: Context, payout: Destination) -> int:
     if payout.reference is not None and not 0 <= payout.reference < 1 << adapter.facts.reference_bits:
         _refuse("reference", "reference_out_of_range", f"a reference has {adapter.facts.reference_bits} bits")
     try:
-        adapter.check_address(payout.address)
+        account, _ = adapter.payee(payout.address, payout.reference)
     except Unpayable as error:
-        _refuse("address", "address_malformed", f"this is not an address of {payout.chain} ({error.code})")
-    if payout.address == adapter.treasury:
-        _refuse("address", "address_ours", "this is the service's own address")
+        if error.code == "reference_out_of_range":
+            _refuse("reference", error.code, "the address names a tag or id of its own, and it is another one")
+        _refuse("address", "address_malformed", f"this is not an address of {payout.chain}")
+    if account in own:
+        _refuse("address", "address_ours", "this is an account of the service itself")
     return decimals
 
 

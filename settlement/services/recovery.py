@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from settlement.chain import ChainAdapter, PayoutOrder, Sent, Settled, SetupOrder
+from settlement.chain import Asset, ChainAdapter, PayoutOrder, Sent, Settled, SetupOrder, Transfer, Unpayable
 from settlement.chain import Order as ChainOrder
 from settlement.core.errors import Conflict, NotFound
 from settlement.core.states import IN_FLIGHT
@@ -58,7 +58,7 @@ async def match(context: Context, chain_name: str) -> Matched:
         if sent.tx.id in known or any(alias in known for alias in sent.tx.aliases):
             continue
         found = marked.get(sent.marks)
-        if found is None or not _same(sent, found[1]):
+        if found is None or not same(adapter, sent, found[1]):
             foreign.append(sent)
         elif await _adopt(context, found[0], sent):
             adopted.append(found[0].id)
@@ -103,12 +103,20 @@ async def _history(adapter: ChainAdapter) -> list[Sent]:
     return found
 
 
-def _same(sent: Sent, content: ChainOrder | SetupOrder) -> bool:
-    """Whether a transaction pays exactly what the order asks for. Ids of transfers aren't on every chain."""
+def same(adapter: ChainAdapter, sent: Sent, content: ChainOrder | SetupOrder) -> bool:
+    """Whether a transaction pays exactly what the order asks for: the same accounts with the same tags or ids, however
+    either is written. Ids of transfers aren't on every chain."""
     if not isinstance(content, PayoutOrder):
         return not sent.transfers
-    asked = [(each.to, each.asset, each.amount, each.reference) for each in content.transfers]
-    return [(each.to, each.asset, each.amount, each.reference) for each in sent.transfers] == asked
+    try:
+        asked, paid = ([_paid(adapter, each) for each in one] for one in (content.transfers, sent.transfers))
+    except Unpayable:
+        return False
+    return asked == paid
+
+
+def _paid(adapter: ChainAdapter, transfer: Transfer) -> tuple[str, int | None, Asset, int]:
+    return *adapter.payee(transfer.to, transfer.reference), transfer.asset, transfer.amount
 
 
 async def _adopt(context: Context, order: Order, sent: Sent) -> bool:

@@ -20,6 +20,9 @@ from settlement.core.states import OrderState
 from settlement.storage.database import Connection
 from settlement.storage.tables import attempt, attempt_event, chain_order, signing_account
 
+_SIGNING = 0x516E
+"""Advisory lock of each chain: shared by what takes a slot, exclusive for what sets the account up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -259,6 +262,14 @@ async def slot_taken(connection: Connection, order: Order, slot: Slot) -> bool:
         chain_order.c.id != order.id,
     )
     return (await connection.execute(query.limit(1))).first() is not None
+
+
+async def enter(connection: Connection, order: Order) -> None:
+    """Join those who take a slot of the order's chain now, until this transaction ends; what must be alone waits for
+    all others and keeps them out. Only behind it does `must_wait` know of everybody: slots may be different accounts'.
+    """
+    lock = "pg_advisory_xact_lock_shared" if order.step in (None, NO_OP) else "pg_advisory_xact_lock"
+    await connection.execute(text(f"SELECT {lock}({_SIGNING}, hashtext(:chain))"), {"chain": order.chain})
 
 
 async def must_wait(connection: Connection, order: Order) -> bool:

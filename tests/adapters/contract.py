@@ -525,8 +525,8 @@ class AdapterContract:
 
     async def test_addresses_are_checked_with_their_checksum(self, peer: Peer) -> None:
         good = await peer.payee()
-        peer.adapter.check_address(good)
-        peer.adapter.check_address(peer.adapter.treasury)
+        assert peer.adapter.payee(good, 7) == (good, 7)
+        assert peer.adapter.payee(peer.adapter.treasury, None) == (peer.adapter.treasury, None)
         wrong_digit = good[:-3] + ("q" if good[-3] != "q" else "z") + good[-2:]
         for bad in (
             "",
@@ -539,8 +539,23 @@ class AdapterContract:
             good[:4] + "é" * 40,
         ):
             with pytest.raises(Unpayable) as refusal:
-                peer.adapter.check_address(bad)
+                peer.adapter.payee(bad, None)
             assert refusal.value.code == "address_malformed"
+
+    async def test_none_of_our_own_accounts_is_paid_in_any_form(self, peer: Peer) -> None:
+        own = await peer.adapter.own_accounts()
+        assert peer.adapter.treasury in own
+        combined = peer.adapter.combined_address(7)
+        for form in (*own, *([combined] if combined else [])):
+            assert peer.adapter.payee(form, None)[0] in own
+            with pytest.raises(Unpayable) as refusal:
+                order = PayoutOrder("pay_1", (Transfer(form, peer.stable, 100),))
+                await peer.adapter.prepare(order, slot=None, busy=())
+            assert (refusal.value.code, refusal.value.culprit) == ("self_payment", 0)
+        if combined:
+            assert peer.adapter.payee(combined, 7) == peer.adapter.payee(combined, None)
+            with pytest.raises(Unpayable, match="reference_out_of_range"):
+                peer.adapter.payee(combined, 8)
 
     async def test_a_payment_uri_names_treasury_and_reference(self, peer: Peer) -> None:
         uri = await peer.adapter.payment_uri(peer.stable, 4_294_967_295, 1_500_000)

@@ -415,9 +415,9 @@ async def test_payment_uris_and_x_addresses(peer: XrplPeer) -> None:
     assert await peer.adapter.payment_uri(XRP, 0, None) == f"xrpl:{peer.adapter.treasury}?dt=0"
     address = peer.adapter.combined_address(42)
     assert address.startswith("T")
-    peer.adapter.check_address(address)
-    with pytest.raises(Unpayable):
-        peer.adapter.check_address(classic_address_to_xaddress(peer.adapter.treasury, 42, False))
+    assert peer.adapter.payee(address, None) == (peer.adapter.treasury, 42)
+    with pytest.raises(Unpayable, match="address_malformed"):
+        peer.adapter.payee(classic_address_to_xaddress(peer.adapter.treasury, 42, False), None)
 
 
 async def test_an_x_address_brings_its_tag(peer: XrplPeer) -> None:

@@ -13,6 +13,7 @@ from httpx2 import ASGITransport, AsyncClient
 from stellar_sdk import IdMemo, Keypair, MuxedAccount, Payment
 from stellar_sdk.sep.stellar_uri import PayStellarUri
 
+from adapters.stellar.account_setup import Issuing
 from adapters.stellar.assets import sdk_asset
 from settlement.api.app import create_app
 from settlement.api.dependencies import Settings
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.network
 
 USD = Asset("USD", ISSUER.public_key)
 """What the test world's policy gives a worth, here with seven decimals."""
-HOME, LINKS = "settle.example", key_of("links")
+HOME, LINKS, CU_ISSUER = "settle.example", key_of("links"), key_of("CU issuer")
 
 
 @dataclass
@@ -80,7 +81,8 @@ class Harbour:
 @pytest.fixture
 async def harbour(world: World) -> AsyncIterator[Harbour]:
     links = LocalSigner("ed25519", LINKS.raw_secret_key())
-    peer = await StellarPeer.start(sources=world.sources, assets=(USD,), home=HOME, links=links)
+    issuing = Issuing(LocalSigner("ed25519", CU_ISSUER.raw_secret_key()), CU_ISSUER.public_key, clawback=False)
+    peer = await StellarPeer.start(sources=world.sources, assets=(USD,), home=HOME, links=links, issuing=issuing)
     peer.net.trust(TREASURY.public_key, sdk_asset(USD))
     context = replace(world.context, chains={"stellar": peer.adapter})
     await funding.open_chain(context, "stellar")
@@ -182,7 +184,16 @@ async def test_a_fallback_address_is_shown_and_in_force_after_the_cool_down(harb
 async def test_what_is_no_fallback_address_is_refused(harbour: Harbour) -> None:
     person, consumer = await harbour.street.provider(), await harbour.street.consumer()
     problem(await fall_back(harbour, consumer), 403, "providers_only")
-    problem(await fall_back(harbour, person, address=TREASURY.public_key), 422, "address_ours")
+    for ours in (TREASURY.public_key, harbour.peer.channels[1], CU_ISSUER.public_key):
+        for form in (ours, MuxedAccount(ours, 2**40).universal_account_id):
+            problem(await fall_back(harbour, person, address=form), 422, "address_ours")
+            document = harbour.street.registration("provider", key := harbour.street.new_key())
+            document["payout"] = {"chain": "stellar", "asset": USD.text, "address": form}
+            problem(await harbour.street.send("POST", "/v1/providers", document, key), 422, "address_ours")
+            proof = harbour.proof(consumer, TREASURY, form)
+            problem(await harbour.set_address(consumer, form, proof), 422, "address_ours")
+    muxed = MuxedAccount(harbour.wallet().public_key, 5).universal_account_id
+    problem(await fall_back(harbour, person, address=muxed, reference=6), 422, "reference_out_of_range")
     problem(await fall_back(harbour, person, address="G" * 56), 422, "address_malformed")
     problem(await fall_back(harbour, person, chain="xrpl"), 404, "unknown_chain")
     problem(await fall_back(harbour, person, asset="USD"), 404, "unknown_asset")

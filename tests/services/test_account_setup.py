@@ -90,6 +90,20 @@ async def test_asking_again_orders_nothing_twice(scene: Scene) -> None:
     assert len(await scene.orders()) == first
 
 
+async def test_a_second_operator_who_looked_before_the_first_was_done_sends_nothing(scene: Scene) -> None:
+    steps = await account_setup.steps(scene.context, "xrpl")
+    first = await account_setup.plan(scene.context, "xrpl", steps)
+    await scene.run()
+    spent = scene.peer.engine.state.accounts[scene.peer.settings.treasury].sequence
+    assert await account_setup.plan(scene.context, "xrpl", steps) == first
+    await scene.run()
+    assert scene.peer.engine.state.accounts[scene.peer.settings.treasury].sequence == spent
+    assert sorted(state for _, state in await scene.orders()) == ["failed"] * first + ["settled"] * first
+    await scene.set_up()
+    assert await scene.missing() == {"master_off"}
+    assert await halts.open_halts(scene.context) == []
+
+
 async def test_an_unknown_chain_and_a_halt_are_refused(scene: Scene) -> None:
     with pytest.raises(NotFound, match="unknown_chain"):
         await account_setup.steps(scene.context, "stellar")

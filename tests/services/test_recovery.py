@@ -10,14 +10,19 @@ from hashlib import sha256
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
+from stellar_sdk import MuxedAccount
+from xrpl.core.addresscodec import classic_address_to_xaddress
 
 from adapters.simulated import USD
+from settlement.chain import PayoutOrder, Transfer
 from settlement.core.errors import Conflict
 from settlement.services import chains, funding, halts, payouts, recovery, refunds, windows, withdrawals
 from settlement.services.context import Context
 from settlement.storage import chain_orders
 from settlement.storage.database import Database
 from tests.client.town import CHAIN, Town, build, exported, parsed, send, trade, verified
+from tests.rippled.peer import XrplPeer
+from tests.stellarnet.peer import StellarPeer
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -162,6 +167,36 @@ async def test_withdrawals_and_refunds_are_not_paid_twice_either(
             await chains.run_until_idle(restored, CHAIN)
         assert paid(town) == before
     assert len(set(ids)) == 2
+
+
+@pytest.mark.network
+async def test_payees_are_told_apart_by_tag_and_id_and_known_in_every_form() -> None:
+    """A custodian's one account, its customers' ids: who was paid is account and id, however the order wrote it."""
+    xrpl, stellar = await XrplPeer.start(), await StellarPeer.start(history=True)
+    try:
+        for peer, combined in ((xrpl, x_address), (stellar, m_address)):
+            to = await peer.payee()
+            forms = [(combined(to, 7), None), (combined(to, 7), 7), (combined(to, 8), None), (to, 9), (to, None)]
+            for number, (address, reference) in enumerate(forms):
+                order = PayoutOrder(f"pay_{number}", (Transfer(address, peer.stable, 100, reference),))
+                await peer.adapter.submit(await peer.adapter.prepare(order, slot=None, busy=()))
+                await peer.close_ledgers()
+                sent = (await peer.adapter.sent(None)).sent[-1]
+                assert sent.marks == peer.adapter.marks(order)
+                asked = [replace(order, transfers=(Transfer(one, peer.stable, 100, id_),)) for one, id_ in forms]
+                same = {index for index, each in enumerate(asked) if recovery.same(peer.adapter, sent, each)}
+                assert same == ({0, 1} if number < 2 else {number})
+    finally:
+        await xrpl.stop()
+        await stellar.stop()
+
+
+def x_address(account: str, tag: int) -> str:
+    return classic_address_to_xaddress(account, tag, True)
+
+
+def m_address(account: str, number: int) -> str:
+    return MuxedAccount(account, number).universal_account_id
 
 
 async def test_deposits_of_after_the_backup_are_credited_once(world: World, database_url: str) -> None:

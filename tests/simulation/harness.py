@@ -183,8 +183,11 @@ class CrashingAdapter:
     def proves_address(self, address: str, text: str, public_key: str, signature: str) -> bool:
         return self._inner.proves_address(address, text, public_key, signature)
 
-    def check_address(self, address: str) -> None:
-        self._inner.check_address(address)
+    def payee(self, address: str, reference: int | None) -> tuple[str, int | None]:
+        return self._inner.payee(address, reference)
+
+    async def own_accounts(self) -> frozenset[str]:
+        return await self._inner.own_accounts()
 
     async def close(self) -> None:
         await self._inner.close()
