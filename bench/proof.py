@@ -4,8 +4,9 @@
 
 Reports are signed and taken in by the service itself, one window is settled, and then: every SQL invariant; the audit
 export, written to a file; the outside verifier on that file in a fresh process, with its peak memory (VmHWM); proofs of
-records chosen at random, made by the service one after another; and each checked offline. Prints JSON. The ratio of the
-Merkle root to bare hashing is bench.close's.
+records chosen at random, made by the service one after another; and each checked offline. Prints JSON, and on standard
+error how far it is. Ctrl-C ends it, and takes server and files away. The ratio of the Merkle root to bare hashing is
+bench.close's.
 """
 
 from __future__ import annotations
@@ -47,6 +48,22 @@ SETTLED_SECONDS = 6
 """How long the simulated chain may take to close the ledger of the deposits."""
 
 
+class Progress:
+    """Says on standard error how far something is, a line for each twentieth of it."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done, self._said = what, total, 0, -1
+        self._began = time.monotonic()
+
+    def advance(self, count: int = 1) -> None:
+        self._done += count
+        twentieths = 20 * self._done // max(self._total, 1)
+        if twentieths > self._said:
+            self._said = twentieths
+            seconds = time.monotonic() - self._began
+            print(f"{self._what}: {5 * twentieths} % after {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
 async def participants(context: Context, consumers: int) -> list[Stream]:
     """Providers with keys, and consumers that are funded by ordinary payments on the simulated chain."""
     now = context.sources.clock()
@@ -82,11 +99,13 @@ async def participants(context: Context, consumers: int) -> list[Stream]:
 async def ingest(context: Context, streams: Sequence[Stream], reports: int, records: int) -> float:
     """Take in so many signed reports, each provider's one after another."""
     began = time.monotonic()
+    progress = Progress("ingest", reports // len(streams) * len(streams))
 
     async def send(stream: Stream, count: int) -> None:
         for _ in range(count):
             body, signature = stream.report(records)
             await metering.submit(context, body=body, signature=signature)
+            progress.advance()
 
     await asyncio.gather(*(send(stream, reports // len(streams)) for stream in streams))
     return time.monotonic() - began
@@ -94,6 +113,7 @@ async def ingest(context: Context, streams: Sequence[Stream], reports: int, reco
 
 async def settle(context: Context) -> float:
     began = time.monotonic()
+    print("settling the window", file=sys.stderr, flush=True)
     await windows.close(context)
     await windows.advance(context, payouts.plan)
     return time.monotonic() - began
@@ -103,6 +123,7 @@ async def hold_invariants(context: Context) -> dict[str, float]:
     """How long the quick and the deep invariants take, in seconds."""
     found = {}
     for name, deep in (("quick", False), ("all", True)):
+        print(f"invariants, {name}", file=sys.stderr, flush=True)
         began = time.monotonic()
         async with context.database.read() as connection:
             violation = await invariants.first_violation(connection, deep=deep)
@@ -114,6 +135,7 @@ async def hold_invariants(context: Context) -> dict[str, float]:
 
 async def write_export(context: Context, file: Path) -> float:
     began = time.monotonic()
+    print("writing the export", file=sys.stderr, flush=True)
     with file.open("wb") as out:
         async for line in audit.export(context):
             out.write(line)
@@ -123,10 +145,12 @@ async def write_export(context: Context, file: Path) -> float:
 def verify(file: Path) -> None:
     """In a process of its own: verify an export, and say how long it took and how much memory."""
     verifier = ExportVerifier()
+    progress = Progress("verifying", file.stat().st_size)
     began = time.monotonic()
     with file.open("rb") as lines:
         for line in lines:
             verifier.feed(line)
+            progress.advance(len(line))
     report = verifier.finish()
     seconds = time.monotonic() - began
     if report.fault is not None:
@@ -142,6 +166,7 @@ async def prove(context: Context, chosen: Sequence[tuple[str, str]]) -> dict[str
     """Milliseconds of making each proof as the API does, and of checking it offline."""
     key = context.key.public.jwk()
     made, checked, sizes = [], [], []
+    progress = Progress("proofs", len(chosen))
     for provider, record in chosen:
         began = time.perf_counter()
         text = json.dumps(await proofs.record_proof(context, provider, record)).encode()
@@ -150,6 +175,7 @@ async def prove(context: Context, chosen: Sequence[tuple[str, str]]) -> dict[str
         result = check_proof(text, trusted_key=key)
         checked.append((time.perf_counter() - began) * 1e3)
         sizes.append(len(text))
+        progress.advance()
         if result.fault is not None:
             raise SystemExit(f"a proof does not hold, the run is void: {result.fault}")
     return {"served_ms": spread(made), "checked_ms": spread(checked), "bytes": statistics.median(sizes)}
@@ -182,7 +208,7 @@ async def measure(options: argparse.Namespace, installed: Installation, folder: 
         file = folder / "export.ndjson"
         written = await write_export(context, file)
         done = subprocess.run(
-            [sys.executable, "-m", "bench.proof", "--verify", str(file)], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "bench.proof", "--verify", str(file)], stdout=subprocess.PIPE, text=True, check=True
         )
         verified = json.loads(done.stdout)
         found = await prove(context, choose(installed.plain_url, options.proofs))
@@ -210,9 +236,16 @@ def main() -> None:
     parser.add_argument("--proofs", type=int, default=500)
     parser.add_argument("--verify", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.verify is not None:
-        verify(options.verify)
-        return
+    try:
+        if options.verify is not None:
+            verify(options.verify)
+        else:
+            run(options)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: nothing was measured") from None
+
+
+def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="settlement-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)

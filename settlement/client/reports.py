@@ -6,6 +6,7 @@ Memory: a carry for each (consumer, provider), this window's obligations, and th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -28,11 +29,13 @@ AHEAD = timedelta(minutes=5)
 ID_TIME_TOLERANCE = timedelta(minutes=1)
 CLOCK_STEP = timedelta(days=1)
 """How far `received_at` may fall behind an earlier report's: the journal's order is not that of arrival."""
+RECORD_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 DAY = 86_400_000
 """Milliseconds: the ids of charged records are kept by the day that is in them."""
 
 REPORT_MEMBERS = frozenset({"v", "provider", "report", "seq", "prev", "records"})
 RECORD_MEMBERS = frozenset({"id", "at", "consumer", "model", "operation", "tier", "outcome", "meters"})
+RECORD_TEXTS = RECORD_MEMBERS - {"meters"}
 OPTIONAL_MEMBERS = frozenset({"hold", "upstream_id", "rates", "evidence", "flags"})
 OTHER_CODES = frozenset(
     {
@@ -410,11 +413,9 @@ def record_id(text: str, at: datetime, where: str) -> bytes:
 
 def id_bytes(text: str, where: str) -> bytes:
     """The 16 bytes of a UUIDv7 in its one spelling."""
-    digits = text.replace("-", "")
-    plain = len(text) == 36 and len(digits) == 32 and all(text[place] == "-" for place in (8, 13, 18, 23))
-    good = plain and digits[12] == "7" and digits[16] in "89ab" and set(digits) <= set("0123456789abcdef")
+    good = RECORD_ID.fullmatch(text) is not None
     require(good, "record_id", where, "its id is not a UUIDv7 in lower case")
-    return bytes.fromhex(digits)
+    return bytes.fromhex(text.replace("-", ""))
 
 
 def rated_at(record: Mapping[str, Any], at: datetime) -> datetime:
@@ -454,8 +455,8 @@ def _check_record(record: Mapping[str, Any], where: str) -> None:
     if not given >= RECORD_MEMBERS or not given <= RECORD_MEMBERS | OPTIONAL_MEMBERS:
         raise Wrong("report_malformed", where, "it has other members than a usage record")
     meters = record["meters"]
-    texts = all(isinstance(record[member], str) for member in RECORD_MEMBERS - {"meters"})
-    if not texts or not isinstance(meters, dict) or any(type(units) is not int for units in meters.values()):
+    texts = set(map(type, map(record.__getitem__, RECORD_TEXTS))) == {str}
+    if not texts or not isinstance(meters, dict) or not set(map(type, meters.values())) <= {int}:
         raise Wrong("report_malformed", where, "a member has the wrong type")
 
 

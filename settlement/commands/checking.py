@@ -73,7 +73,7 @@ def rebuild(as_json: Json = False) -> None:
         f"streams     {found.streams} were wrong",
         f"holds       {found.holds} were wrong, and {found.budgets} sums of budgets",
         f"figures     {found.figures} windows had none",
-        f"tree        {found.tiles} tiles were wrong; every checkpoint has its root",
+        f"tree        {found.tiles} tiles and {found.marks} marks were wrong; every checkpoint has its root",
     ]
     answer(asdict(found), lines, as_json=as_json)
 

@@ -60,6 +60,8 @@ def _check(value: object, depth: int) -> None:
         for key, member in value.items():
             if not isinstance(key, str) or not key.isascii():
                 _refuse("a key is not ASCII text")
+            if type(member) is int and -MAX_INTEGER <= member <= MAX_INTEGER:
+                continue
             if type(member) is not str:
                 _check(member, depth + 1)
     elif isinstance(value, (list, tuple)):

@@ -169,8 +169,7 @@ def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Re
     below = _children(table)
     compiled = []
     for band in bands:
-        each = _rates(table, band.rates)
-        coefficients = tuple(each[meter] - each.get(table.meters[meter].parent or "", 0) for meter in names)
+        coefficients = tuple(_coefficient(table, band.rates, meter) for meter in names)
         compiled.append(CompiledBand(band.above_input_tokens, band.rates.get(PER_REQUEST, 0), coefficients))
     return CompiledModel(
         model=name,
@@ -204,22 +203,32 @@ def _refused(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, i
     for meter, units in meters.items():
         if units and not _priced(table, priced, meter):
             return Refusal("unpriced_meter", meter)
-    for whole, parts in _children(table).items():
-        if sum(meters.get(part, 0) for part in parts) > meters.get(whole, 0):
-            return Refusal("subset_above_whole", whole)
+    below = _below(table, meters)
+    short = {whole for whole, units in below.items() if units > meters.get(whole, 0)}
+    if short:
+        return Refusal("subset_above_whole", next(whole for whole in _children(table) if whole in short))
     return None
 
 
 def _lines(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int]) -> tuple[ChargeLine, ...]:
-    below = _children(table)
-    each = _rates(table, priced)
+    below = _below(table, meters)
     lines = []
-    for meter in table.meters:
-        own = 1 if meter == PER_REQUEST else meters.get(meter, 0)
-        own -= sum(meters.get(part, 0) for part in below.get(meter, ()))
+    for meter in [name for name in table.meters if name in meters or name == PER_REQUEST]:
+        own = 1 if meter == PER_REQUEST else meters.get(meter, 0) - below.get(meter, 0)
         if own and _priced(table, priced, meter):
-            lines.append(ChargeLine(meter, own, each[meter], own * each[meter]))
+            each = _rate_of(table, priced, meter)
+            lines.append(ChargeLine(meter, own, each, own * each))
     return tuple(lines)
+
+
+def _below(table: RateTable, meters: Mapping[str, int]) -> dict[str, int]:
+    """The units of the meters directly below each meter, of those that are given."""
+    below: dict[str, int] = {}
+    for meter, units in meters.items():
+        parent = table.meters[meter].parent
+        if parent is not None:
+            below[parent] = below.get(parent, 0) + units
+    return below
 
 
 def _excess(terms: Tier) -> Iterator[tuple[int, int]]:
@@ -251,12 +260,19 @@ def _priced(table: RateTable, priced: Mapping[str, int], meter: str) -> bool:
     return meter in priced if parent is None else _priced(table, priced, parent)
 
 
-def _rates(table: RateTable, priced: Mapping[str, int]) -> dict[str, int]:
-    """Every meter's rate: its own or its parent's; zero for a tree without a price, whose units are refused."""
-    each: dict[str, int] = {}
-    for meter in table.meters.values():
-        each[meter.name] = priced.get(meter.name, each.get(meter.parent or "", 0))
-    return each
+def _rate_of(table: RateTable, priced: Mapping[str, int], meter: str) -> int:
+    """A meter's rate: its own or its parent's; zero for a tree without a price, whose units are refused."""
+    name: str | None = meter
+    while name is not None:
+        if name in priced:
+            return priced[name]
+        name = table.meters[name].parent
+    return 0
+
+
+def _coefficient(table: RateTable, priced: Mapping[str, int], meter: str) -> int:
+    parent = table.meters[meter].parent
+    return _rate_of(table, priced, meter) - (0 if parent is None else _rate_of(table, priced, parent))
 
 
 def _children(table: RateTable) -> Mapping[str, tuple[str, ...]]:

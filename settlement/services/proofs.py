@@ -16,7 +16,7 @@ from settlement.core.canonical import encode
 from settlement.core.errors import Broken, Malformed, NotFound
 from settlement.core.liabilities import Sum
 from settlement.core.standing import day_of
-from settlement.services import evidence, offers, service_keys, standing
+from settlement.services import evidence, offers, service_keys, standing, window_trees
 from settlement.services.context import Context
 from settlement.storage import checkpoints, positions, trees, usage_leaves
 from settlement.storage.checkpoints import Stored
@@ -63,16 +63,16 @@ async def position_proof(context: Context, window_no: int, party: str) -> Docume
     """
     async with context.database.read() as connection:
         stored = await checkpoints.get(connection, window_no)
-        leaves = {found.party: found.leaf() for found in await positions.of_window(connection, window_no)}
-        if party not in leaves:
+        own = await positions.find(connection, window_no, party)
+        if own is None:
             raise NotFound("position_unknown", f"{party} has no position in window win_{window_no}")
-        index = list(leaves).index(party)
-        hashes = [merkle.leaf_hash(leaf) for leaf in leaves.values()]
-        path = merkle.inclusion_path(index, hashes)
+        tree = await window_trees.of_positions(context, connection, stored)
+        size, index, leaf = len(tree.places), tree.places.get(party, -1), own.leaf()
+        _check(index >= 0, "positions", index)
+        path = tree.path(index)
         root = bytes.fromhex(json.loads(stored.document)["positions"]["root"])
-        _check(merkle.verify_inclusion(hashes[index], index, len(hashes), path, root), "positions", index)
-        leaf = leaves[party].decode()
-        where = {"leaf": leaf, "index": index, "size": len(hashes), "path": [node.hex() for node in path]}
+        _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, size, path, root), "positions", index)
+        where = {"leaf": leaf.decode(), "index": index, "size": size, "path": [node.hex() for node in path]}
         return await _document(connection, stored, "positions", where)
 
 
@@ -83,17 +83,17 @@ async def liability_proof(context: Context, window_no: int, account: str) -> Doc
     """
     async with context.database.read() as connection:
         stored = await checkpoints.get(connection, window_no)
-        entries = stored.liability_entries()
-        index = next((at for at, entry in enumerate(entries) if entry.account == account), None)
+        tree = await window_trees.of_liabilities(context, connection, stored)
+        index = tree.places.get(account)
         if index is None:
             raise NotFound("liability_unknown", f"nothing was owed to {account} at the checkpoint of win_{window_no}")
-        entry, path = entries[index], liabilities.path(index, entries)
+        entry, path, size = tree.entries[index], tree.tree.path(index), len(tree.entries)
         stated = json.loads(stored.document)["liabilities"]
         root = Sum(int(stated["total"]), bytes.fromhex(stated["root"]))
-        _check(liabilities.verify(entry, index, len(entries), path, root), "liabilities", index)
+        _check(liabilities.verify(entry, index, size, path, root), "liabilities", index)
         leaf = {"account": entry.account, "amount": str(entry.amount), "salt": entry.salt.hex()}
         siblings = [{"sum": str(sibling.amount), "hash": sibling.hash.hex()} for sibling in path]
-        where = {"leaf": encode(leaf).decode(), "index": index, "size": len(entries), "path": siblings}
+        where = {"leaf": encode(leaf).decode(), "index": index, "size": size, "path": siblings}
         return await _document(connection, stored, "liabilities", where)
 
 

@@ -39,6 +39,7 @@ class Rebuilt:
     obligations: int
     streams: int
     tiles: int
+    marks: int
     holds: int
     budgets: int
     figures: int
@@ -46,7 +47,7 @@ class Rebuilt:
     @property
     def changed(self) -> int:
         """How many derived rows were wrong."""
-        wrong = self.balances + self.obligations + self.streams + self.tiles
+        wrong = self.balances + self.obligations + self.streams + self.tiles + self.marks
         return wrong + self.holds + self.budgets + self.figures
 
 
@@ -70,13 +71,14 @@ async def run(context: Context) -> Rebuilt:
         used = await rebuild.budgets(connection)
         balances = await rebuild.balances(connection, reader.balances)
         streams = await rebuild.streams(connection)
-        before = await rebuild.forget_tree(connection)
+        before, marked = await rebuild.forget_tree(connection), await rebuild.forget_marks(connection)
         without = await rebuild.windows_without_figures(connection)
         count = await _grow(context, connection, frozenset(without))
         after = await rebuild.tree(connection)
         tiles = sum(before.get(place) != after.get(place) for place in before.keys() | after.keys())
+        marks = len(marked ^ await rebuild.marks(connection))
         report = reader.finish()
-        counted = (balances, pairs, streams, tiles, held, used, len(without))
+        counted = (balances, pairs, streams, tiles, marks, held, used, len(without))
         return Rebuilt(report.head_seq, report.records, count, *counted)
 
     return await context.database.run(use_case)
@@ -126,6 +128,7 @@ async def _grow(context: Context, connection: Connection, without: frozenset[int
         if number in without:
             await reputation.add(connection, number, flags)
         await rebuild.plant_tree(connection, [*full, *growth.rest()])
+        await usage_leaves.mark(connection, number)
         size = growth.size
         stated = json.loads(stored.document)["records"]
         if (size, (await trees.root(connection, size)).hex()) != (stated["size"], stated["root"]):

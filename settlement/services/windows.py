@@ -327,10 +327,9 @@ async def _checkpoint(context: Context, connection: Connection, window_no: int) 
         document=document,
         signatures=[sign_document(context.key, document)],
         tree_size=size,
-        liabilities=checkpoints.pack_liabilities(owed),
         created_at=context.sources.clock(),
     )
-    await checkpoints.store(connection, made)
+    await checkpoints.store(connection, made, checkpoints.pack_liabilities(owed))
     await windows.advance(connection, window_no, "checkpointed")
     await events.statements_ready(context, connection, window, [each.party for each in found], made.digest)
     return True
@@ -362,6 +361,7 @@ async def _grow(context: Context, connection: Connection, window_no: int, before
             await trees.store(connection, full)
             full = []
     await trees.store(connection, [*full, *growth.rest()])
+    await usage_leaves.mark(connection, window_no)
     await reputation.add(connection, window_no, flags)
     return growth.size
 

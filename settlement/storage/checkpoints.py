@@ -35,13 +35,10 @@ class Stored:
     document: bytes
     signatures: Sequence[dict[str, str]]
     tree_size: int
-    liabilities: bytes
     created_at: datetime
 
-    def liability_entries(self) -> list[Entry]:
-        """The leaves of the liabilities tree, in order."""
-        leaves = json.loads(zstandard.ZstdDecompressor().decompress(self.liabilities))
-        return [Entry(account, int(amount), bytes.fromhex(salt)) for account, amount, salt in leaves]
+
+_STORED = select(*(checkpoint.c[name] for name in Stored.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +71,27 @@ def pack_liabilities(entries: Sequence[Entry]) -> bytes:
     return zstandard.ZstdCompressor().compress(listed)
 
 
-async def store(connection: Connection, made: Stored) -> None:
-    """Write a window's checkpoint."""
+def unpack_liabilities(packed: bytes) -> list[Entry]:
+    """The inverse of `pack_liabilities`."""
+    leaves = json.loads(zstandard.ZstdDecompressor().decompress(packed))
+    return [Entry(account, int(amount), bytes.fromhex(salt)) for account, amount, salt in leaves]
+
+
+async def store(connection: Connection, made: Stored, liabilities: bytes) -> None:
+    """Write a window's checkpoint with the packed leaves of its liabilities."""
     values = {name: getattr(made, name) for name in Stored.__slots__}
-    await connection.execute(insert(checkpoint).values(values))
+    await connection.execute(insert(checkpoint).values(values | {"liabilities": liabilities}))
+
+
+async def packed_liabilities(connection: Connection, window_no: int) -> bytes:
+    """What `store` was given; the other reads of a checkpoint leave it alone, since it is large."""
+    query = select(checkpoint.c.liabilities).where(checkpoint.c.window_no == window_no)
+    return bytes((await connection.execute(query)).scalar_one())
 
 
 async def find(connection: Connection, window_no: int) -> Stored | None:
     """A window's checkpoint, if it has one yet."""
-    row = (await connection.execute(select(checkpoint).where(checkpoint.c.window_no == window_no))).first()
+    row = (await connection.execute(_STORED.where(checkpoint.c.window_no == window_no))).first()
     return None if row is None else _stored(row)
 
 

@@ -299,10 +299,21 @@ WHERE said ->> 'kind' <> kind OR said ->> 'subject' <> subject OR (said ->> 'win
 -- I16 tree_size: the record tree grows by the records of each window
 SELECT 'checkpoint ' || window_no FROM (
     SELECT c.window_no, c.tree_size - coalesce(lag(c.tree_size) OVER (ORDER BY c.window_no), 0) AS grown,
-           coalesce(t.records, (SELECT count(*) FROM usage_record u WHERE u.window_no = c.window_no)) AS records,
-           c.window_no <> row_number() OVER (ORDER BY c.window_no) AS gap
-    FROM checkpoint c LEFT JOIN retention t ON t.window_no = c.window_no
+           coalesce(o.records, 0) AS records, c.window_no <> row_number() OVER (ORDER BY c.window_no) AS gap
+    FROM checkpoint c
+    LEFT JOIN (SELECT window_no, sum(records) AS records FROM obligation GROUP BY window_no) o ON o.window_no = c.window_no
 ) t WHERE grown <> records OR gap ORDER BY window_no;
+
+-- I16c tree_marks (deep): marks say how many leaves of their window come before a report, one for each tile's width
+SELECT 'window ' || coalesce(m.window_no, r.window_no) || ' journal entry ' || coalesce(m.journal_seq, r.journal_seq)
+FROM tree_mark m FULL JOIN (
+    SELECT window_no, journal_seq, leaves, lag(leaves) OVER w AS earlier FROM (
+        SELECT r.window_no, r.journal_seq,
+               sum(r.accepted) OVER (PARTITION BY r.window_no ORDER BY r.journal_seq) - r.accepted AS leaves
+        FROM usage_report r JOIN checkpoint c ON c.window_no = r.window_no WHERE r.accepted > 0
+    ) l WINDOW w AS (PARTITION BY window_no ORDER BY journal_seq)
+) r ON r.window_no = m.window_no AND r.journal_seq = m.journal_seq
+WHERE (m.leaves IS NOT NULL) <> coalesce(r.leaves / 256 > r.earlier / 256, false) OR m.leaves <> r.leaves ORDER BY 1;
 
 -- I16b anchored: a window is anchored when, and not before, one of its anchors has settled with its checkpoint's digest
 SELECT 'window ' || w.no FROM "window" w

@@ -117,6 +117,13 @@ async def of_window(connection: Connection, window_no: int) -> list[Decided]:
     return [_decided(row) for row in await connection.execute(query)]
 
 
+async def find(connection: Connection, window_no: int, party: str) -> Decided | None:
+    """A party's position in a window, if it has one."""
+    query = select(position).where(position.c.window_no == window_no, position.c.party == party)
+    row = (await connection.execute(query)).first()
+    return None if row is None else _decided(row)
+
+
 async def payout_totals(connection: Connection, window_no: int) -> list[PayoutTotal]:
     """What the window pays, for each chain and asset."""
     query = (

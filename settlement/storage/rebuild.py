@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, text
 from settlement.core.tiles import Tile
 from settlement.storage import trees
 from settlement.storage.database import Connection, raw_cursor
-from settlement.storage.tables import tree_tile
+from settlement.storage.tables import tree_mark, tree_tile
 from settlement.storage.trees import Place
 
 _PAIRS = """
@@ -142,6 +142,19 @@ async def balances(connection: Connection, settled: Mapping[str, int]) -> int:
     async with raw_cursor(connection) as cursor:
         await cursor.execute(_BALANCES, (list(settled), list(settled.values())))
         return cursor.rowcount
+
+
+async def forget_marks(connection: Connection) -> set[tuple[int, int, int]]:
+    """Remove the marks in the record tree; returns what they were."""
+    before = await marks(connection)
+    await connection.execute(delete(tree_mark))
+    return before
+
+
+async def marks(connection: Connection) -> set[tuple[int, int, int]]:
+    """All marks in the record tree: (window, journal number of a report, leaves of the window before it)."""
+    rows = await connection.execute(select(tree_mark.c.window_no, tree_mark.c.journal_seq, tree_mark.c.leaves))
+    return {(number, seq, leaves) for number, seq, leaves in rows}
 
 
 async def windows_without_figures(connection: Connection) -> list[int]:

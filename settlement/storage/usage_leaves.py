@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select, text
 
 from settlement.core.checkpoints import SALT_KEY_SIZE
 from settlement.core.errors import Broken
 from settlement.core.ids import Entropy
 from settlement.core.leaves import ChargedLine
+from settlement.core.tiles import TILE_WIDTH
 from settlement.storage.database import Connection, Cursor, raw_cursor
 from settlement.storage.tables import checkpoint, party, record_salt, usage_record, usage_report
 from settlement.storage.usage import decompress
@@ -44,6 +45,29 @@ _CONSUMERS = """
 SELECT p.no, p.id FROM party p
 WHERE p.no IN (SELECT consumer_no FROM obligation WHERE window_no = %(window)s) ORDER BY p.no
 """
+
+
+_MARK = text("""
+INSERT INTO tree_mark (window_no, journal_seq, leaves)
+SELECT :window, journal_seq, leaves FROM (
+    SELECT journal_seq, leaves, lag(leaves) OVER (ORDER BY journal_seq) AS earlier FROM (
+        SELECT journal_seq, sum(accepted) OVER (ORDER BY journal_seq) - accepted AS leaves
+        FROM usage_report WHERE window_no = :window AND accepted > 0
+    ) counted
+) placed
+WHERE leaves / :width > earlier / :width
+""")
+
+_BEFORE = text("""
+SELECT coalesce(m.leaves, 0) + coalesce((
+    SELECT sum(accepted) FROM usage_report
+    WHERE window_no = :window AND journal_seq >= coalesce(m.journal_seq, 0) AND journal_seq < :seq
+), 0)
+FROM (VALUES (true)) one LEFT JOIN LATERAL (
+    SELECT journal_seq, leaves FROM tree_mark WHERE window_no = :window AND journal_seq <= :seq
+    ORDER BY journal_seq DESC LIMIT 1
+) m ON true
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +180,17 @@ async def leaves_of_earlier(connection: Connection, window_no: int) -> int:
 
 
 async def leaves_before(connection: Connection, window_no: int, journal_seq: int) -> int:
-    """How many leaves of the window come before those of the report with that journal number."""
-    query = select(func.coalesce(func.sum(usage_report.c.accepted), 0)).where(
-        usage_report.c.window_no == window_no, usage_report.c.journal_seq < journal_seq
-    )
-    return int((await connection.execute(query)).scalar_one())
+    """How many leaves of the window come before those of the report with that journal number.
+
+    Counted from the last mark before it: at most a tile's width of reports.
+    """
+    values = {"window": window_no, "seq": journal_seq}
+    return int((await connection.execute(_BEFORE, values)).scalar_one())
+
+
+async def mark(connection: Connection, window_no: int) -> None:
+    """Mark the first report behind each full tile's width of the window's leaves, for `leaves_before`."""
+    await connection.execute(_MARK, {"window": window_no, "width": TILE_WIDTH})
 
 
 async def _batches(cursor: Cursor, window_no: int) -> AsyncIterator[list[int]]:

@@ -182,6 +182,7 @@ WRONG = {
     "a charge": "UPDATE usage_record SET charge_pico = charge_pico + 1",
     "a rate version": "UPDATE usage_record SET rates_version = 2",
     "the tree": "UPDATE tree_tile SET hashes = overlay(hashes placing decode(repeat('00', 480), 'hex') from 1)",
+    "a mark": "INSERT INTO tree_mark (window_no, journal_seq, leaves) VALUES (1, 1, 5)",
     "another report's count": "UPDATE usage_report SET accepted = accepted + 1",
 }
 
@@ -202,3 +203,29 @@ async def test_a_changed_position_or_liability_is_not_proven(world: World, datab
     with pytest.raises(Broken, match="proof_mismatch"):
         await proofs.position_proof(world.context, 1, plain.id)
     assert await proofs.liability_proof(world.context, 1, plain.id)
+    damage(database_url, "UPDATE position SET payout = payout - 1")
+    assert await proofs.position_proof(world.context, 1, plain.id), "what doesn't hold isn't kept"
+    damage(database_url, "UPDATE position SET payout = payout + 1")
+    with pytest.raises(Broken, match="proof_mismatch"):
+        await proofs.position_proof(world.context, 1, plain.id)
+
+
+async def test_records_far_into_a_window_are_found_by_its_marks(world: World) -> None:
+    """Reports of every size over several tiles, with refused lines and a refused report between them."""
+    consumer, provider = await world.consumer(micro=10**12), await world.provider()
+    nobody = "acc_" + "0" * 26
+    first = []
+    for size in (100, 100, 56, 1, 3, 100, 0, 100, 52, 100, 1):
+        records = [world.record(nobody), *(world.record(consumer) for _ in range(size))]
+        await send(world, provider, records)
+        first.append(records[-1] if size else None)
+    await windows.close(world.context)
+    await windows.advance(world.context, payouts.plan)
+    marks = await rows(world.context, "SELECT leaves FROM tree_mark ORDER BY 1")
+    assert [mark.leaves for mark in marks] == [256, 512]
+    end = 0
+    for record, size in zip(first, (100, 100, 56, 1, 3, 100, 0, 100, 52, 100, 1), strict=True):
+        end += size
+        if record is not None:
+            proof = await proofs.record_proof(world.context, provider.id, record["id"])
+            assert (proof["index"], proof["size"]) == (end - 1, 613)

@@ -35,6 +35,7 @@ def state(url: str) -> list[object]:
                 "obligation",
                 "provider_stream",
                 "tree_tile",
+                "tree_mark",
                 "hold",
                 "budget_use",
                 "provider_figures",
@@ -50,6 +51,7 @@ DAMAGES = {
     "streams": "UPDATE provider_stream SET seq = 1, digest = NULL",
     "holds": "UPDATE hold SET uses = 0, captured = 0, released = amount, late = 0 WHERE state = 'captured'",
     "budgets": "INSERT INTO budget_use (budget_no, period, used) VALUES (1, '2026-11', 5)",
+    "marks": "INSERT INTO tree_mark (window_no, journal_seq, leaves) VALUES (1, 5, 3)",
     "figures": "DELETE FROM provider_figures",
     "tiles": "UPDATE tree_tile SET hashes = set_byte(hashes, 0, 255 - get_byte(hashes, 0))",
 }

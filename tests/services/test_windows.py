@@ -203,7 +203,7 @@ async def test_the_journal_head_and_the_liabilities_agree(world: World) -> None:
     assert head.hex() == document["journal"]["hash"]
     owed = {name: amount for name, amount in balances.items() if amount > 0 and not name.startswith("conversion")}
     async with context.database.read() as connection:
-        entries = (await stored_checkpoints.get(connection, 1)).liability_entries()
+        entries = stored_checkpoints.unpack_liabilities(await stored_checkpoints.packed_liabilities(connection, 1))
     assert {entry.account: entry.amount for entry in entries} == owed
     assert [entry.account for entry in entries] == sorted(owed)
     root = build([Entry(*entry) for entry in entries])

@@ -360,7 +360,7 @@ class Installation:
             ]
             await positions.store(connection, decided)
             digest = sha256(b"checkpoint %d" % closed.no).digest()
-            await checkpoints.store(connection, Stored(closed.no, digest, b"{}", [], 0, b"", now))
+            await checkpoints.store(connection, Stored(closed.no, digest, b"{}", [], 0, now), b"")
             await windows.advance(connection, closed.no, "checkpointed")
         return closed.no, due
 

@@ -99,7 +99,7 @@ class TwoRails(Installation):
             ]
             await positions.store(connection, rows)
             digest = sha256(b"checkpoint %d" % closed.no).digest()
-            await checkpoints.store(connection, Stored(closed.no, digest, b"{}", [], 0, b"", now))
+            await checkpoints.store(connection, Stored(closed.no, digest, b"{}", [], 0, now), b"")
             await windows.advance(connection, closed.no, "checkpointed")
         return closed.no
 

@@ -16,9 +16,8 @@ from tests.world import START, World
 
 pytestmark = pytest.mark.database
 ENTRIES = [Entry("acc_1", 5, b"s" * 16), Entry("prv_1", 2**62, bytes(range(16)))]
-MADE = Stored(
-    1, b"d" * 32, b"{}", [{"protected": "p", "signature": "s"}], 7, checkpoints.pack_liabilities(ENTRIES), START
-)
+MADE = Stored(1, b"d" * 32, b"{}", [{"protected": "p", "signature": "s"}], 7, START)
+PACKED = checkpoints.pack_liabilities(ENTRIES)
 
 
 async def test_what_is_owed_is_every_balance_above_zero_of_others(world: World) -> None:
@@ -50,16 +49,17 @@ async def test_a_window_has_one_checkpoint(world: World) -> None:
         assert await checkpoints.find(connection, 1) is None
         with pytest.raises(NotFound, match="unknown_checkpoint"):
             await checkpoints.get(connection, 1)
-        await checkpoints.store(connection, MADE)
+        await checkpoints.store(connection, MADE, PACKED)
     for again in (replace(MADE, digest=b"e" * 32), replace(MADE, window_no=2)):
         with pytest.raises(IntegrityError):
             async with world.context.database.begin() as connection:
-                await checkpoints.store(connection, again)
+                await checkpoints.store(connection, again, PACKED)
     async with world.context.database.read() as connection:
         found = await checkpoints.get(connection, 1)
         assert await checkpoints.find(connection, 2) is None
+        packed = await checkpoints.packed_liabilities(connection, 1)
     assert found == MADE
-    assert found.liability_entries() == ENTRIES
+    assert checkpoints.unpack_liabilities(packed) == ENTRIES
 
 
 async def test_an_anchor_that_has_not_settled_is_none(world: World) -> None:

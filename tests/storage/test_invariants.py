@@ -85,6 +85,7 @@ SEEDED = {
     "journal_chain": "UPDATE journal_entry SET payload = payload || ' ' WHERE seq = 7",
     "journal_head": "DELETE FROM journal_entry WHERE seq = (SELECT max(seq) FROM journal_entry)",
     "journal_columns": "UPDATE journal_entry SET at = at + interval '1 second' WHERE seq = 7",
+    "tree_marks": "INSERT INTO tree_mark (window_no, journal_seq, leaves) VALUES (1, 5, 3)",
     "tree_size": "UPDATE checkpoint SET tree_size = tree_size + 1 WHERE window_no = 2",
     "anchored": 'UPDATE "window" SET anchored_at = NULL WHERE no = 1',
     "obligations_are_records": UNGUARDED + "UPDATE obligation SET pico = pico + 1 WHERE window_no = 1",

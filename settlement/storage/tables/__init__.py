@@ -42,7 +42,7 @@ from settlement.storage.tables.retention import erasure, retention, retired_repo
 from settlement.storage.tables.usage import obligation, provider_stream, report_conflict, usage_record, usage_report
 from settlement.storage.tables.value import fixing, observation
 from settlement.storage.tables.webhooks import webhook_delivery, webhook_endpoint, webhook_event
-from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_tile, window
+from settlement.storage.tables.windows import checkpoint, position, record_salt, solvency, tree_mark, tree_tile, window
 
 APPEND_ONLY = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
 RETIRED = tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("retired")))
@@ -102,6 +102,7 @@ __all__ = [
     "service_key",
     "signing_account",
     "solvency",
+    "tree_mark",
     "tree_tile",
     "usage_record",
     "usage_report",

@@ -77,6 +77,19 @@ tree_tile = Table(
     Column("hashes", LargeBinary, nullable=False),
 )
 
+tree_mark = Table(
+    "tree_mark",
+    metadata,
+    Column("window_no", Integer, ForeignKey("window.no"), primary_key=True),
+    Column("journal_seq", BigInteger, primary_key=True),
+    Column(
+        "leaves",
+        BigInteger,
+        nullable=False,
+        comment="leaves of the window before that report's",
+    ),
+)
+
 checkpoint = Table(
     "checkpoint",
     metadata,
