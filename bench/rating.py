@@ -25,7 +25,7 @@ from genai_prices import Usage, calc_price
 
 from governance.ratebook.catalogue import read_prices
 from governance.ratebook.document import build
-from settlement.core import assessment, canonical, offers, rates, usage
+from settlement.core import assessment, canonical, columns, offers, rates, usage
 from settlement.core.assessment import RateBook
 from settlement.core.ids import public_id, uuid7, uuid_text
 from settlement.core.offers import Offers
@@ -90,7 +90,7 @@ def _rated(report: usage.UsageReport, book: RateBook, asked: Offers) -> object:
     """Rates looked up and charges computed: the part of `assess` that this is about."""
     at = np.full(len(report.ids), int(NOW.timestamp()) * 10**6, np.int64)
     tables = np.searchsorted(book.starts, at, side="right") - 1
-    return assessment._rate({}, report, at, tables, book, asked)
+    return assessment._rate({}, report, at, tables, columns.coded(report.models), book, asked)
 
 
 def _library(report: usage.UsageReport) -> list[Decimal]:

@@ -6,8 +6,7 @@ and the rest of the report stands. The order of checks is the order of `assess`;
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -19,11 +18,11 @@ from msgspec import UNSET
 from settlement.core import columns, multipliers, rating
 from settlement.core.captures import HoldTerms, named_holds
 from settlement.core.ids import micros
+from settlement.core.linear import LinearForm, linear_form
 from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
 from settlement.core.standing import Day
 from settlement.core.tiers import DAY, Hours
-from settlement.core.units import MAX_AMOUNT
 from settlement.core.usage import UsageReport
 
 OLDEST = timedelta(days=35)
@@ -64,6 +63,7 @@ class RateBook:
         self.places = {table.version: place for place, table in enumerate(self.tables)}
         self.starts = np.array([micros(table.effective_from) for table in self.tables], np.int64)
         self._compiled: dict[tuple[int, str, str], rating.CompiledModel | rating.Refusal] = {}
+        self._forms: dict[tuple[int, str, str, tuple[str, ...]], LinearForm | rating.Refusal] = {}
 
     def compiled(self, index: int, model: str, tier: str) -> rating.CompiledModel | rating.Refusal:
         """The linear form of one model and tier in table number `index` of `tables`."""
@@ -73,6 +73,17 @@ class RateBook:
             found = rating.compile_model(self.tables[index], model, tier)
             if len(self._compiled) < 100_000:  # names come from outside; a cache must not grow with them
                 self._compiled[key] = found
+        return found
+
+    def form(self, index: int, model: str, tier: str, meters: tuple[str, ...]) -> LinearForm | rating.Refusal:
+        """The same for records that name just these meters, in this order."""
+        key = (index, model, tier, meters)
+        found = self._forms.get(key)
+        if found is None:
+            compiled = self.compiled(index, model, tier)
+            found = compiled if isinstance(compiled, rating.Refusal) else linear_form(compiled, meters)
+            if len(self._forms) < 10_000:
+                self._forms[key] = found
         return found
 
 
@@ -119,10 +130,10 @@ def assess(
     refuse(refusals, tables < 0, "rates_not_in_force", "no rate table was in force at that time")
     versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
     _refuse_quoted(refusals, report, versions)
-    pico = _rate(refusals, report, at, tables, book, asked)
+    models, model_codes = columns.coded(report.models)
+    pico = _rate(refusals, report, at, tables, (models, model_codes), book, asked)
     consumers, consumer_codes = columns.coded(report.consumers)
     pico = _as_they_stand(pico, at, consumers, consumer_codes, days)
-    models, model_codes = columns.coded(report.models)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals, held)
 
 
@@ -130,7 +141,8 @@ def at_par(report: UsageReport, table: RateBook) -> tuple[Integers, dict[int, Re
     """What every record would cost by the one table of `table`, whenever it was, at par; and what it can't charge."""
     refusals: dict[int, RecordRefusal] = {}
     only = np.zeros(len(report.ids), np.int64)
-    return _rate(refusals, report, columns.time_column(report.at), only, table, NO_OFFERS), refusals
+    models = columns.coded(report.models)
+    return _rate(refusals, report, columns.time_column(report.at), only, models, table, NO_OFFERS), refusals
 
 
 def refuse(refusals: dict[int, RecordRefusal], wrong: npt.NDArray[np.bool_], code: str, detail: str) -> None:
@@ -173,37 +185,56 @@ def _rate(
     report: UsageReport,
     at: Integers,
     tables: Integers,
+    models: tuple[tuple[str, ...], Small],
     book: RateBook,
     asked: Offers,
 ) -> Integers:
     """Exact picoCU of every record.
 
-    Records of the same table, model, tier and set of meters are rated together, as one matrix times one vector.
+    Records of the same table, model, tier and row of meters are rated together, as one matrix times one vector.
     """
     pico = np.zeros(len(report.ids), np.int64)
-    alike, groups = columns.coded(
-        list(zip(tables.tolist(), report.models, report.tiers, map(tuple, report.meters), strict=True))
-    )
-    counts = np.fromiter(map(len, report.meters), np.int64, len(report.meters))
-    starts = np.cumsum(counts) - counts
-    for number, (table, model, tier, meters) in enumerate(alike):
+    starts = _starts(report)
+    for (table, model, tier, meters), lines in _alike(report, tables, models):
         if table < 0:
             continue
-        lines = np.flatnonzero(groups == number)
-        compiled = book.compiled(table, model, tier)
-        if isinstance(compiled, rating.Refusal):
-            _refuse_alike(refusals, lines, compiled)
-        else:
-            given = report.units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
-            found = _rate_alike(refusals, lines, compiled, meters, given)
-            if compiled.hours:
-                found = _at_its_hour(found, at[lines], compiled.hours)
-            pico[lines] = _as_asked(found, at[lines], asked, compiled) if asked.all else found
+        form = book.form(table, model, tier, meters)
+        if isinstance(form, rating.Refusal):
+            _refuse_alike(refusals, lines, form)
+            continue
+        given = report.units[starts[lines][:, np.newaxis] + np.arange(len(meters))]
+        _refuse_units(refusals, lines, form, given)
+        found = form.charges(given)
+        if form.compiled.hours:
+            found = _at_its_hour(found, at[lines], form.compiled.hours)
+        pico[lines] = _as_asked(found, at[lines], asked, form.compiled) if asked.all else found
     if rating.FREE_OUTCOME in report.outcomes:
         pico[[outcome == rating.FREE_OUTCOME for outcome in report.outcomes]] = 0
     _refuse_alike(refusals, np.flatnonzero(pico < 0), rating.Refusal("charge_too_large"))
     pico[list(refusals)] = 0
     return pico
+
+
+def _starts(report: UsageReport) -> Integers:
+    """Where each record's units begin."""
+    counts = np.array([len(names) for names in report.meter_sets], np.int64)[report.meter_set_codes]
+    return np.cumsum(counts) - counts
+
+
+def _alike(
+    report: UsageReport, tables: Integers, models: tuple[tuple[str, ...], Small]
+) -> Iterator[tuple[tuple[int, str, str, tuple[str, ...]], Integers]]:
+    """The lines of each table, model, tier and row of meters that occur together."""
+    tiers, tier_codes = columns.coded(report.tiers)
+    sizes = (len(models[0]), len(tiers), len(report.meter_sets))
+    keys = tables
+    for size, codes in zip(sizes, (models[1], tier_codes, report.meter_set_codes), strict=True):
+        keys = keys * size + codes
+    order = np.argsort(keys, kind="stable")
+    ends = np.flatnonzero(np.diff(keys[order])) + 1
+    for lines in np.split(order, ends):
+        line = int(lines[0])
+        yield (int(tables[line]), report.models[line], report.tiers[line], tuple(report.meters[line])), lines
 
 
 def _refuse_alike(refusals: dict[int, RecordRefusal], lines: Integers, refusal: rating.Refusal) -> None:
@@ -212,55 +243,15 @@ def _refuse_alike(refusals: dict[int, RecordRefusal], lines: Integers, refusal: 
         refusals.setdefault(line, RecordRefusal(line, refusal.code, RATING_REFUSALS[refusal.code] + about))
 
 
-def _rate_alike(
-    refusals: dict[int, RecordRefusal],
-    lines: Integers,
-    compiled: rating.CompiledModel,
-    meters: tuple[str, ...],
-    given: Integers,
-) -> Integers:
-    """Charges of records that name the same `meters`; `given` has a row a record, a column a meter. -1: too large."""
-    places = {meter: place for place, meter in enumerate(compiled.meters)}
-    unknown = [meter for meter in meters if meter not in places]
-    if unknown:
-        _refuse_alike(refusals, lines, rating.Refusal("unknown_meter", unknown[0]))
-        return np.zeros(len(lines), np.int64)
-    present = [places[meter] for meter in meters]
-    units = np.zeros((len(lines), len(compiled.meters)), np.int64)
-    units[:, present] = given
-    for place in compiled.unpriced:
-        if place in present:
-            refusal = rating.Refusal("unpriced_meter", compiled.meters[place])
-            _refuse_alike(refusals, lines[units[:, place] > 0], refusal)
-    for whole, parts in compiled.subsets:
-        if any(part in present for part in parts):
-            above = units[:, parts].sum(axis=1) > units[:, whole]
-            _refuse_alike(refusals, lines[above], rating.Refusal("subset_above_whole", compiled.meters[whole]))
-    return _charges(compiled, units)
-
-
-def _charges(compiled: rating.CompiledModel, units: Integers) -> Integers:
-    """Exact picoCU a row at par; below zero where it does not fit a bigint (or the row breaks a subset rule)."""
-    charges = np.full(len(units), -1, np.int64)
-    context = units[:, compiled.context_meter] if compiled.context_meter is not None else np.zeros(len(units), np.int64)
-    starts = np.array([band.above_input_tokens for band in compiled.bands[1:]], np.int64)
-    chosen = np.searchsorted(starts, context, side="left")
-    for number, band in enumerate(compiled.bands):
-        rows = np.flatnonzero(chosen == number)
-        if not len(rows):
-            continue
-        dearest = sum(map(abs, band.coefficients)) + sum(more for _, more in compiled.excess)
-        bound = int(units[rows].max(initial=0)) * dearest + band.per_request
-        if bound < 2**62:
-            charges[rows] = units[rows] @ np.array(band.coefficients, np.int64) + band.per_request
-            for above, more in compiled.excess:
-                charges[rows] += np.maximum(context[rows] - above, 0) * more
-            continue
-        for row in rows.tolist():
-            exact = sum(map(operator.mul, units[row].tolist(), band.coefficients)) + band.per_request
-            exact += sum(max(int(context[row]) - above, 0) * more for above, more in compiled.excess)
-            charges[row] = exact if 0 <= exact <= MAX_AMOUNT else -1
-    return np.where(charges >= 0, np.maximum(charges, compiled.minimum), charges) if compiled.minimum else charges
+def _refuse_units(refusals: dict[int, RecordRefusal], lines: Integers, form: LinearForm, given: Integers) -> None:
+    """Refuse units without a price, and parts that are more than their whole."""
+    for column in form.unpriced:
+        refusal = rating.Refusal("unpriced_meter", form.meters[column])
+        _refuse_alike(refusals, lines[given[:, column] > 0], refusal)
+    for name, whole, parts in form.subsets:
+        above = given[:, parts].sum(axis=1) > (0 if whole is None else given[:, whole])
+        if above.any():
+            _refuse_alike(refusals, lines[above], rating.Refusal("subset_above_whole", name))
 
 
 def _at_its_hour(charges: Integers, at: Integers, hours: Sequence[Hours]) -> Integers:

@@ -22,17 +22,16 @@ Integers = npt.NDArray[np.int64]
 Small = npt.NDArray[np.int32]
 Value = TypeVar("Value", bound=Hashable)
 
-_DASHES = np.array([8, 13, 18, 23])
-_DIGITS = np.array([column for column in range(36) if column not in (8, 13, 18, 23)])
-_NIBBLE = np.full(256, 255, np.uint8)
-_NIBBLE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16, dtype=np.uint8)
+_DASHES = (8, 13, 18, 23)
 
 
 def coded(values: Sequence[Value]) -> tuple[tuple[Value, ...], Small]:
     """The distinct values in order of first use, and each value's place among them."""
-    places: dict[Value, int] = {}
-    codes = [places.setdefault(value, len(places)) for value in values]
-    return tuple(places), np.array(codes, np.int32)
+    distinct = tuple(dict.fromkeys(values))
+    if len(distinct) == 1:
+        return distinct, np.zeros(len(values), np.int32)
+    places = {value: place for place, value in enumerate(distinct)}
+    return distinct, np.fromiter(map(places.__getitem__, values), np.int32, len(values))
 
 
 def uuid7_column(ids: Sequence[str]) -> tuple[Bytes, Integers]:
@@ -40,22 +39,30 @@ def uuid7_column(ids: Sequence[str]) -> tuple[Bytes, Integers]:
 
     Raises Malformed with a pointer for each id that isn't UUIDv7 text in lower case (RFC 9562).
     """
-    if any(length != 36 for length in set(map(len, ids))):
-        raise _malformed_ids(line for line, text in enumerate(ids) if len(text) != 36)
-    try:
-        text = np.frombuffer("".join(ids).encode("ascii"), np.uint8).reshape(-1, 36)
-    except UnicodeEncodeError:
-        raise _malformed_ids(line for line, text in enumerate(ids) if not text.isascii()) from None
-    nibbles = _NIBBLE[text[:, _DIGITS]]
-    good = (text[:, _DASHES] == ord("-")).all(axis=1) & (nibbles < 16).all(axis=1)
-    good &= (nibbles[:, 12] == 7) & (nibbles[:, 16] & 0b1100 == 0b1000)
+    joined = "".join(ids)
+    packed = _packed(ids, joined)
+    if packed is None:
+        raise _malformed_ids(line for line, text in enumerate(ids) if _packed([text], text) is None)
+    good = (packed[:, 6] >> 4 == 7) & (packed[:, 8] >> 6 == 0b10)
     if not good.all():
         raise _malformed_ids(np.flatnonzero(~good).tolist())
-    packed = np.ascontiguousarray(nibbles[:, 0::2] << 4 | nibbles[:, 1::2], np.uint8)
-    milliseconds = np.zeros(len(ids), np.int64)
-    for column in range(6):
-        milliseconds = milliseconds << 8 | packed[:, column]
-    return packed, milliseconds
+    first = np.frombuffer(np.ascontiguousarray(packed[:, :8]), ">u8")
+    return packed, np.asarray(first >> 16, np.int64)
+
+
+def _packed(ids: Sequence[str], joined: str) -> Bytes | None:
+    """The bytes of each UUID of `joined`, all of `ids` in one; None if one of them is no UUID in lower case."""
+    if set(map(len, ids)) - {36} or not joined.isascii() or joined.lower() != joined:
+        return None
+    text = np.frombuffer(joined.encode(), np.uint8).reshape(-1, 36)
+    digits = joined.replace("-", "")
+    if len(digits) != 32 * len(ids) or any((text[:, dash] != ord("-")).any() for dash in _DASHES):
+        return None
+    try:
+        found = bytes.fromhex(digits)  # skips white space, which then is missing at the end
+    except ValueError:
+        return None
+    return np.frombuffer(found, np.uint8).reshape(-1, 16) if len(found) == 16 * len(ids) else None
 
 
 def time_column(values: Sequence[str]) -> Integers:
@@ -83,15 +90,13 @@ def _fixed_width(values: Sequence[str], width: int) -> Integers | None:
         text = np.frombuffer("".join(values).encode("ascii"), np.uint8).reshape(-1, width)
     except UnicodeEncodeError:
         return None
-    marks = [(4, "-"), (7, "-"), (10, "T"), (13, ":"), (16, ":"), (width - 1, "Z")] + (
-        [(19, ".")] if width > 20 else []
-    )
-    columns = [column for column, _ in marks]
-    if not (text[:, columns] == np.frombuffer("".join(mark for _, mark in marks).encode(), np.uint8)).all():
-        return None
-    digits = (text - ord("0")).astype(np.int64)
-    rest = [column for column in range(width) if column not in columns]
-    if (digits[:, rest] > 9).any():
+    marks = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":", width - 1: "Z"} | ({19: "."} if width > 20 else {})
+    digits = np.ascontiguousarray(text.T) - np.uint8(ord("0"))  # one row a character: what follows reads along rows
+    for row, mark in marks.items():
+        if (digits[row] != np.uint8(ord(mark) - ord("0") & 255)).any():
+            return None
+        digits[row] = 0
+    if (digits > 9).any():
         return None
     year, month, day, hour, minute, second = (
         _number(digits, start, end) for start, end in ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19))
@@ -108,10 +113,11 @@ def _fixed_width(values: Sequence[str], width: int) -> Integers | None:
     return np.asarray(seconds * 1_000_000 + fraction, np.int64)
 
 
-def _number(digits: Integers, start: int, end: int) -> Integers:
-    value = digits[:, start]
-    for column in range(start + 1, end):
-        value = value * 10 + digits[:, column]
+def _number(digits: Bytes, start: int, end: int) -> Integers:
+    value: Integers = digits[start].astype(np.int64)
+    for row in range(start + 1, end):
+        value *= 10
+        value += digits[row]
     return value
 
 

@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import astuple
 
-from settlement.core import strictjson
+from settlement.core import columns, strictjson
 from settlement.core.errors import Malformed, Problem
 from settlement.core.ids import is_public_id
 
@@ -91,21 +92,25 @@ class UsageReport:
     report: str
     seq: int
     prev: str | None
-    ids: list[str]
-    at: list[str]
-    consumers: list[str]
-    models: list[str]
-    operations: list[str]
-    tiers: list[str]
-    outcomes: list[str]
-    meters: list[dict[str, int]]
+    ids: tuple[str, ...]
+    at: tuple[str, ...]
+    consumers: tuple[str, ...]
+    models: tuple[str, ...]
+    operations: tuple[str, ...]
+    tiers: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    meters: tuple[dict[str, int], ...]
+    meter_sets: tuple[tuple[str, ...], ...]
+    """The different rows of names that records have in `meters`."""
+    meter_set_codes: columns.Small = field(compare=False)
+    """The place of each record's names in `meter_sets`."""
     units: Integers = field(compare=False)
     """The values of all meters, one record behind the other."""
-    holds: list[str | UnsetType]
-    upstream_ids: list[str | UnsetType]
-    rates: list[str | UnsetType]
-    evidence: list[Evidence | UnsetType]
-    flags: list[list[str] | UnsetType]
+    holds: tuple[str | UnsetType, ...]
+    upstream_ids: tuple[str | UnsetType, ...]
+    rates: tuple[str | UnsetType, ...]
+    evidence: tuple[Evidence | UnsetType, ...]
+    flags: tuple[list[str] | UnsetType, ...]
     """What is not as usual about a record's counts, in the meter's own words."""
 
 
@@ -131,26 +136,30 @@ def decode(body: bytes) -> UsageReport:
 
 
 def _columns(report: _Report) -> UsageReport:
-    records = report.records
+    of = dict(zip(_Record.__struct_fields__, zip(*map(astuple, report.records), strict=True), strict=True))
+    meters: tuple[dict[str, int], ...] = of["meters"]
+    meter_sets, meter_set_codes = columns.coded(list(map(tuple, meters)))
     return UsageReport(
         provider=report.provider,
         report=report.report,
         seq=report.seq,
         prev=report.prev,
-        ids=[record.id for record in records],
-        at=[record.at for record in records],
-        consumers=[record.consumer for record in records],
-        models=[record.model for record in records],
-        operations=[record.operation for record in records],
-        tiers=[record.tier for record in records],
-        outcomes=[record.outcome for record in records],
-        meters=(meters := [record.meters for record in records]),
+        ids=of["id"],
+        at=of["at"],
+        consumers=of["consumer"],
+        models=of["model"],
+        operations=of["operation"],
+        tiers=of["tier"],
+        outcomes=of["outcome"],
+        meters=meters,
+        meter_sets=meter_sets,
+        meter_set_codes=meter_set_codes,
         units=np.fromiter(chain.from_iterable(map(dict.values, meters)), np.int64),
-        holds=[record.hold for record in records],
-        upstream_ids=[record.upstream_id for record in records],
-        rates=[record.rates for record in records],
-        evidence=[record.evidence for record in records],
-        flags=[record.flags for record in records],
+        holds=of["hold"],
+        upstream_ids=of["upstream_id"],
+        rates=of["rates"],
+        evidence=of["evidence"],
+        flags=of["flags"],
     )
 
 
@@ -186,7 +195,7 @@ def _check_names(report: UsageReport) -> None:
         ("rates", report.rates),
     ):
         problems.extend(_check_column(values, member))
-    problems.extend(_check_meters(report.meters))
+    problems.extend(_check_meters(report))
     problems.extend(_check_evidence(report.evidence))
     problems.extend(_check_flags(report.flags))
     if problems:
@@ -206,13 +215,14 @@ def _check_column(values: Sequence[str | UnsetType], field: str) -> list[Problem
     ]
 
 
-def _check_meters(meters: Sequence[dict[str, int]]) -> list[Problem]:
-    if all(_NAME.fullmatch(name) for name in set(chain.from_iterable(meters))):
+def _check_meters(report: UsageReport) -> list[Problem]:
+    wrong = [not all(_NAME.fullmatch(name) for name in names) for names in report.meter_sets]
+    if not any(wrong):
         return []
     return [
         Problem(f"/records/{line}/meters", "name_malformed", f"a meter's name is {NAME_RULE}")
-        for line, names in enumerate(meters)
-        if not all(_NAME.fullmatch(name) for name in names)
+        for line, code in enumerate(report.meter_set_codes.tolist())
+        if wrong[code]
     ]
 
 

@@ -53,6 +53,7 @@ class Incoming:
     assessed: Assessed
     digest: bytes
     body: bytes
+    compressed: bytes
     signature: str
     kid: str
     received_at: datetime
@@ -337,7 +338,7 @@ def _new_report(
         received_at=incoming.received_at,
         kid=incoming.kid,
         signature=incoming.signature,
-        compressed=storage.compress(incoming.body),
+        compressed=incoming.compressed,
         accepted=accepted,
         refusals=[storage.refusal_document(refusal) for refusal in charged.refusals],
         total=charged.total,

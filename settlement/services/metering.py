@@ -69,7 +69,8 @@ async def _read(context: Context, body: bytes, signature: str) -> Incoming:
     held = await captures.terms_of(context, report)
     days = await standing.of_report(context, report, received_at)
     assessed = assessment.assess(report, book.rates, received_at, asked.offers, held, days)
-    return Incoming(report, book, asked, held, days, assessed, sha256(body).digest(), body, signature, kid, received_at)
+    digest, compressed = sha256(body).digest(), storage.compress(body)
+    return Incoming(report, book, asked, held, days, assessed, digest, body, compressed, signature, kid, received_at)
 
 
 async def _key(context: Context, kid: str) -> PublicKey:

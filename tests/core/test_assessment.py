@@ -289,3 +289,5 @@ def test_names_from_outside_do_not_fill_the_memory() -> None:
     found = assessed(*(record(line, model=f"m{line}") for line in range(10_000)), book=book)
     assert codes(found)[9_999] == "unknown_model"
     assert book.compiled(0, "gpt-5", "standard") is book.compiled(0, "gpt-5", "standard")
+    kept = book.form(0, "gpt-5", "standard", ("output_tokens",))
+    assert book.form(0, "gpt-5", "standard", ("output_tokens",)) is not kept  # 10,000 are enough
