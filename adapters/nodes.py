@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,7 +23,19 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from settlement.chain import ChainError, Contested, Expired, Gap, Outcome, Pending, Unreachable, WrongNetwork
+from settlement.chain import (
+    ChainError,
+    Condition,
+    Contested,
+    Expired,
+    Gap,
+    Ledger,
+    NodeCondition,
+    Outcome,
+    Pending,
+    Unreachable,
+    WrongNetwork,
+)
 from settlement.core.ids import Clock, Entropy
 
 CONNECT_SECONDS, READ_SECONDS, ANSWER_SECONDS = 3, 10, 30
@@ -172,6 +184,19 @@ class Nodes:
             except (Unreachable, Gap) as refusal:
                 found.append((node, refusal))
         return found
+
+    async def condition(self, look: Callable[[Node], Awaitable[tuple[Ledger, Mapping[str, bool]]]]) -> Condition:
+        """Each node's newest final ledger, and rules as the first that answers says. Never raises."""
+        found = []
+        rules: Mapping[str, bool] = {}
+        for node, answer in await self.survey(look):
+            if isinstance(answer, ChainError):
+                found.append(NodeCondition(node.name, None, str(answer)))
+            else:
+                tip, said = answer
+                found.append(NodeCondition(node.name, tip))
+                rules = rules or said
+        return Condition(tuple(found), rules)
 
     async def agreed(self, judge: Callable[[Node], Awaitable[Outcome]], agreement: int) -> Outcome:
         """What the first node that answers says of an attempt; that it is dead, or its slot lost, only when as many

@@ -1,4 +1,4 @@
-"""`settlement chain setup`, `chain nodes` and `deposits refund`, against a scripted node on a real socket."""
+"""`settlement chain setup`, `chain status` and `deposits refund`, against a scripted node on a real socket."""
 
 from __future__ import annotations
 
@@ -111,23 +111,24 @@ def test_an_account_is_compared_set_up_and_left_alone(
 
 def test_the_state_of_a_chain_is_shown(command: Command, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     served.node.amendments = {"TicketBatch"}
-    shown = command("chain", "nodes", "--json")
+    shown = command("chain", "status", "--json")
     (chain,) = shown.json
     assert (chain["network"], chain["treasury"]) == ("xrpl:1", TREASURY.address)
     assert chain["nodes"][0]["ledger"] > 1_000
     assert chain["rules"]["TicketBatch"] is True
     assert chain["rules"]["BatchV1_1"] is False
-    assert shown.code == (1 if chain["stale"] else 0)
-    lines = command("chain", "nodes").out
+    assert shown.code == (1 if chain["stale"] or chain["trouble"] else 0)
+    assert {each["asset"] for each in chain["floats"]} == {"XRP", STABLE.text}
+    lines = command("chain", "status").out
     assert "BatchV1_1: not" in lines
     served.node.rates["unreachable"] = 1_000_000
-    away = command("chain", "nodes", "--json")
+    away = command("chain", "status", "--json")
     assert away.code == 1
     assert away.json[0]["nodes"][0]["detail"]
 
 
 def test_a_stray_deposit_goes_back_to_its_sender_once(command: Command, served: Served) -> None:
-    assert command("chain", "nodes").code in (0, 1)
+    assert command("chain", "status").code in (0, 1)
     value = {"currency": RLUSD, "issuer": ISSUER.address, "value": "5"}
     PAYER.pay(served.engine, TREASURY.address, value, 77, SourceTag=99)
     assert command("chain", "run").code == 0

@@ -42,6 +42,7 @@ from adapters.stellar.wallets import METHOD, muxed_address, payment_link, proves
 from settlement.chain import (
     AnchorOrder,
     Asset,
+    Condition,
     Facts,
     Gap,
     Holdings,
@@ -252,6 +253,10 @@ class StellarAdapter:
         ``step_done`` too."""
         return await self._nodes.first(lambda node: self._prepare_step(node, order, slot, busy))
 
+    async def condition(self) -> Condition:
+        """Every node's newest closed ledger, and whether payments are among the events that it emits. Never raises."""
+        return await self._nodes.condition(self._look)
+
     async def well_known(self) -> Mapping[str, str]:
         """``stellar.toml`` (SEP-1), when the service has a domain. Raises Unreachable."""
         if not self._settings.home:
@@ -391,6 +396,10 @@ class StellarAdapter:
                 raise NoAnswer(f"{node.name} does not emit the events of classic payments", lasting=True)
             self._emitting.add(node.name)
         return await events.page(node, self.treasury, self._contracts, after, self._settings.passphrase)
+
+    async def _look(self, node: Node) -> tuple[Ledger, dict[str, bool]]:
+        found = await rpc.tip(node)
+        return found.latest, {"classic_events": await events.emits(node, self._settings.passphrase, found)}
 
     async def _holdings(self, node: Node) -> Holdings:
         keys = preflight.keys_for(None, self.treasury, (), self._assets)

@@ -32,43 +32,38 @@ OURS = frozenset(
 async def judge(node: Node, tx: Transaction, passphrase: str) -> Outcome:
     """What this node can prove of `tx`. Raises Unreachable.
 
-    One answer says that the transaction is in no ledger up to its latest, which closed at a stated time. The account's
-    sequence is read after it, from a ledger that is not older; and where the slot turns out to be used before the
-    bounds have passed, the ledgers up to there are looked at once more.
+    One answer says that the transaction is in no ledger up to its latest, which closed at a stated time; the account's
+    sequence is read after it, from a ledger that is not older. Only when the two together would end the attempt, by its
+    bounds or by a slot that is used, it is looked up by its other names too, and up to where the slot was found used.
     """
-    absent = await _look(node, tx)
-    if absent.at is not None:
-        return outcome_of(absent, tx, passphrase)
-    if absent.oldest > tx.first:
+    seen = await rpc.look(node, tx.id)
+    if seen.at is not None:
+        return outcome_of(seen, tx, passphrase)
+    if seen.oldest > tx.first:
         return Pending()  # it may lie in a ledger that this node has forgotten
     state = await state_of(node, [account_key(tx.slot.account)])
     sequence = state.sequence(tx.slot.account)
-    if sequence is None or state.at < absent.latest.number:
+    if sequence is None or state.at < seen.latest.number:
         return Pending()
-    dead = absent.latest.number > tx.last or absent.latest.closed_at > _until(tx, passphrase)
-    late = absent.latest.number >= tx.first + LATE_AFTER - 1
-    if sequence < tx.slot.number:
-        return Expired() if dead else Pending(again=late)
-    if not dead:
-        later = await _look(node, tx)
+    until = _until(tx, passphrase)
+    dead, used = _is_past(seen, tx, until), sequence >= tx.slot.number
+    if not dead and not used:
+        return Pending(again=seen.latest.number >= tx.first + LATE_AFTER - 1)
+    for name in tx.aliases if dead else (tx.id, *tx.aliases):
+        later = await rpc.look(node, name)
         if later.at is not None:
             return outcome_of(later, tx, passphrase)
-        if later.latest.number < state.at or later.oldest > tx.first:
+        enough = _is_past(later, tx, until) if dead else later.latest.number >= state.at
+        if not enough or later.oldest > tx.first:
             return Pending()
+    if not used:
+        return Expired()
     return Contested(f"{tx.slot.account} is at sequence {sequence} in ledger {state.at}; {tx.id} is in no ledger")
 
 
-async def _look(node: Node, tx: Transaction) -> Look:
-    """The transaction by its own hash, then by those of its fee bumps; the oldest of the answers that it is absent."""
-    oldest: Look | None = None
-    for name in (tx.id, *tx.aliases):
-        found = await rpc.look(node, name)
-        if found.at is not None:
-            return found
-        if oldest is None or found.latest.number < oldest.latest.number:
-            oldest = found
-    assert oldest is not None, "an attempt has an id"
-    return oldest
+def _is_past(seen: Look, tx: Transaction, until: datetime) -> bool:
+    """Whether the ledgers of an answer reach beyond the last one that could hold the transaction."""
+    return seen.latest.number > tx.last or seen.latest.closed_at > until
 
 
 def _until(tx: Transaction, passphrase: str) -> datetime:

@@ -13,7 +13,7 @@ from adapters.nodes import Node, Nodes
 from adapters.xrpl import account_setup, cursors, preflight, rpc
 from adapters.xrpl.account_setup import Wanted
 from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, currency, is_mpt, key_of, places, units
-from adapters.xrpl.condition import condition
+from adapters.xrpl.condition import look
 from adapters.xrpl.outcomes import judge
 from adapters.xrpl.preflight import Cleared
 from adapters.xrpl.proofs import METHOD, proves
@@ -189,7 +189,7 @@ class XrplAdapter:
 
     async def condition(self) -> Condition:
         """Every node's newest validated ledger, and the amendments that matter. Never raises."""
-        return await condition(self._nodes)
+        return await self._nodes.condition(look)
 
     async def holdings(self) -> Holdings:
         """The treasury's whole balances in the last validated ledger; the reserve is part of its XRP, since it is

@@ -21,12 +21,22 @@ _READY_SECONDS = 5
 _METRICS = {
     "participants": ("Registered participants.", ("kind", "status")),
     "windows": ("Windows by state.", ("state",)),
-    "chain_orders": ("Payout and anchor orders by state.", ("kind", "state")),
+    "chain_orders": ("Orders of a chain by what they are for and their state.", ("chain", "kind", "state")),
+    "chain_attempts": ("Transactions that were ever signed for a chain.", ("chain",)),
     "payouts": ("Payouts by state.", ("state",)),
     "liabilities_microcu": ("What is owed to participants, in microCU.", ("kind",)),
     "journal_entries": ("Number of the last journal entry.", ()),
+    "chain_ledger": ("Number of the newest final ledger that was seen of a chain.", ("chain",)),
     "chain_tip_age_seconds": ("Age of the newest final ledger that was seen of a chain.", ("chain",)),
     "halts": ("Open reasons to halt payouts and anchors.", ()),
+    "rail_usable": ("1 while a chain is relied on for payouts, else 0.", ("chain",)),
+    "rail_waiting_seconds": ("How long the oldest open payout of a chain has waited.", ("chain",)),
+    "rail_held_units": ("What the treasury holds by the books, in smallest units.", ("chain", "asset")),
+    "rail_free_units": ("What of it no payout and no position counts on.", ("chain", "asset")),
+    "rail_free_microcu": ("What is free in microCU, of assets that the policy gives a worth.", ("chain", "asset")),
+    "rail_float_least_microcu": ("The policy's lower limit of what is free, 0 for none.", ("chain",)),
+    "rail_float_most_microcu": ("The policy's upper limit of what is free, 0 for none.", ("chain",)),
+    "rail_fees_units": ("Network fees booked so far, in smallest units.", ("chain", "asset")),
 }
 
 

@@ -14,12 +14,13 @@ from settlement.commands.running import BROKEN, FAILED, HALTED, DryRun, Json, an
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
-    from settlement.chain import SetupStep, Slot
+    from settlement.chain import Condition, SetupStep, Slot
     from settlement.core.states import OrderState
     from settlement.services.chains import Progress
     from settlement.services.operations import Accounted
     from settlement.services.rails import Health
     from settlement.services.recovery import Matched
+    from settlement.services.watching import ChainView
     from settlement.storage.chain_orders import Order
     from settlement.storage.database import Connection
 
@@ -136,56 +137,6 @@ async def _passes(installation: Installation, name: str, passes: int) -> Progres
             await asyncio.sleep(PAUSE_SECONDS)
 
         return await chains.run_until_idle(installation.context, name, max_passes=passes, pause=pause)
-
-
-@chain_app.command("nodes")
-def show_nodes(as_json: Json = False) -> None:
-    """Show each chain's newest final ledger and its age, its nodes one by one, and the network's rules that matter.
-
-    Ends with 1 when a chain's newest ledger is too old or no node of it answers.
-    """
-
-    async def use(installation: Installation) -> list[dict[str, Any]]:
-        from settlement.core import times
-        from settlement.services import watching
-
-        found = []
-        for name in installation.context.chains:
-            asked = await watching.condition(installation.context, name)
-            seen = await watching.view(installation.context, name)
-            nodes = () if asked is None else asked.nodes
-            found.append(
-                {
-                    "chain": name,
-                    "network": seen.network,
-                    "treasury": seen.treasury,
-                    "ledger": seen.ledger,
-                    "closed_at": times.text(seen.at),
-                    "age_seconds": seen.age // timedelta(seconds=1),
-                    "stale": seen.stale,
-                    "closed": seen.closed,
-                    "nodes": [
-                        {"name": each.name, "ledger": each.tip and each.tip.number, "detail": each.detail}
-                        for each in nodes
-                    ],
-                    "rules": {} if asked is None else dict(asked.rules),
-                }
-            )
-        return found
-
-    found = with_installation(use)
-    titles = ["chain", "network", "treasury", "ledger", "age", "state"]
-    rows = []
-    for each in found:
-        state = "old" if each["stale"] else "closed" if each["closed"] else "good"
-        rows.append([*(each[name] for name in titles[:4]), f"{each['age_seconds']} s", state])
-    lines = table(titles, rows)
-    for each in found:
-        lines += [f"{each['chain']}: {node['name']}: {node['ledger'] or node['detail']}" for node in each["nodes"]]
-        lines += [f"{each['chain']}: {rule}: {'in force' if on else 'not'}" for rule, on in each["rules"].items()]
-    answer(found, lines, as_json=as_json)
-    if any(each["stale"] or (each["nodes"] and not any(node["ledger"] for node in each["nodes"])) for each in found):
-        raise typer.Exit(FAILED)
 
 
 @chain_app.command("setup")
@@ -435,34 +386,52 @@ def give_up_chain(
 
 @chain_app.command("status")
 def show_status(as_json: Json = False) -> None:
-    """Show each chain as a way to pay: last known ledger, what is under way, floats, and why it isn't relied on.
+    """Show each chain: newest final ledger, what is under way, floats, why it isn't relied on; its nodes and rules.
 
-    Ends with 1 while a chain is not relied on, or a float is outside of the policy's limits.
+    Ends with 1 while a chain is not relied on, its newest ledger is too old, no node of it answers, or a float is
+    outside of the policy's limits.
     """
 
     async def use(installation: Installation) -> list[dict[str, Any]]:
-        from settlement.services import rails
+        from settlement.services import rails, watching
 
-        return [_status(each) for each in await rails.overview(installation.context)]
+        context = installation.context
+        return [
+            _status(each, await watching.view(context, each.chain), await watching.condition(context, each.chain))
+            for each in await rails.overview(context)
+        ]
 
     found = with_installation(use)
-    titles = ["chain", "last ledger", "in flight", "asset", "held", "free", "fees", "float", "trouble"]
+    titles = ["chain", "ledger", "age", "in flight", "asset", "held", "free", "fees", "float", "trouble"]
     rows = [
-        [each["chain"], each["tip_at"] or "-", each["in_flight"], *one.values(), each["trouble"] or "-"]
+        [
+            *(each["chain"], each["ledger"], f"{each['age_seconds']} s", each["in_flight"]),
+            *one.values(),
+            each["trouble"] or ("its newest ledger is old" if each["stale"] else "-"),
+        ]
         for each in found
-        for one in each["floats"] or [dict.fromkeys(("asset", "held", "free", "fees", "float"), "-")]
+        for one in each["floats"]
     ]
-    answer(found, table(titles, rows), as_json=as_json)
-    wrong = [one for each in found for one in each["floats"] if one["float"] in ("low", "high")]
-    if wrong or any(each["trouble"] for each in found):
+    lines = table(titles, rows)
+    for each in found:
+        lines += [f"{each['chain']}: {node['name']}: {node['ledger'] or node['detail']}" for node in each["nodes"]]
+        lines += [f"{each['chain']}: {rule}: {'in force' if on else 'not'}" for rule, on in each["rules"].items()]
+    answer(found, lines, as_json=as_json)
+    if not all(_is_well(each) for each in found):
         raise typer.Exit(FAILED)
 
 
-def _status(found: Health) -> dict[str, Any]:
+def _is_well(found: dict[str, Any]) -> bool:
+    outside = any(one["float"] in ("low", "high") for one in found["floats"])
+    dark = bool(found["nodes"]) and not any(node["ledger"] for node in found["nodes"])
+    return not (found["trouble"] or found["stale"] or dark or outside)
+
+
+def _status(found: Health, seen: ChainView, asked: Condition | None) -> dict[str, Any]:
     from settlement.core import times
     from settlement.core.units import cu_text
 
-    tip, waiting = found.condition.tip_at, found.condition.waiting_since
+    waiting = found.condition.waiting_since
     floats = [
         {
             "asset": each.asset,
@@ -473,10 +442,15 @@ def _status(found: Health) -> dict[str, Any]:
         }
         for each in found.floats
     ]
+    nodes = () if asked is None else asked.nodes
     return {
         "chain": found.chain,
         "network": found.network,
-        "tip_at": tip and times.text(tip),
+        "treasury": seen.treasury,
+        "ledger": seen.ledger,
+        "tip_at": times.text(seen.at),
+        "age_seconds": seen.age // timedelta(seconds=1),
+        "stale": seen.stale,
         "closed": found.condition.closed,
         "frozen": list(found.condition.frozen),
         "waiting_since": waiting and times.text(waiting),
@@ -484,6 +458,8 @@ def _status(found: Health) -> dict[str, Any]:
         "minimum": cu_text(found.minimum),
         "trouble": found.trouble,
         "floats": floats,
+        "nodes": [{"name": each.name, "ledger": each.tip and each.tip.number, "detail": each.detail} for each in nodes],
+        "rules": {} if asked is None else dict(asked.rules),
     }
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 
 from settlement.chain import Asset
 from settlement.core.errors import Conflict, NotFound
 from settlement.core.policy import Policy, to_micro, to_units
-from settlement.core.rails import Choice, Condition, Rail, choose, trouble
+from settlement.core.rails import ChainRule, Choice, Condition, Rail, choose, trouble
 from settlement.services import chains, outcomes
 from settlement.services.context import Context
 from settlement.storage import accounts, chain_orders, funding, governance, rails
@@ -96,6 +96,19 @@ async def choices(context: Context, window_no: int) -> list[MadeChoice]:
         return await rails.choices(connection, window_no)
 
 
+FIGURES = (
+    "rail_usable",
+    "rail_waiting_seconds",
+    "rail_held_units",
+    "rail_free_units",
+    "rail_free_microcu",
+    "rail_float_least_microcu",
+    "rail_float_most_microcu",
+    "rail_fees_units",
+)
+SECOND = timedelta(seconds=1)
+
+
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +124,8 @@ class Float:
     free: int
     fees: int
     level: str
+    worth: int | None
+    """What is free in microCU, by the policy; None for an asset without a worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,7 @@ class Health:
     in_flight: int
     minimum: int
     """microCU."""
+    rule: ChainRule
     floats: tuple[Float, ...]
 
 
@@ -142,9 +158,10 @@ async def _health(context: Context, connection: Connection, chain: str, policy: 
     floats = []
     for asset, decimals in context.chains[chain].facts.assets.items() if state else ():
         free = await rails.free(connection, chain, asset.text)
-        level = _level(policy, chain, free, policy.micro_per_unit(asset.code, decimals))
+        rate = policy.micro_per_unit(asset.code, decimals)
+        worth = None if rate is None else to_micro(max(free, 0), rate)
         treasury, fees = (held[system_account(kind, chain, asset.text)] for kind in ("treasury", "fees"))
-        floats.append(Float(asset.text, treasury, free, fees, level))
+        floats.append(Float(asset.text, treasury, free, fees, _level(policy.rails.of(chain), worth), worth))
     return Health(
         chain,
         context.chains[chain].facts.network,
@@ -152,18 +169,37 @@ async def _health(context: Context, connection: Connection, chain: str, policy: 
         trouble(condition, now, policy.rails),
         await rails.waiting_orders(connection, chain),
         policy.rails.least(chain, policy.minimum_payout),
+        policy.rails.of(chain),
         tuple(floats),
     )
 
 
-def _level(policy: Policy, chain: str, free: int, worth: Fraction | None) -> str:
-    rule = policy.rails.of(chain)
+def _level(rule: ChainRule, worth: int | None) -> str:
     if worth is None or not (rule.float_least or rule.float_most):
         return ""
-    micro = to_micro(max(free, 0), worth)
-    if micro < rule.float_least:
+    if worth < rule.float_least:
         return "low"
-    return "high" if rule.float_most and micro > rule.float_most else "well"
+    return "high" if rule.float_most and worth > rule.float_most else "well"
+
+
+async def figures(context: Context) -> dict[str, list[tuple[str, int]]]:
+    """Every chain of the service in figures for the operator's monitoring, by name and labels."""
+    found: dict[str, list[tuple[str, int]]] = {name: [] for name in FIGURES}
+    now = context.sources.clock()
+    for each in await overview(context):
+        since, rule = each.condition.waiting_since, each.rule
+        found["rail_usable"].append((each.chain, int(each.trouble is None)))
+        found["rail_waiting_seconds"].append((each.chain, 0 if since is None else (now - since) // SECOND))
+        found["rail_float_least_microcu"].append((each.chain, rule.float_least))
+        found["rail_float_most_microcu"].append((each.chain, rule.float_most))
+        for one in each.floats:
+            label = f"{each.chain}/{one.asset}"
+            found["rail_held_units"].append((label, one.held))
+            found["rail_free_units"].append((label, one.free))
+            found["rail_fees_units"].append((label, one.fees))
+            if one.worth is not None:
+                found["rail_free_microcu"].append((label, one.worth))
+    return found
 
 
 # --- closing and giving up --------------------------------------------------------------------------------------------

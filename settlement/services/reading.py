@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from settlement.core.signatures import PublicKey
+from settlement.services import rails
 from settlement.services.context import Context
 from settlement.storage import accounts, governance, pages, windows
 from settlement.storage import service_keys as keys
@@ -94,4 +95,5 @@ async def earnings(context: Context, party: Party, *, before: int | None, limit:
 async def counts(context: Context) -> dict[str, list[tuple[str, int]]]:
     """Figures for the operator's monitoring."""
     async with context.database.read() as connection:
-        return await pages.counts(connection, context.sources.clock())
+        found = await pages.counts(connection, context.sources.clock())
+    return {**found, **await rails.figures(context)}

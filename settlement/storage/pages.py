@@ -163,16 +163,19 @@ async def counts(connection: Connection, now: datetime) -> dict[str, list[tuple[
     """Figures by metric name and label: few, cheap, and without any participant's name in them."""
     parties = select(party.c.kind + text("'/'") + party.c.status, func.count()).group_by(party.c.kind, party.c.status)
     windows = select(window.c.state, func.count()).group_by(window.c.state)
-    orders = select(chain_order.c.kind + text("'/'") + chain_order.c.state, func.count())
+    parts = chain_order.c.chain, chain_order.c.kind, chain_order.c.state
+    orders = select(func.concat_ws("/", *parts), func.count()).group_by(*parts)
     payouts = select(payout.c.state, func.count()).group_by(payout.c.state)
     owed = select(account.c.kind, func.sum(account.c.settled)).where(account.c.kind.in_(("consumer", "provider")))
     found = {
         "participants": parties,
         "windows": windows,
-        "chain_orders": orders.group_by(chain_order.c.kind, chain_order.c.state),
+        "chain_orders": orders,
+        "chain_attempts": select(chain_order.c.chain, func.sum(chain_order.c.attempts)).group_by(chain_order.c.chain),
         "payouts": payouts,
         "liabilities_microcu": owed.group_by(account.c.kind),
         "journal_entries": select(text("''"), journal_head.c.seq),
+        "chain_ledger": select(chain_state.c.chain, chain_state.c.tip),
         "chain_tip_age_seconds": select(
             chain_state.c.chain, func.extract("epoch", literal(now, WHEN) - chain_state.c.tip_at)
         ),

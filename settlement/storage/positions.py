@@ -14,7 +14,7 @@ from settlement.core.checkpoints import PayoutTotal, position_leaf
 from settlement.storage.database import Connection, raw_cursor
 from settlement.storage.tables import position
 
-_PAYEES = text("""
+PAYEES = text("""
 SELECT p.id, a.settled - a.held - coalesce(later.earned, 0) - coalesce(decided.payout, 0) - coalesce(kept.tranche, 0)
            - coalesce(owed.amount, 0) AS due,
        d.chain, d.asset
@@ -32,17 +32,25 @@ LEFT JOIN (
     WHERE w.state IN ('netted', 'checkpointed') AND w.no < :window GROUP BY s.party
 ) decided ON decided.party = p.id
 LEFT JOIN (
-    SELECT s.party, sum(s.tranche) AS tranche FROM position s
-    WHERE s.window_no < :window AND s.tranche > 0 AND (s.held_until > :closed_at OR EXISTS (
-        SELECT FROM dispute q JOIN party r ON r.no = q.provider_no
-        WHERE r.id = s.party AND q.window_no = s.window_no AND q.state IN ('open', 'answered')))
-    GROUP BY s.party
+    SELECT h.party, sum(h.tranche) AS tranche
+    FROM (
+        SELECT s.window_no, s.party, s.tranche FROM position s
+        WHERE s.tranche > 0 AND s.held_until > :closed_at AND s.window_no < :window
+        UNION
+        SELECT s.window_no, s.party, s.tranche
+        FROM dispute q
+        JOIN party r ON r.no = q.provider_no
+        JOIN position s ON s.window_no = q.window_no AND s.party = r.id
+        WHERE q.state IN ('open', 'answered') AND s.tranche > 0 AND s.window_no < :window
+    ) h
+    GROUP BY h.party
 ) kept ON kept.party = p.id
 LEFT JOIN (
     SELECT provider_no, sum(award + penalty - paid - penalty_paid) AS amount FROM dispute GROUP BY provider_no
 ) owed ON owed.provider_no = p.no
 WHERE p.kind = 'provider' AND p.status <> 'pending' AND a.settled > 0
 """)
+"""`payees`; of earlier windows it reads what is held back now and what is disputed, each by an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ async def payees(connection: Connection, window_no: int, closed_at: datetime) ->
 
     What was earned in later windows, and what earlier windows decided to pay but have not set aside yet, isn't due now.
     """
-    rows = await connection.execute(_PAYEES, {"window": window_no, "closed_at": closed_at})
+    rows = await connection.execute(PAYEES, {"window": window_no, "closed_at": closed_at})
     return [Payee(row.id, int(row.due), row.chain, row.asset) for row in rows]
 
 

@@ -125,6 +125,24 @@ async def test_what_is_late_is_bid_ten_times_more_under_the_same_inner_transacti
     assert await peer.adapter.status(replace(tx, id=tx.aliases[1], aliases=())) == outcome
 
 
+async def test_death_is_proven_under_every_name_and_waiting_costs_two_questions(peer: StellarPeer) -> None:
+    asked = peer.rpc[0].asked
+    tx = await peer.adapter.prepare(await batch(peer, 1), slot=None, busy=())
+
+    async def questions(expected: object) -> list[str]:
+        del asked[:]
+        assert await peer.adapter.status(tx) == expected
+        return asked[:]
+
+    assert await questions(Pending(again=False)) == ["getTransaction", "getLedgerEntries"]
+    await peer.close_ledgers(tx.last - tx.first + 2)
+    assert await questions(Expired()) == ["getTransaction", "getLedgerEntries", "getTransaction", "getTransaction"]
+    landed = await land(peer, tx2 := await peer.adapter.prepare(await batch(peer, 1), slot=None, busy=()))
+    await peer.close_ledgers(30)
+    del peer.net.final[tx2.id]  # a node that knows transactions by their outer hashes alone
+    assert await peer.adapter.status(tx2) == landed
+
+
 async def test_bids_stay_under_the_cap(peer: StellarPeer) -> None:
     order = await batch(peer, 1)
     capped = peer.second(fee_bid=50_000, fee_cap=60_000)

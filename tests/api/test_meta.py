@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from httpx2 import ASGITransport, AsyncClient
 
+from adapters.simulated import USD
 from settlement.api.app import create_app
 from settlement.services import halts
 from settlement.services.context import Context
 from settlement.storage.database import Database
 from tests.api.people import Street, problem
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def test_ready_until_halted(street: Street) -> None:
@@ -51,6 +55,20 @@ async def test_figures(street: Street) -> None:
     assert 'settlement_windows{state="open"} 1' in lines
     assert "settlement_halts 0" in lines
     assert 'settlement_http_requests_total{method="POST",status="2xx"} 2' in lines
+    rail = {
+        line.rpartition(" ")[0].removeprefix("settlement_"): int(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith(("settlement_rail_", "settlement_chain_"))
+    }
+    usd = f'{{chain="simulated",asset="{USD.text}"}}'
+    chain = '{chain="simulated"}'
+    with street.world.chain.network.snapshot() as view:
+        assert 0 < rail[f"chain_ledger{chain}"] <= view.tip.number
+    assert (rail[f"rail_usable{chain}"], rail[f"rail_waiting_seconds{chain}"]) == (1, 0)
+    assert rail[f"rail_held_units{usd}"] == 0
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    named = {line.split()[2] for line in lines if line.startswith("# HELP ")}
+    assert set(re.findall(r"`(settlement_[a-z_]+)`", page)) == named
     sample = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? -?[0-9]+')
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
 

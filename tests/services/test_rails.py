@@ -16,7 +16,7 @@ from settlement.core import times
 from settlement.core.errors import Conflict, NotFound
 from settlement.core.rails import ChainRule, RailRules
 from settlement.core.signatures import sign_detached
-from settlement.services import chains, funding, participants, payouts, rails, windows
+from settlement.services import chains, funding, participants, payouts, rails, reading, windows
 from settlement.services.context import Context
 from settlement.services.participants import Destination, SignedRequest
 from settlement.services.verification import verify
@@ -192,8 +192,22 @@ async def test_the_overview_says_how_each_chain_stands(ruled: Any) -> None:
     dollars = {each.asset: each for each in first.floats}[USD.text]
     assert (dollars.held - dollars.free, dollars.level) == (due.amount, "low")
     assert {each.asset: each.level for each in second.floats} == {USD.text: "high", "SIM": ""}
+    crossing.world.sources.settable.advance(seconds=90)
+    figures = {f"{name} {label}": value for name, found in (await rails.figures(crossing.context)).items()
+               for label, value in found}  # fmt: skip
+    here, there = f"simulated/{USD.text}", f"{SECOND}/{USD.text}"
+    assert (figures["rail_usable simulated"], figures[f"rail_usable {SECOND}"]) == (0, 1)
+    assert (figures["rail_waiting_seconds simulated"], figures[f"rail_waiting_seconds {SECOND}"]) == (90, 0)
+    assert (figures[f"rail_held_units {here}"], figures[f"rail_free_units {here}"]) == (dollars.held, dollars.free)
+    assert figures[f"rail_free_microcu {here}"] < figures["rail_float_least_microcu simulated"] == 10**12
+    assert figures[f"rail_free_microcu {there}"] > figures[f"rail_float_most_microcu {SECOND}"] == 10**9
+    assert figures["rail_fees_units simulated/SIM"] == 0
     await rails.open_again(crossing.context, "simulated")
     assert (await chains.run_until_idle(crossing.context, "simulated", max_passes=30)).idle
+    orders = await reading.counts(crossing.context)
+    assert ("simulated/payout/settled", 1) in orders["chain_orders"]
+    assert dict(orders["chain_attempts"]) == {"simulated": 2, SECOND: 0}, "a payout and an anchor, signed once each"
+    assert dict(orders["rail_fees_units"])["simulated/SIM"] > 0
     first, _ = await rails.overview(crossing.context)
     assert {each.asset: each.fees for each in first.floats}["SIM"] > 0, "what payout and anchor have cost"
 

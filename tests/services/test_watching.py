@@ -9,6 +9,7 @@ import pytest
 from settlement.core.errors import NotFound, Unavailable
 from settlement.services import funding, reading, watching
 from tests.rippled.peer import XrplPeer
+from tests.stellarnet.peer import StellarPeer
 from tests.world import World
 
 pytestmark = [pytest.mark.database, pytest.mark.network]
@@ -51,3 +52,18 @@ async def test_every_node_is_asked_and_the_rules_are_those_in_force() -> None:
     assert "xrpl:0" in found.nodes[2].detail
     assert {name for name, on in found.rules.items() if on} == {"MPTokensV1", "TicketBatch"}
     assert found.rules["BatchV1_1"] is False
+
+
+async def test_a_node_that_hides_payments_is_seen_on_stellar() -> None:
+    peer = await StellarPeer.start(nodes=2)
+    try:
+        for emitting in (True, False):
+            peer.net.emitting = emitting
+            await peer.pay_in(peer.stable, 5, 7)
+            peer.net.close()
+            found = await peer.adapter.condition()
+            assert [each.tip and each.tip.number for each in found.nodes] == [peer.net.tip] * 2
+            assert found.rules == {"classic_events": emitting}
+            await peer.close_ledgers(20)
+    finally:
+        await peer.stop()

@@ -56,6 +56,7 @@ position = Table(
     Column("held_until", WHEN, comment="when the tranche is due, unless a charge of the window is disputed then"),
     CheckConstraint("tranche BETWEEN 0 AND earned - netted", name="tranche"),
     CheckConstraint("(tranche > 0) = (held_until IS NOT NULL)", name="held_until"),
+    Index("ix_position_held_until", "held_until", postgresql_where=text("tranche > 0")),
     info=APPEND_ONLY_TABLE,
 )
 
