@@ -14,6 +14,7 @@ from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from adapters.settings import Given
 from adapters.simulated.adapter import SimulatedAdapter
 from adapters.simulated.blobs import Key
 from adapters.simulated.faults import KINDS, Faults
@@ -64,10 +65,7 @@ def open_adapter(
         raise ValueError(
             f"simulated: no setting is called {', '.join(sorted(unknown))}; there are {', '.join(_DEFAULTS)}"
         )
-    environment = {
-        key: os.environ.get(f"SETTLEMENT_SIMULATED_{key.upper()}", value) for key, value in _DEFAULTS.items()
-    }
-    settings = {**environment, **config}
+    settings = Given("simulated", _DEFAULTS, config)
     name = settings["network"]
     if not settings["data_dir"] or not re.fullmatch(r"[a-z0-9-]{1,32}", name):
         raise ValueError("simulated: data_dir must be set, network be 1 to 32 of a-z 0-9 -")

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "2026_11_26_tranches"
-down_revision = "2026_11_26_retention"
+down_revision = "2026_11_26_tree_marks"
 
 
 def upgrade() -> None:

@@ -160,7 +160,7 @@ async def _health(context: Context, connection: Connection, chain: str, policy: 
         free = await rails.free(connection, chain, asset.text)
         rate = policy.micro_per_unit(asset.code, decimals)
         worth = None if rate is None else to_micro(max(free, 0), rate)
-        treasury, fees = (held[system_account(kind, chain, asset.text)] for kind in ("treasury", "fees"))
+        treasury, fees = (held.get(system_account(kind, chain, asset.text), 0) for kind in ("treasury", "fees"))
         floats.append(Float(asset.text, treasury, free, fees, _level(policy.rails.of(chain), worth), worth))
     return Health(
         chain,

@@ -12,9 +12,7 @@ tree that it makes has other roots than the checkpoints, nothing is changed.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from settlement.client.evidence import EvidenceReader
@@ -22,10 +20,9 @@ from settlement.core.errors import Broken
 from settlement.core.leaves import LeafSalts, flagged
 from settlement.services import audit, evidence
 from settlement.services.context import Context
+from settlement.services.verification import read_lines
 from settlement.storage import checkpoints, rebuild, reputation, trees, usage_leaves, windows
 from settlement.storage.database import Connection
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +83,7 @@ async def run(context: Context) -> Rebuilt:
 
 async def _read(context: Context) -> EvidenceReader:
     reader = EvidenceReader()
-    waiting: list[bytes] = []
-    size = 0
-
-    def feed(chunk: list[bytes]) -> None:
-        for line in chunk:
-            reader.feed(line)
-
-    async with aclosing(audit.export(context)) as lines:
-        async for line in lines:
-            waiting.append(line)
-            size += len(line)
-            if size >= _CHUNK:
-                await asyncio.to_thread(feed, waiting)
-                waiting, size = [], 0
-    await asyncio.to_thread(feed, waiting)
-    fault = (await asyncio.to_thread(reader.finish)).fault
+    fault = (await read_lines(audit.export(context), reader)).fault
     if fault is not None:
         raise Broken(fault.code, f"the evidence does not hold: {fault.subject}: {fault.detail}")
     return reader

@@ -68,7 +68,7 @@ async def verify(context: Context, depth: Depth = "export") -> VerificationRepor
     held = sum(depth != "quick" or not each.deep for each in invariants.invariants()) if failure is None else 0
     if failure is None and depth == "export":
         try:
-            export = await verify_lines(audit.export(context))
+            export = await read_lines(audit.export(context), ExportVerifier())
         except SettlementError as error:
             if error.code not in shelf.CODES:
                 raise
@@ -89,9 +89,8 @@ def _missing_segment(context: Context, left: Sequence[Retired]) -> Violation | N
     return None
 
 
-async def verify_lines(lines: AsyncGenerator[bytes, None]) -> Report:
-    """Feed lines to the client's verifier, in a thread so that the process goes on serving."""
-    verifier = ExportVerifier()
+async def read_lines(lines: AsyncGenerator[bytes, None], verifier: ExportVerifier) -> Report:
+    """Feed lines to the client's verifier up to its first fault, in a thread so that the process goes on serving."""
     waiting: list[bytes] = []
     size = 0
 

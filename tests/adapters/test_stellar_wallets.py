@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from stellar_sdk import MuxedAccount, Payment
 
+from adapters.settings import Given
 from adapters.stellar import open_adapter, read_settings
 from adapters.stellar.assets import XLM, sdk_asset
 from settlement.chain import (
@@ -144,7 +145,7 @@ GIVEN = {
 
 
 def test_settings_are_read_in_their_types() -> None:
-    found = read_settings(GIVEN, TREASURY.public_key)
+    found = read_settings(Given("stellar", GIVEN, {}), TREASURY.public_key)
     assert (found.treasury, found.assets, found.agreement) == (TREASURY.public_key, (USDC,), 2)
     assert (found.batch, found.expiry, found.fee_bid, found.fee_cap) == (50, 90, 10_000, 100_000)
     assert "127.0.0.1" not in repr(found)
@@ -171,7 +172,7 @@ def test_settings_are_read_in_their_types() -> None:
 )
 def test_a_setting_that_makes_no_sense_is_named(key: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"SETTLEMENT_STELLAR_{key.upper()}"):
-        read_settings({**GIVEN, key: value}, TREASURY.public_key)
+        read_settings(Given("stellar", GIVEN, {key: value}), TREASURY.public_key)
 
 
 async def test_the_adapter_opens_from_its_settings_and_wants_a_passphrase() -> None:
