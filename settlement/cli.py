@@ -5,8 +5,10 @@ Commands live in settlement/commands and import what they need when they run, so
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 
@@ -101,7 +103,19 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:
+        _let_go()
+        _say("output_unwritable", f"it can't be written: {error.strerror or error}")
+        return FAILED
     return code if isinstance(code, int) else GOOD
+
+
+def _let_go() -> None:
+    """Whatever is left for standard output goes nowhere, or Python would try it once more at its end, and complain."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _say(code: str, detail: str) -> None:

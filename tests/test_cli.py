@@ -429,6 +429,27 @@ def test_what_goes_wrong_is_one_sentence(command: Command, arguments: list[str],
     assert said in ended.err
 
 
+def test_what_is_no_file_is_written_to_and_never_replaced(command: Command, tmp_path: Path) -> None:
+    """A link, a pipe and a folder as the target; and standard output that takes nothing."""
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(file)
+    assert command("retention", "map", "--out", link).code == 0
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert command("retention", "map", "--out", pipe).code == 0
+    assert os.read(reader, 1 << 20) == file.read_bytes() != b""
+    os.close(reader)
+    ended = command("retention", "map", "--out", tmp_path)
+    assert (ended.code, "file_unwritable" in ended.err) == (1, True)
+    assert (link.is_symlink(), pipe.is_fifo()) == (True, True)
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name != "data") == ["file", "link", "pipe"]
+    with Path("/dev/full").open("wb") as full:
+        arguments = [str(PROGRAM), "retention", "map"]
+        said = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1)
+    assert said.stderr.startswith("settlement: output_unwritable: ")
+
+
 def test_a_slip_in_the_environment_is_exit_code_64(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SETTLEMENT_CHAIN", "simulated")
     ended = command("window", "list")

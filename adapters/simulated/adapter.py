@@ -127,7 +127,7 @@ class SimulatedAdapter:
         return (order.id.encode(),)
 
     async def sent(self, after: str | None) -> SentPage:
-        """Final transactions of the treasury; the cursor is the number of the last one's sequence."""
+        """Final transactions of the treasury; the cursor is the number of the last ledger that was read."""
         return await asyncio.to_thread(self._sent, after)
 
     async def next_numbers(self) -> Mapping[str, int]:
@@ -285,10 +285,8 @@ class SimulatedAdapter:
         with self._network.snapshot(port=True, history=True) as view:
             if not view.complete:
                 raise Gap(f"simulated: transactions after {after or 'the first'} are missing")
-            found = view.signed_by(self.treasury, -1 if after is None else int(after), self._page_rows + 1)
-        sent = tuple(_sent(each) for each in found[: self._page_rows])
-        cursor = str(sent[-1].tx.slot.number) if sent else after or "-1"
-        return SentPage(sent, cursor, len(found) > self._page_rows)
+            found, through = view.signed_by(self.treasury, -1 if after is None else int(after), self._page_rows)
+            return SentPage(tuple(_sent(each) for each in found), str(through), through < view.tip.number)
 
     def _next_numbers(self) -> Mapping[str, int]:
         with self._network.snapshot(port=True) as view:

@@ -148,13 +148,16 @@ class Snapshot:
         ).fetchall()
         return tuple(found for (name,) in rows if (found := self.final(name)))
 
-    def signed_by(self, address: str, after: int, limit: int) -> tuple[Final, ...]:
-        """Up to `limit` final transactions of an account whose sequence is above `after`, in order, failed ones too."""
-        rows = self._db.execute(
-            "SELECT id FROM final WHERE account = ? AND sequence > ? AND ledger <= ? ORDER BY sequence LIMIT ?",
-            (address, after, self._number, limit),
-        ).fetchall()
-        return tuple(found for (name,) in rows if (found := self.final(name)))
+    def signed_by(self, address: str, after: int, limit: int) -> tuple[tuple[Final, ...], int]:
+        """Final transactions of an account in ledgers behind `after`, in order, failed ones too: at least `limit` when
+        there are so many, and the last ledger whole. Beside them the number of the ledger up to which they go."""
+        behind = "FROM final WHERE account = ? AND ledger > ? AND ledger <= ?"
+        last = self._db.execute(
+            f"SELECT ledger {behind} ORDER BY ledger LIMIT 1 OFFSET ?", (address, after, self._number, limit - 1)
+        ).fetchone()
+        through = max(self._number, after) if last is None else int(last[0])
+        rows = self._db.execute(f"SELECT id {behind} ORDER BY ledger, position", (address, after, through)).fetchall()
+        return tuple(found for (name,) in rows if (found := self.final(name))), through
 
     def incoming(self, address: str, after: tuple[int, int, int], limit: int) -> tuple[Movement, ...]:
         """Up to `limit` transfers to `address` behind (ledger, position, line), in chain order, failed ones too."""

@@ -139,6 +139,7 @@ class StellarAdapter:
             reference_bits=REFERENCE_BITS,
             reuses_slot=True,
             shares_references=False,
+            history=history is not None,
             address_proof=METHOD,
         )
 

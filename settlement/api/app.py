@@ -20,6 +20,7 @@ from settlement.api import (
     checkpoints,
     datamap,
     disputes,
+    erasures,
     funding,
     holds,
     keys,
@@ -82,6 +83,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     value.router,
     webhooks.router,
     datamap.router,
+    erasures.router,
     usage_reports.router,
 )
 

@@ -135,10 +135,22 @@ def _billed(statement: bytes) -> list[_Billed]:
     try:
         document = json.loads(statement)
         if document["type"] != "statement/1":
-            raise KeyError("type")
-        return [_Billed(entry["record"], entry["provider"], int(entry["charge_pico"])) for entry in document["records"]]
-    except (ValueError, KeyError, TypeError) as error:
+            raise ValueError("it has another type")
+        return [_charged(entry) for entry in document["records"]]
+    except KeyError as error:
+        raise Malformed("statement_malformed", f"this is no statement/1: {error.args[0]} is missing") from None
+    except (Malformed, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Malformed("statement_malformed", f"this is no statement/1: {error}") from None
+
+
+def _charged(entry: Mapping[str, Any]) -> _Billed:
+    """A record of a statement, with all that is compared."""
+    record = entry["record"]
+    times.parse(record["at"])
+    for name, kind in (("id", str), ("model", str), ("meters", dict)):
+        if not isinstance(record[name], kind):
+            raise TypeError(f"{name} of a record has the wrong type")
+    return _Billed(record, entry["provider"], int(entry["charge_pico"]))
 
 
 def _calls(log: bytes) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -191,5 +192,5 @@ def _lines(file: Path) -> Iterator[bytes]:
             yield from lines
     except FileNotFoundError:
         raise NotFound("file_missing", f"there is no audit export {file}") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise Malformed("file_unreadable", f"the audit export {file} can't be read: {error}") from None

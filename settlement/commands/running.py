@@ -73,20 +73,30 @@ def read(path: Path, what: str) -> bytes:
 
 @contextmanager
 def writing(path: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """A function that writes to `path`, which appears complete or not at all; None and ``-`` are standard output."""
+    """A function that writes to `path`, which appears complete or not at all; None and ``-`` are standard output.
+
+    What exists and is no file, such as a device or a pipe, is written to as it is; a link stays one. Raises Malformed
+    ``file_unwritable``.
+    """
     if path is None or str(path) == "-":
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return
-    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
-            yield file.write
-        part.replace(path)
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            with target.open("wb") as file:
+                yield file.write
+            return
+        part = target.with_name(f"{target.name}.part")
+        try:
+            with part.open("wb") as file:
+                yield file.write
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise Malformed("file_unwritable", f"{path} can't be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

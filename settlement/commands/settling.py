@@ -257,7 +257,15 @@ def match_history(
         return await recovery.match(installation.context, chain)
 
     found = with_installation(use)
-    foreign = [{"tx": each.tx.id, "ledger": each.at.number, "transfers": len(each.transfers)} for each in found.foreign]
+    foreign = [
+        {
+            "tx": each.tx.id,
+            "ledger": each.at.number,
+            "transfers": len(each.transfers),
+            "reason": found.reasons.get(each.tx.id, "it moved nothing"),
+        }
+        for each in found.foreign
+    ]
     document = {
         "seen": found.seen,
         "known": found.known,
@@ -268,7 +276,7 @@ def match_history(
     lines = [
         f"{found.seen} transactions in the history of {chain}, {found.known} on record",
         *(f"taken up    {order}" for order in found.adopted),
-        *(f"foreign     {each['tx']} in ledger {each['ledger']}, {each['transfers']} transfers" for each in foreign),
+        *(f"foreign     {each['tx']} in ledger {each['ledger']}: {each['reason']}" for each in foreign),
         *(f"next        {account} {number}" for account, number in found.next_numbers.items()),
     ]
     answer(document, lines, as_json=as_json)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import takewhile
 
 from settlement.chain import (
@@ -20,6 +21,7 @@ from settlement.chain import (
     Contested,
     Expired,
     Failed,
+    Gap,
     Outcome,
     PayoutOrder,
     Pending,
@@ -33,9 +35,9 @@ from settlement.chain import (
 )
 from settlement.chain import Order as ChainOrder
 from settlement.core.errors import Broken, Conflict, NotFound
-from settlement.core.ids import fact_id
+from settlement.core.ids import fact_id, made_at
 from settlement.core.states import IN_FLIGHT, OrderState
-from settlement.services import outcomes, pauses
+from settlement.services import continuity, outcomes, pauses
 from settlement.services.context import Context
 from settlement.storage import chain_orders, halts, payouts, rails, windows
 from settlement.storage.chain_orders import BusySlots, Order
@@ -115,6 +117,27 @@ async def make_orders(context: Context, chain_name: str) -> None:
         pass
 
 
+def id_of_order(names: Sequence[str], turn: int) -> str:
+    """The id of the order that carries these payouts for the `turn`-th time, from 0."""
+    return fact_id("ord", made_at(names[0]), *names, str(turn))
+
+
+async def order_of(connection: Connection, batch: Sequence[Payout], now: datetime) -> Order:
+    """A new order that carries locked, planned payouts of one window, in this order. Its id follows from theirs."""
+    names = [each.id for each in batch]
+    turn = 0
+    while await chain_orders.get(connection, id_of_order(names, turn)) is not None:
+        turn += 1
+    name, chain, window = id_of_order(names, turn), batch[0].chain, batch[0].window_no
+    await chain_orders.add(
+        connection, order_id=name, kind="payout", chain=chain, window_no=window, digest=None, now=now
+    )
+    await payouts.assign(connection, batch, name)
+    made = await chain_orders.get(connection, name)
+    assert made is not None, "it was added in this transaction"
+    return made
+
+
 async def content_of(connection: Connection, order: Order) -> ChainOrder | SetupOrder:
     """What an order asks a chain for."""
     if order.step is not None:
@@ -122,10 +145,12 @@ async def content_of(connection: Connection, order: Order) -> ChainOrder | Setup
     if order.digest is not None:
         return AnchorOrder(order.id, order.digest)
     carried = await payouts.of_order(connection, order.id)
-    transfers = (
-        Transfer(each.address, Asset.parse(each.asset), each.amount, each.reference, each.id) for each in carried
-    )
-    return PayoutOrder(order.id, tuple(transfers))
+    return PayoutOrder(order.id, tuple(transfer_of(each) for each in carried))
+
+
+def transfer_of(payout: Payout) -> Transfer:
+    """What a payout asks a chain for."""
+    return Transfer(payout.address, Asset.parse(payout.asset), payout.amount, payout.reference, payout.id)
 
 
 async def _halt(context: Context, code: str, detail: str) -> None:
@@ -150,10 +175,8 @@ class _Pass:
         if not await self._halted():
             while await self.make_order():
                 self.done["ordered"] += 1
-            for order in await self._in("planned"):
-                if not await self.sign_and_submit(order):
-                    break
-            await self.fill_gap()
+            if await self._complete():
+                await self._sign_planned()
         async with self.context.database.read() as connection:
             planned = len(await chain_orders.in_states(connection, self.chain, ("planned",)))
             waiting = await payouts.waiting(connection, self.chain)
@@ -169,6 +192,21 @@ class _Pass:
     async def _halted(self) -> bool:
         async with self.context.database.read() as connection:
             return await self._stopped(connection)
+
+    async def _sign_planned(self) -> None:
+        for order in await self._in("planned"):
+            if not await self.sign_and_submit(order):
+                break
+        await self.fill_gap()
+
+    async def _complete(self) -> bool:
+        """Whether the books know all that was paid here. While nobody can say, planned orders wait and say so."""
+        try:
+            return await continuity.holds(self.context, self.chain)
+        except (Gap, Unreachable) as why:
+            for order in await self._in("planned"):
+                await self._note(order, f"waits for what was signed before: {why}")
+            return False
 
     async def _stopped(self, connection: Connection) -> bool:
         """Whether nothing may be signed now: a halt is open, the chain is closed, or the council has paused payouts."""
@@ -251,14 +289,7 @@ class _Pass:
                 return False
             if not self.adapter.facts.shares_references:
                 batch = together(batch)
-            window, now = batch[0].window_no, self.context.sources.clock()
-            closed_at = (await windows.get(connection, window)).closed_at or now
-            before = sum(each.kind == "payout" for each in await chain_orders.of_window(connection, window))
-            order_id = fact_id("ord", closed_at, *(payout.id for payout in batch), str(before))
-            await chain_orders.add(
-                connection, order_id=order_id, kind="payout", chain=self.chain, window_no=window, digest=None, now=now
-            )
-            await payouts.assign(connection, batch, order_id)
+            await order_of(connection, batch, self.context.sources.clock())
             return True
 
         return await self.context.database.run(use_case)
@@ -322,13 +353,16 @@ class _Pass:
             self.done["failed"] += await outcomes.fail(self.context, order, None, failure)
             return True
 
+        await self._note(order, str(why))
+        return False
+
+    async def _note(self, order: Order, why: str) -> None:
         async def use_case(connection: Connection) -> None:
             if await chain_orders.claim(connection, order):
-                await chain_orders.note(connection, order, str(why))
+                await chain_orders.note(connection, order, why)
 
-        if order.detail != str(why):
+        if order.detail != why:
             await self.context.database.run(use_case)
-        return False
 
     async def _record(self, order: Order, tx: Transaction) -> Order | None:
         """Commit the attempt before a byte of it leaves. None when it must not leave: its bytes are thrown away."""

@@ -19,13 +19,15 @@ from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Pro
 from settlement.core.keys import parse_public_jwk
 from settlement.services.authentication import SCOPES, SPENDING, Principal, by_signature, issue_api_key
 from settlement.services.context import Context
-from settlement.storage import budgets, governance, governance_log, idempotency, parties, rails
+from settlement.storage import budgets, governance, governance_log, idempotency, parties, rails, retention
 from settlement.storage.database import Connection
 from settlement.storage.parties import ApiKey, Key, Party, PayoutAddress
 
 FRESH = timedelta(seconds=300)
 """How far the ``at`` of a signed request may be from our clock."""
 MAX_NAME = 128
+ERASURE_TYPE = "erasure+jws"
+"""The type of the operator's signature, by the service's key, of a request to forget a consumer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,34 @@ async def revoke_key(context: Context, request: SignedRequest, *, kid: str, revo
             raise Conflict("last_key", "some time would be left without a valid key; register another one first")
         await parties.revoke_key(connection, kid, end)
         return keys[kid]
+
+    return await context.database.run(use_case)
+
+
+async def ask_erasure(context: Context, request: SignedRequest, *, account: str, reason: str) -> datetime:
+    """Forget a consumer that asks for it by a key of its own, or for whom the operator does by the service's key
+    (whose type, if it has one, is `ERASURE_TYPE`). For good; what is deleted when is `services.retention`. Returns when it was asked.
+
+    Raises Unauthenticated, Conflict ``signature_replayed``, NotFound ``unknown_party``, Forbidden ``key_of_another``
+    or ``consumers_only``.
+    """
+    now = context.sources.clock()
+
+    async def use_case(connection: Connection) -> datetime:
+        if signatures.detached_kid(request.signature) == context.key.public.kid:
+            signatures.verify_detached(request.signature, request.body, context.key.public, ERASURE_TYPE)
+            _check_fresh(request, now)
+            digest = sha256(request.body).digest()
+            await idempotency.use_once(connection, context.key.public.kid, "erase-account", digest, now)
+        else:
+            signer, _ = await _signed_by(context, connection, request, "erase-account", now)
+            if signer.id != account:
+                raise Forbidden("key_of_another", f"the signing key does not belong to {account}")
+        found = await parties.get(connection, account)
+        if found.kind != "consumer":
+            raise Forbidden("consumers_only", f"{account} is a provider; only consumers have salts")
+        await retention.ask_erasure(connection, found.no, now, reason)
+        return await retention.asked_at(connection, found.no)
 
     return await context.database.run(use_case)
 

@@ -17,6 +17,10 @@ from settlement.storage.database import Connection
 from settlement.storage.payouts import Due, Payout
 from settlement.storage.windows import Window
 
+TAKEN_IN = frozenset({"slots_unaccounted"})
+"""Halts while which requests for payouts are taken in all the same, though nothing is signed: restored books learn by
+them what the chain has seen already."""
+
 
 async def plan(context: Context, window_no: int) -> int:
     """Set aside every payout of a checkpointed window and plan its anchors, in one commit; returns how many payouts.
@@ -53,9 +57,9 @@ async def of_window(context: Context, window_no: int) -> list[Payout]:
         return await payouts.of_window(connection, window_no)
 
 
-async def refuse_while_halted(connection: Connection) -> None:
-    """Raises Unavailable ``halted``, naming the first open halt."""
-    found = await halts.open_halts(connection)
+async def refuse_while_halted(connection: Connection, *, but: frozenset[str] = frozenset()) -> None:
+    """Raises Unavailable ``halted``, naming the first open halt with a code other than these."""
+    found = [each for each in await halts.open_halts(connection) if each.code not in but]
     if found:
         raise Unavailable("halted", f"payouts and anchors are halted: {found[0].code}: {found[0].detail}")
 

@@ -6,9 +6,10 @@ The operator decides that, and nothing else: the address is the sender's, the ta
 from __future__ import annotations
 
 from settlement.core.errors import Conflict, NotFound
+from settlement.core.ids import fact_id
 from settlement.core.journal import Entry, Posting
 from settlement.services.context import Context
-from settlement.services.payouts import refuse_while_halted
+from settlement.services.payouts import TAKEN_IN, refuse_while_halted
 from settlement.storage import funding, journal, payouts, windows
 from settlement.storage.accounts import system_account
 from settlement.storage.database import Connection
@@ -18,7 +19,8 @@ from settlement.storage.payouts import Payout
 async def refund(context: Context, deposit_id: str) -> Payout:
     """Set a deposit in suspense aside and plan its way back. Asking again for one that is under way returns it.
 
-    A refund that fails, such as to an exchange that wants a tag which the sender didn't give, leaves the deposit in
+    Its id follows from the transaction that it gives back: restored books that ask again make the same one. A refund
+    that fails, such as to an exchange that wants a tag which the sender didn't give, leaves the deposit in
     suspense. Raises NotFound ``unknown_deposit``, ``unknown_chain``; Conflict ``deposit_not_in_suspense``; Unavailable
     ``halted``.
     """
@@ -33,11 +35,13 @@ async def refund(context: Context, deposit_id: str) -> Payout:
         earlier = await payouts.of_deposit(connection, deposit_id)
         if earlier is not None:
             return earlier
-        await refuse_while_halted(connection)
+        await refuse_while_halted(connection, but=TAKEN_IN)
         if deposit.chain not in context.chains:
             raise NotFound("unknown_chain", f"{deposit.chain} isn't served any more")
+        failed = await payouts.failed_refunds(connection, deposit_id)
+        names = ("refund", deposit.chain, deposit.tx, str(deposit.tx_index), str(failed))
         planned = Payout(
-            context.sources.new_id("pay"),
+            fact_id("pay", deposit.closed_at, *names),
             window,
             None,
             None,

@@ -11,12 +11,13 @@ from datetime import timedelta
 from settlement.chain import Asset
 from settlement.core.conversion import Worth
 from settlement.core.errors import Conflict, Forbidden, Insufficient
+from settlement.core.ids import fact_id, made_at
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.policy import Policy, to_units
 from settlement.core.units import cu_text
 from settlement.services import conversion
 from settlement.services.context import Context
-from settlement.services.payouts import refuse_while_halted
+from settlement.services.payouts import TAKEN_IN, refuse_while_halted
 from settlement.storage import accounts, journal, pages, parties, payouts, windows
 from settlement.storage.accounts import Account, system_account
 from settlement.storage.database import Connection
@@ -31,8 +32,9 @@ DAY = timedelta(hours=24)
 async def withdraw(context: Context, party: Party, *, amount: int | None, request: bytes) -> Payout:
     """Set `amount` microCU of a consumer's balance aside, fee included (None: all that is available), and plan its way.
 
-    `request` names the request for good: one that is carried out again finds the withdrawal that it made. Whole units
-    of the asset leave; what is worth less than one stays on the account.
+    `request` names the request for good: one that is carried out again finds the withdrawal that it made, and one that
+    restored books have lost makes it again under the id that the chain has seen. Whole units of the asset leave; what
+    is worth less than one stays on the account.
 
     Raises Conflict ``address_not_set``, ``asset_without_value``, ``withdrawal_too_small``,
     ``withdrawal_limit``; Insufficient ``insufficient_balance``; Forbidden ``consumer_suspended``; Unavailable
@@ -45,7 +47,7 @@ async def withdraw(context: Context, party: Party, *, amount: int | None, reques
         earlier = await payouts.of_request(connection, request)
         if earlier is not None:
             return earlier
-        await refuse_while_halted(connection)
+        await refuse_while_halted(connection, but=TAKEN_IN)
         if (await parties.by_number(connection, party.no)).status != "active":
             raise Forbidden("consumer_suspended", "this account is suspended; ask the operator")
         door = await conversion.opened(connection, context.sources.clock())
@@ -104,7 +106,7 @@ def _planned(
             "withdrawal_too_small", f"the least is {cu_text(rules.minimum)} CU, {cu_text(rules.fee)} of it the fee"
         )
     return Payout(
-        context.sources.new_id("pay"),
+        fact_id("pay", made_at(party.id), "withdrawal", party.id, request.hex()),
         window,
         party.no,
         party.id,

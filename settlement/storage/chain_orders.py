@@ -123,7 +123,7 @@ async def in_states(connection: Connection, chain: str, wanted: Sequence[OrderSt
     query = select(chain_order).where(chain_order.c.chain == chain, chain_order.c.state.in_(wanted))
     if not {"settled", "failed"} & set(wanted):
         query = query.where(chain_order.c.state.not_in(("settled", "failed")))  # what the partial index is made for
-    return [_order(row) for row in await connection.execute(query.order_by(chain_order.c.id))]
+    return [_order(row) for row in await connection.execute(query.order_by(chain_order.c.created_at, chain_order.c.id))]
 
 
 async def of_window(connection: Connection, window_no: int) -> list[Order]:

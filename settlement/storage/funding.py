@@ -26,6 +26,8 @@ class ChainState:
     tip_at: datetime
     tag_key: bytes = field(repr=False)
     fee_asset: str = ""
+    complete: int = 0
+    """The ledger up to which all that the service's accounts have paid is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ async def state(connection: Connection, chain: str, *, lock: bool = False) -> Ch
     row = (await connection.execute(query.with_for_update() if lock else query)).first()
     if row is None:
         return None
-    return ChainState(row.chain, row.network, row.treasury, row.cursor, row.tip, row.tip_at, row.tag_key, row.fee_asset)
+    return ChainState(**{name: getattr(row, name) for name in ChainState.__slots__})
 
 
 async def add_state(connection: Connection, found: ChainState) -> bool:
@@ -88,6 +90,7 @@ async def add_state(connection: Connection, found: ChainState) -> bool:
         tip_at=found.tip_at,
         tag_key=found.tag_key,
         fee_asset=found.fee_asset,
+        complete=found.tip,
     )
     added = await connection.execute(statement.on_conflict_do_nothing().returning(chain_state.c.chain))
     return added.first() is not None
@@ -124,6 +127,12 @@ async def move_cursor(connection: Connection, chain: str, cursor: str, tip: int,
         "tip_at": func.greatest(chain_state.c.tip_at, tip_at),
     }
     await connection.execute(update(chain_state).where(chain_state.c.chain == chain).values(values))
+
+
+async def complete_to(connection: Connection, chain: str, ledger: int) -> None:
+    """All that the service's accounts have paid up to a ledger is on record. Never goes back."""
+    higher = func.greatest(chain_state.c.complete, ledger)
+    await connection.execute(update(chain_state).where(chain_state.c.chain == chain).values(complete=higher))
 
 
 # --- intents ----------------------------------------------------------------------------------------------------------
@@ -254,6 +263,12 @@ async def in_suspense(connection: Connection) -> list[StoredDeposit]:
     """Deposits that belong to nobody yet, oldest first, but for those that go or went back to their senders."""
     query = select(deposit).where(deposit.c.party_no.is_(None), ~_BACK).order_by(deposit.c.id)
     return [_deposit(row) for row in await connection.execute(query)]
+
+
+async def senders(connection: Connection, chain: str) -> dict[str, str]:
+    """Who has sent deposits that are in suspense, with the id of the newest of each."""
+    query = select(deposit.c.sender, deposit.c.id).where(deposit.c.chain == chain, deposit.c.party_no.is_(None))
+    return {row.sender: row.id for row in await connection.execute(query.order_by(deposit.c.entry_seq))}
 
 
 async def received_after(connection: Connection, chain: str, ledger: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, literal, select, text
+from sqlalchemy import func, literal, select, text, tuple_
 
 from settlement.core.errors import NotFound
 from settlement.storage.database import Connection
@@ -107,17 +107,18 @@ async def anchors_of(connection: Connection, window_no: int) -> list[Anchor]:
 
 
 async def payouts_of(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[PayoutRow]:
-    """A party's payouts from the newest down, those with an id below `before`."""
+    """A party's payouts from the newest down, those that come behind the one with the id `before`."""
     query = (
         select(payout, payout.c.fee.label("payout_fee"), chain_order.c.tx_id, chain_order.c.ledger)
         .select_from(payout)
         .outerjoin(chain_order, chain_order.c.id == payout.c.order_id)
         .where(payout.c.party_no == party_no)
-        .order_by(payout.c.id.desc())
+        .order_by(payout.c.created_at.desc(), payout.c.id.desc())
         .limit(limit)
     )
     if before is not None:
-        query = query.where(payout.c.id < before)
+        last = select(payout.c.created_at, payout.c.id).where(payout.c.id == before, payout.c.party_no == party_no)
+        query = query.where(tuple_(payout.c.created_at, payout.c.id) < last.scalar_subquery())
     return [
         PayoutRow(
             row.id,

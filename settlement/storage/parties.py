@@ -243,6 +243,15 @@ async def newest_payout_address(connection: Connection, party_no: int) -> Payout
     return None if row is None else _address(row)
 
 
+async def paid_on(connection: Connection, chain: str) -> list[tuple[str, int | None, str]]:
+    """Every payout address that was ever set on a chain: (address, reference, party), the oldest first."""
+    query = select(payout_address.c.address, payout_address.c.reference, party.c.id).join(
+        party, party.c.no == payout_address.c.party_no
+    )
+    rows = await connection.execute(query.where(payout_address.c.chain == chain).order_by(payout_address.c.no))
+    return [(row.address, row.reference, row.id) for row in rows]
+
+
 def _with_owner(*columns: Any) -> Select[Any]:
     """A query of these columns and the party's. Tables share column names, so none of them may be selected whole."""
     mine = (party.c.no, party.c.id, party.c.kind, party.c.name, party.c.status, party.c.account_id, party.c.created_at)

@@ -154,6 +154,25 @@ async def of_deposit(connection: Connection, deposit_id: str) -> Payout | None:
     return found[0] if found else None
 
 
+async def failed_refunds(connection: Connection, deposit_id: str) -> int:
+    """How many refunds of a deposit have failed."""
+    failed = (payout.c.deposit_id == deposit_id) & (payout.c.state == "failed")
+    return int((await connection.execute(select(func.count()).where(failed))).scalar_one())
+
+
+async def open_payouts(connection: Connection, chain: str) -> list[Payout]:
+    """Payouts of a chain that have neither settled nor failed."""
+    query = _SELECT.where(payout.c.chain == chain, payout.c.state.in_(("planned", "ordered")))
+    return await _listed(connection, query.order_by(payout.c.id))
+
+
+async def locked(connection: Connection, ids: Sequence[str]) -> list[Payout]:
+    """These payouts, locked in the order of their ids."""
+    return await _listed(
+        connection, _SELECT.where(payout.c.id.in_(ids)).order_by(payout.c.id).with_for_update(of=payout)
+    )
+
+
 async def withdrawn(connection: Connection, since: datetime, party_no: int | None = None) -> int:
     """What left or is leaving by withdrawals since a time, fees included, in microCU: of one party, or of all."""
     query = select(func.coalesce(func.sum(payout.c.micro + payout.c.fee), 0)).where(
@@ -182,7 +201,7 @@ async def next_batch(connection: Connection, chain: str, limit: int) -> list[Pay
     """Up to `limit` payouts of one window, the oldest that has planned ones, locked; skips what others hold."""
     waiting = (payout.c.chain == chain) & (payout.c.state == "planned")
     oldest = select(func.min(payout.c.window_no)).where(waiting).scalar_subquery()
-    query = _SELECT.where(waiting, payout.c.window_no == oldest).order_by(payout.c.id).limit(limit)
+    query = _SELECT.where(waiting, payout.c.window_no == oldest).order_by(payout.c.created_at, payout.c.id).limit(limit)
     return await _listed(connection, query.with_for_update(of=payout, skip_locked=True))
 
 

@@ -156,6 +156,14 @@ async def ask_erasure(connection: Connection, party_no: int, at: datetime, reaso
     return new
 
 
+async def asked_at(connection: Connection, party_no: int) -> datetime:
+    """When a consumer asked to be forgotten, which it has."""
+    found: datetime = (
+        await connection.execute(select(erasure.c.at).where(erasure.c.consumer_no == party_no))
+    ).scalar_one()
+    return found
+
+
 async def erasures(connection: Connection) -> Sequence[tuple[str, datetime, str]]:
     """Who has asked, when, and why: (consumer, time, reason), oldest first."""
     query = select(party.c.id, erasure.c.at, erasure.c.reason).join(party, party.c.no == erasure.c.consumer_no)

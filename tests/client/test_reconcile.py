@@ -102,7 +102,19 @@ def test_a_log_that_is_none_is_refused_with_its_line(log: bytes) -> None:
         compare(log, statement(entry(1)))
 
 
-@pytest.mark.parametrize("document", [b"", b"{}", b'{"type":"proof/1"}', b'{"type":"statement/1","records":[1]}'])
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b'{"type":"proof/1"}',
+        b'{"type":"statement/1","records":[1]}',
+        statement(entry(1, meters=None)),
+        statement(entry(1, at="today")),
+        statement(entry(1, at=7)),
+    ],
+)
 def test_what_is_no_statement_is_refused(document: bytes) -> None:
     with pytest.raises(Malformed, match="statement_malformed"):
         compare(as_csv([call(1)]), document)

@@ -123,50 +123,93 @@ async def test_a_transfer_that_no_order_explains_keeps_the_account_frozen(world:
         assert paid(town) == before
 
 
-@pytest.mark.parametrize("planned", [True, False])
-async def test_withdrawals_and_refunds_are_not_paid_twice_either(
-    world: World, database_url: str, planned: bool
+async def in_suspense(world: World) -> str:
+    """A deposit that names nobody, from a wallet of its own."""
+    world.wallet(usd=700_000).pay(world.chain.treasury, USD, 700_000, 4_000_000_000)
+    await funding.read_deposits(world.context, CHAIN)
+    return (await funding.suspense(world.context))[-1].id
+
+
+async def ask(context: Context, town: Town, waiting: str) -> list[str]:
+    """A withdrawal, and the refund of a deposit."""
+    request = sha256(b"a request").digest()
+    taken = await withdrawals.withdraw(context, town.buyer.party, amount=500_000_001, request=request)
+    return [taken.id, (await refunds.refund(context, waiting)).id]
+
+
+async def go_on(context: Context, town: Town, next_number: int) -> None:
+    """What the operator does when everything is explained."""
+    await recovery.release(context, CHAIN, town.world.chain.treasury, next_number)
+    for halt in await halts.open_halts(context):
+        await halts.clear(context, halt.no, "operator")
+    assert (await chains.run_until_idle(context, CHAIN)).idle
+    report = verified(parsed(await exported(context)))
+    assert report.fault is None, report.fault
+
+
+@pytest.mark.parametrize("known", ["asked", "ordered", "neither"])
+async def test_withdrawals_and_refunds_are_found_by_what_was_asked_for(
+    world: World, database_url: str, known: str
 ) -> None:
-    """A backup that knows them finds them on the chain; one that doesn't keeps the account frozen, and pays nothing."""
+    """The backup knows them, or has lost them and they are asked for again: they have the ids that the chain has seen,
+    however they were put together there. What nobody has paid yet is paid, and nothing twice."""
     town = await build(world, rounds=1)
     await chains.run_until_idle(world.context, CHAIN)
     await world.payable(town.buyer, world.wallet())
-    world.wallet(usd=700_000).pay(world.chain.treasury, USD, 700_000, 4_000_000_000)
-    await funding.read_deposits(world.context, CHAIN)
-    waiting = (await funding.suspense(world.context))[-1].id
-    request = sha256(b"a request").digest()
-
-    async def ask(context: Context) -> list[str]:
-        taken = await withdrawals.withdraw(context, town.buyer.party, amount=500_000_001, request=request)
-        return [taken.id, (await refunds.refund(context, waiting)).id]
-
-    ids = await ask(world.context) if planned else []
+    waiting = await in_suspense(world)
+    ids = await ask(world.context, town, waiting) if known != "neither" else []
+    if known == "ordered":
+        await chains.make_orders(world.context, CHAIN)
     async with backup(world, database_url) as restored:
-        ids = ids or await ask(world.context)
+        if known == "neither":
+            taken = await withdrawals.withdraw(
+                world.context, town.buyer.party, amount=500_000_001, request=sha256(b"a request").digest()
+            )
+            await chains.run_until_idle(world.context, CHAIN)
+            ids = [taken.id, (await refunds.refund(world.context, waiting)).id]
         await chains.run_until_idle(world.context, CHAIN)
         before = paid(town)
-        if not planned:
-            await ask(restored)
         await chains.run_once(restored, CHAIN)
         assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
+        other = await withdrawals.withdraw(
+            restored, town.buyer.party, amount=300_000_000, request=sha256(b"b").digest()
+        )
+        assert await ask(restored, town, waiting) == ids, "taken in while the history is unmatched"
         found = await recovery.match(restored, CHAIN)
-        foreign = [sent for sent in found.foreign if sent.transfers]
-        next_number = found.next_numbers[world.chain.treasury]
-        if planned:
-            assert not foreign
-            await recovery.release(restored, CHAIN, world.chain.treasury, next_number)
-            for halt in await halts.open_halts(restored):
-                await halts.clear(restored, halt.no, "operator")
-            assert (await chains.run_until_idle(restored, CHAIN)).idle
-            report = verified(parsed(await exported(restored)))
-            assert report.fault is None, report.fault
-        else:
-            assert len(foreign) == 1
-            with pytest.raises(Conflict, match="history_unmatched"):
-                await recovery.release(restored, CHAIN, world.chain.treasury, next_number)
-            await chains.run_until_idle(restored, CHAIN)
+        assert found.adopted
+        assert not [sent for sent in found.foreign if sent.transfers]
         assert paid(town) == before
-    assert len(set(ids)) == 2
+        await go_on(restored, town, found.next_numbers[world.chain.treasury])
+        assert paid(town) == before - other.amount
+
+
+async def test_what_was_asked_for_after_the_backup_is_named_until_it_comes_again(
+    world: World, database_url: str
+) -> None:
+    town = await build(world, rounds=1)
+    await chains.run_until_idle(world.context, CHAIN)
+    await world.payable(town.buyer, world.wallet())
+    waiting = await in_suspense(world)
+    async with backup(world, database_url) as restored:
+        request = sha256(b"all").digest()
+        await withdrawals.withdraw(world.context, town.buyer.party, amount=None, request=request)
+        await chains.run_until_idle(world.context, CHAIN)
+        await refunds.refund(world.context, waiting)
+        await chains.run_until_idle(world.context, CHAIN)
+        before = paid(town)
+        assert (await chains.run_once(restored, CHAIN)).signed == 0
+        found = await recovery.match(restored, CHAIN)
+        taken, given_back = (found.reasons[sent.tx.id] for sent in found.foreign if sent.transfers)
+        assert town.buyer.id in taken
+        assert "Idempotency-Key" in taken
+        assert f"settlement deposits refund {waiting}" in given_back
+        with pytest.raises(Conflict, match=f"history_unmatched.*{town.buyer.id}"):
+            await recovery.release(restored, CHAIN, world.chain.treasury, found.next_numbers[world.chain.treasury])
+        await refunds.refund(restored, waiting)
+        found = await recovery.match(restored, CHAIN)
+        assert len(found.adopted) == len(found.reasons) == 1
+        assert (await chains.run_until_idle(restored, CHAIN)).signed == 0
+        assert paid(town) == before
 
 
 @pytest.mark.network

@@ -32,6 +32,13 @@ chain_state = Table(
     Column("tip_at", WHEN, nullable=False),
     Column("tag_key", LargeBinary, nullable=False),
     Column("fee_asset", Text, nullable=False, comment="what transactions are paid for in; empty: not known yet"),
+    Column(
+        "complete",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="the ledger up to which all that our accounts have paid is on record",
+    ),
 )
 
 chain_asset = Table(
@@ -182,7 +189,7 @@ payout = Table(
         unique=True,
         postgresql_where=text("deposit_id IS NOT NULL AND state <> 'failed'"),
     ),
-    Index("ix_payout_withdrawals", "party_no", "id", postgresql_where=text("kind = 'withdrawal'")),
+    Index("ix_payout_withdrawals", "party_no", "created_at", "id", postgresql_where=text("kind = 'withdrawal'")),
     Index("ix_payout_withdrawn", "created_at", postgresql_where=text("kind = 'withdrawal'")),
     UniqueConstraint("order_id", "transfer"),
     Index("ix_payout_planned", "chain", "id", postgresql_where=text("state = 'planned'")),
