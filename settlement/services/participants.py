@@ -261,8 +261,9 @@ async def revoke_key(context: Context, request: SignedRequest, *, kid: str, revo
 
 
 async def ask_erasure(context: Context, request: SignedRequest, *, account: str, reason: str) -> datetime:
-    """Forget a consumer that asks for it by a key of its own, or for whom the operator does by the service's key
-    (whose type, if it has one, is `ERASURE_TYPE`). For good; what is deleted when is `services.retention`. Returns when it was asked.
+    """Forget a consumer that asks for it by a key of its own, or for whom the operator does by the service's key; that
+    signature's type, if it has one, is `ERASURE_TYPE`. For good; what is deleted when is for `services.retention`.
+    Returns when it was first asked.
 
     Raises Unauthenticated, Conflict ``signature_replayed``, NotFound ``unknown_party``, Forbidden ``key_of_another``
     or ``consumers_only``.
