@@ -5,10 +5,8 @@ Commands live in settlement/commands and import what they need when they run, so
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 import typer
 
@@ -33,7 +31,7 @@ from settlement.commands import (
     usage,
     value,
 )
-from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE
+from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE, let_go
 from settlement.core.errors import SettlementError
 
 SETTINGS_CODES = frozenset({"setting_unknown", "setting_malformed"})
@@ -104,18 +102,10 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
-        _let_go()
+        let_go()
         _say("output_unwritable", f"it can't be written: {error.strerror or error}")
         return FAILED
     return code if isinstance(code, int) else GOOD
-
-
-def _let_go() -> None:
-    """Whatever is left for standard output goes nowhere, or Python would try it once more at its end, and complain."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _say(code: str, detail: str) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -97,6 +97,14 @@ def writing(path: Path | None) -> Iterator[Callable[[bytes], object]]:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise Malformed("file_unwritable", f"{path} can't be written: {error.strerror}") from None
+
+
+def let_go() -> None:
+    """Whatever is left for standard output goes nowhere, or Python would try it once more at its end, and complain."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
