@@ -5,7 +5,7 @@ chain has the ledger up to which the books are complete.
 from alembic import op
 
 revision = "2026_11_26_payout_ids"
-down_revision = "2026_11_26_tree_marks"
+down_revision = "2026_11_26_tranches"
 
 
 def upgrade() -> None:
