@@ -30,6 +30,7 @@ from settlement.commands import (
     statements,
     usage,
     value,
+    webhooks,
 )
 from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE, let_go
 from settlement.core.errors import SettlementError
@@ -71,6 +72,7 @@ for _name, _group in (
     ("rates", ratebook.rates_app),
     ("providers", people.providers_app),
     ("consumers", people.consumers_app),
+    ("webhooks", webhooks.app),
     ("halts", governing.halts_app),
 ):
     app.add_typer(_group, name=_name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from settlement.core.signatures import PublicKey
 from settlement.services import rails
 from settlement.services.context import Context
-from settlement.storage import accounts, governance, pages, windows
+from settlement.storage import accounts, governance, pages, webhooks, windows
 from settlement.storage import service_keys as keys
 from settlement.storage.accounts import Account
 from settlement.storage.pages import Anchor, PayoutRow, PositionRow, Published
@@ -95,5 +95,6 @@ async def earnings(context: Context, party: Party, *, before: int | None, limit:
 async def counts(context: Context) -> dict[str, list[tuple[str, int]]]:
     """Figures for the operator's monitoring."""
     async with context.database.read() as connection:
-        found = await pages.counts(connection, context.sources.clock())
+        now = context.sources.clock()
+        found = await pages.counts(connection, now) | await webhooks.counts(connection, now)
     return {**found, **await rails.figures(context)}

@@ -22,7 +22,7 @@ from settlement.storage import parties
 from settlement.storage import webhooks as storage
 from settlement.storage.database import Connection
 from settlement.storage.parties import Party
-from settlement.storage.webhooks import Claimed, Delivery, Endpoint
+from settlement.storage.webhooks import Claimed, Delivery, Endpoint, Listening
 
 MOST_ENDPOINTS = 10
 """How many endpoints a participant may have."""
@@ -115,6 +115,18 @@ async def listed(context: Context, owner: Party) -> list[Endpoint]:
     """A participant's endpoints, oldest first."""
     async with context.database.read() as connection:
         return await storage.listed(connection, owner.no)
+
+
+async def of_everybody(context: Context, *, party_id: str | None = None, troubled: bool = False) -> list[Listening]:
+    """For the operator: everybody's endpoints, or one participant's; `troubled`: those that fail or are disabled."""
+    async with context.database.read() as connection:
+        return await storage.of_everybody(connection, party_id=party_id, troubled=troubled)
+
+
+async def owner(context: Context, endpoint_id: str) -> Party:
+    """For the operator: whose endpoint that is. Raises NotFound ``unknown_webhook``."""
+    async with context.database.read() as connection:
+        return await parties.by_number(connection, await storage.owner_no(connection, endpoint_id))
 
 
 async def test(context: Context, owner: Party, endpoint_id: str) -> None:

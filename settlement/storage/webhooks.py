@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import case, delete, func, insert, literal, select, text, update
 
 from settlement.core.errors import NotFound
 from settlement.storage.database import Connection
 from settlement.storage.tables import party, webhook_delivery, webhook_endpoint, webhook_event
+from settlement.storage.tables.base import WHEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,17 @@ class Claimed:
     secrets: Sequence[bytes]
     event_id: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A participant's endpoint as its operator sees it: what still waits for it, and since when the first."""
+
+    party: str
+    endpoint: Endpoint
+    pending: int
+    failed: int
+    waiting_since: datetime | None
 
 
 _ENDPOINT = [webhook_endpoint.c[name] for name in Endpoint.__slots__]
@@ -154,6 +166,56 @@ async def listed(connection: Connection, party_no: int) -> list[Endpoint]:
     """A party's endpoints, oldest first; those removed are left out."""
     query = select(*_ENDPOINT).where(webhook_endpoint.c.party_no == party_no, _KEPT).order_by(webhook_endpoint.c.no)
     return [Endpoint(*row) for row in await connection.execute(query)]
+
+
+async def of_everybody(connection: Connection, *, party_id: str | None, troubled: bool) -> list[Listening]:
+    """Endpoints of one participant or of all, by participant, oldest first; `troubled`: those that fail or are off."""
+    pending, failed = (func.count().filter(webhook_delivery.c.state == state) for state in ("pending", "failed"))
+    since = func.min(webhook_event.c.at).filter(webhook_delivery.c.state == "pending")
+    query = (
+        select(party.c.id, *_ENDPOINT, pending, failed, since)
+        .join(party, party.c.no == webhook_endpoint.c.party_no)
+        .outerjoin(webhook_delivery, webhook_delivery.c.endpoint_no == webhook_endpoint.c.no)
+        .outerjoin(webhook_event, webhook_event.c.id == webhook_delivery.c.event_id)
+        .where(_KEPT)
+        .group_by(party.c.id, webhook_endpoint.c.no)
+        .order_by(party.c.id, webhook_endpoint.c.no)
+    )
+    if party_id is not None:
+        query = query.where(party.c.id == party_id)
+    if troubled:
+        query = query.where((webhook_endpoint.c.state != "active") | webhook_endpoint.c.failing_since.is_not(None))
+    size = 1 + len(_ENDPOINT)
+    return [Listening(row[0], Endpoint(*row[1:size]), *row[size:]) for row in await connection.execute(query)]
+
+
+async def counts(connection: Connection, now: datetime) -> dict[str, list[tuple[str, int]]]:
+    """Figures by metric name and label, for the operator's monitoring."""
+    works, failing = webhook_endpoint.c.failing_since.is_(None), literal("failing")
+    state = case((works | (webhook_endpoint.c.state != "active"), webhook_endpoint.c.state), else_=failing)
+    endpoints = select(state, func.count()).where(_KEPT).group_by(state)
+    deliveries = select(webhook_delivery.c.state, func.count()).group_by(webhook_delivery.c.state)
+    waiting = (
+        select(literal(""), func.extract("epoch", literal(now, WHEN) - func.min(webhook_event.c.at)))
+        .join(webhook_delivery, webhook_delivery.c.event_id == webhook_event.c.id)
+        .join(webhook_endpoint, webhook_endpoint.c.no == webhook_delivery.c.endpoint_no)
+        .where(webhook_delivery.c.state == "pending", webhook_endpoint.c.state == "active")
+        .having(func.count() > 0)
+    )
+    found = {"webhooks": endpoints, "webhook_deliveries": deliveries, "webhook_waiting_seconds": waiting}
+    return {
+        name: sorted((str(label), int(value)) for label, value in await connection.execute(query))
+        for name, query in found.items()
+    }
+
+
+async def owner_no(connection: Connection, endpoint_id: str) -> int:
+    """The row number of an endpoint's participant. Raises NotFound ``unknown_webhook``."""
+    query = select(webhook_endpoint.c.party_no).where(webhook_endpoint.c.id == endpoint_id, _KEPT)
+    found: int | None = (await connection.execute(query)).scalar_one_or_none()
+    if found is None:
+        raise NotFound("unknown_webhook", "there is no such webhook")
+    return found
 
 
 async def get(connection: Connection, party_no: int, endpoint_id: str) -> Endpoint:
