@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,7 @@ from settlement.core.assessment import Assessed, Integers, RecordRefusal, Small,
 from settlement.core.units import PICO_PER_MICRO, split_pico
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """What `charge` needs to know of one consumer: microCU it may spend, the carry of this pair, and its status."""
 
     available: int
@@ -25,8 +25,7 @@ class Balance:
     active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PairCharge:
+class PairCharge(NamedTuple):
     """What one consumer owes for a report: exact picoCU of `records` records, whole microCU posted, the new carry."""
 
     consumer: str

@@ -25,7 +25,8 @@ async def of_report(context: Context, report: UsageReport, now: datetime) -> Map
     far as records of such a day are taken now."""
     oldest, newest = day_of(now - OLDEST), day_of(now + AHEAD)
     found = {}
-    for text in {at[:10] for at in report.at}:
+    first, last = min(report.at)[:10], max(report.at)[:10]
+    for text in {first} if first == last else {at[:10] for at in report.at}:
         with suppress(ValueError):  # a time that is none is refused where it is read
             day = datetime.fromisoformat(text).replace(tzinfo=UTC)
             if oldest <= day <= newest and (standing := await _cached(context, day)).rules.tiers:
