@@ -10,22 +10,25 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from hypothesis import settings
-from psycopg import sql
-from sqlalchemy.engine import make_url
 
 from settlement.services.context import Context
 from settlement.storage import schema
 from settlement.storage.database import Database
 from settlement.storage.embedded import EmbeddedServer
-from tests.world import SeededSources, World, new_world
+from tests.client.market import Market
+from tests.client.town import Town
+from tests.moulds import Moulds, copied, dropped, named, wanted
+from tests.world import SeededSources, World
 
 TEMPLATE = "settlement_template"
 IN_MEMORY = Path("/dev/shm")
 ROOM = 6 * 2**30
 """The bytes that must be free there: some databases, and what PostgreSQL keeps to replay."""
+
+LONG = ("adapters/test_simulated.py", "demo/", "docs/", "independent/", "simulation/")
+"""Where tests take longest: they are begun first, since one of them at the very end leaves the other workers idle."""
 
 pytest_plugins = ["tests.house.sockets"]
 
@@ -45,6 +48,12 @@ def _write_to_memory() -> None:
 
 _write_to_memory()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first; otherwise the order stays."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: not item.path.relative_to(here).as_posix().startswith(LONG))
 
 
 @pytest.fixture(scope="session")
@@ -67,20 +76,27 @@ def server_url() -> Iterator[str]:
 def template(server_url: str) -> Iterator[str]:
     """The name of a database that the real migrations have built."""
     name = f"{TEMPLATE}_{uuid.uuid4().hex[:8]}"
-    _administer(server_url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    schema.upgrade(_named(server_url, name))
+    copied(server_url, "template1", name)
+    schema.upgrade(named(server_url, name))
     yield name
-    _administer(server_url, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    dropped(server_url, name)
+
+
+@pytest.fixture(scope="session")
+def moulds(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moulds]:
+    """What tests begin with, built once."""
+    found = Moulds(server_url, template, tmp_path_factory.mktemp("moulds"))
+    yield found
+    found.drop()
 
 
 @pytest.fixture
-def database_url(server_url: str, template: str) -> Iterator[str]:
-    """A fresh migrated database."""
-    name = f"test_{uuid.uuid4().hex}"
-    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
-    _administer(server_url, copy.format(sql.Identifier(name), sql.Identifier(template)))
-    yield _named(server_url, name)
-    _administer(server_url, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def database_url(server_url: str, template: str, moulds: Moulds, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh migrated database: empty, or with what the fixtures of the test begin with."""
+    name, mould = f"test_{uuid.uuid4().hex}", wanted(request.fixturenames)
+    copied(server_url, moulds[mould].database if mould else template, name)
+    yield named(server_url, name)
+    dropped(server_url, name)
 
 
 @pytest.fixture
@@ -98,12 +114,49 @@ def sources() -> SeededSources:
 
 
 @pytest.fixture
-async def world(database: Database, sources: SeededSources, tmp_path: Path) -> AsyncIterator[World]:
+async def world(
+    database: Database, sources: SeededSources, tmp_path: Path, moulds: Moulds, request: pytest.FixtureRequest
+) -> AsyncIterator[World]:
     """A founded installation with a simulated chain, and builders for everything that happens in it."""
-    made = await new_world(database, sources, tmp_path)
+    mould = wanted(request.fixturenames)
+    assert mould is not None, "this fixture is one"
+    made = moulds[mould].cast(database, sources, tmp_path)
     yield made
     for adapter in made.context.chains.values():
         await adapter.close()
+
+
+@pytest.fixture
+def town(world: World, moulds: Moulds) -> Town:
+    """The town with two settled windows, in `world`."""
+    found: Town = moulds["town"].again(world)
+    return found
+
+
+@pytest.fixture
+def village(world: World, moulds: Moulds) -> Town:
+    """The town with one settled window, in `world`."""
+    found: Town = moulds["village"].again(world)
+    return found
+
+
+@pytest.fixture
+def market(world: World, moulds: Moulds) -> Market:
+    """The market that follows the index, in `world`."""
+    found: Market = moulds["market"].again(world)
+    return found
+
+
+@pytest.fixture
+def town_export(moulds: Moulds) -> list[bytes]:
+    """The export of the town, for tests that read nothing else."""
+    return [*moulds["town"].export]
+
+
+@pytest.fixture
+def market_export(moulds: Moulds) -> list[bytes]:
+    """The export of the market, for tests that read nothing else."""
+    return [*moulds["market"].export]
 
 
 @pytest.fixture
@@ -116,13 +169,3 @@ def context(world: World) -> Context:
 def anyio_backend() -> str:
     """asyncio only: psycopg and uvicorn run on it."""
     return "asyncio"
-
-
-def _named(url: str, database: str) -> str:
-    return make_url(url).set(database=database).render_as_string(hide_password=False)
-
-
-def _administer(url: str, statement: sql.Composed) -> None:
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(statement)

@@ -64,13 +64,14 @@ class SeededEntropy:
 
     def __init__(self, seed: int = 1) -> None:
         self._seed = seed
-        self._counter = 0
+        self.drawn = 0
+        """Blocks of 32 bytes that are used up."""
 
     def __call__(self, size: int) -> bytes:
         found = b""
         while len(found) < size:
-            self._counter += 1
-            found += sha256(b"%d/%d" % (self._seed, self._counter)).digest()
+            self.drawn += 1
+            found += sha256(b"%d/%d" % (self._seed, self.drawn)).digest()
         return found[:size]
 
 
@@ -79,9 +80,11 @@ class SeededSources(Sources):
 
     def __init__(self, seed: int = 1) -> None:
         object.__setattr__(self, "settable", SettableClock())
-        super().__init__(clock=self.settable, entropy=SeededEntropy(seed))
+        object.__setattr__(self, "seeded", SeededEntropy(seed))
+        super().__init__(clock=self.settable, entropy=self.seeded)
 
     settable: SettableClock
+    seeded: SeededEntropy
 
 
 @dataclass
@@ -266,11 +269,16 @@ class World:
         return Member(await self.context.database.run(use_case), key)
 
 
-async def new_world(database: Database, sources: SeededSources, folder: Path, **value: Any) -> World:
-    """An installation on an empty migrated database, with a simulated chain that closes a ledger at every read."""
-    chain = open_adapter(
+def open_chain(sources: Sources, folder: Path) -> SimulatedAdapter:
+    """The simulated chain whose files are in `folder`; it closes a ledger at every read."""
+    return open_adapter(
         {"data_dir": str(folder), "network": "test", "close_seconds": "0"}, clock=sources.clock, entropy=sources.entropy
     )
+
+
+async def new_world(database: Database, sources: SeededSources, folder: Path, **value: Any) -> World:
+    """An installation on an empty migrated database, with a simulated chain."""
+    chain = open_chain(sources, folder)
     context = Context(database, sources, SigningKey(sources.entropy(32)), {"simulated": chain})
     policy = Policy(
         version=1,

@@ -27,6 +27,7 @@ Micro = Annotated[int, MICRO]
 """The type of a field that is an amount of microCU."""
 
 _SECOND = timedelta(seconds=1)
+_HINTS: dict[type, Mapping[str, Any]] = {}
 
 
 def members(section: object) -> dict[str, object]:
@@ -47,9 +48,12 @@ def read(kind: type[Section], found: object) -> Section:
     return kind(**{name: _value(found[member], hint, member) for member, (name, hint) in hints.items()})
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(kind)}
+def _hints(kind: type) -> Mapping[str, Any]:
+    """The fields and their types, worked out once: that takes longer than all else here."""
+    if kind not in _HINTS:
+        hints = get_type_hints(kind, include_extras=True)
+        _HINTS[kind] = types.MappingProxyType({field.name: hints[field.name] for field in fields(kind)})
+    return _HINTS[kind]
 
 
 def _member(name: str, kind: Any) -> str:

@@ -11,15 +11,14 @@ from httpx2 import ASGITransport, AsyncClient
 from governance import api as governance
 from settlement.api.app import create_app
 from settlement.api.dependencies import Settings
-from settlement.services import funding
 from settlement.services.context import Context
 from tests.api.people import Street
 from tests.world import World
 
 
 @pytest.fixture
-async def app(context: Context) -> FastAPI:
-    await funding.open_chain(context, "simulated")
+def app(context: Context) -> FastAPI:
+    """Over a world whose chain is open: see `tests/moulds.py`."""
     return create_app(context, Settings(admit_providers="open"), routers=[governance.router])
 
 

@@ -11,7 +11,7 @@ from settlement.core.units import cu_text
 from settlement.services import payouts
 from tests.api.people import Street, problem
 from tests.api.town import auth
-from tests.client.town import build
+from tests.client.town import Town
 
 pytestmark = pytest.mark.database
 
@@ -30,8 +30,7 @@ async def pages(street: Street, path: str, headers: dict[str, str]) -> list[dict
             return found
 
 
-async def test_every_payout_with_its_transaction(street: Street) -> None:
-    town = await build(street.world)
+async def test_every_payout_with_its_transaction(street: Street, town: Town) -> None:
     mine = await auth(street.world, town.plain)
     found = await pages(street, "/v1/payouts", mine)
     assert found == (await street.client.get("/v1/payouts", headers=mine)).json()["data"]
@@ -45,8 +44,7 @@ async def test_every_payout_with_its_transaction(street: Street) -> None:
     assert (await street.client.get("/v1/payouts", headers=nobody)).json()["data"] == []
 
 
-async def test_earnings_by_window(street: Street) -> None:
-    town = await build(street.world)
+async def test_earnings_by_window(street: Street, town: Town) -> None:
     mine = await auth(street.world, town.linked)
     found = await pages(street, "/v1/earnings", mine)
     assert [each["window"] for each in found] == ["win_2", "win_1"]
@@ -57,8 +55,7 @@ async def test_earnings_by_window(street: Street) -> None:
     assert Fraction(page["settled"]) >= Fraction(page["open_window"]) > 0
 
 
-async def test_a_cursor_of_another_list_is_refused(street: Street) -> None:
-    town = await build(street.world)
+async def test_a_cursor_of_another_list_is_refused(street: Street, town: Town) -> None:
     mine = await auth(street.world, town.plain)
     cursor = (await street.client.get("/v1/payouts", params={"limit": "1"}, headers=mine)).json()["next_cursor"]
     for path, value in (("/v1/earnings", cursor), ("/v1/payouts", "cGF5Xy0x"), ("/v1/payouts", cursor + "=")):

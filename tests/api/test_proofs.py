@@ -9,13 +9,12 @@ import pytest
 from settlement.client.verifier import check_proof
 from tests.api.people import Street, problem
 from tests.api.town import auth
-from tests.client.town import build
+from tests.client.town import Town
 
 pytestmark = pytest.mark.database
 
 
-async def test_what_is_served_checks_offline(street: Street) -> None:
-    town = await build(street.world)
+async def test_what_is_served_checks_offline(street: Street, town: Town) -> None:
     mine = await auth(street.world, town.buyer)
     record = json.loads(town.linked.sent[0])["records"][0]["id"]
     key = (await street.client.get("/.well-known/jwks.json")).json()["keys"][0]
@@ -31,14 +30,13 @@ async def test_what_is_served_checks_offline(street: Street) -> None:
         assert town.buyer.id in str(found.leaf)
 
 
-async def test_what_has_no_proof(street: Street) -> None:
-    town = await build(street.world, rounds=1)
-    mine, idle = await auth(street.world, town.buyer), await auth(street.world, await street.world.consumer())
-    open_record = json.loads(town.linked.sent[-1])["records"][0]["id"]
+async def test_what_has_no_proof(street: Street, village: Town) -> None:
+    mine, idle = await auth(street.world, village.buyer), await auth(street.world, await street.world.consumer())
+    open_record = json.loads(village.linked.sent[-1])["records"][0]["id"]
     cases = [
-        (f"/v1/usage-records/{town.plain.id}/{open_record}/proof", {}, 404, "record_unknown"),
-        (f"/v1/usage-records/{town.linked.id}/{open_record}/proof", {}, 404, "record_not_checkpointed"),
-        (f"/v1/usage-records/{town.linked.id}/nonsense/proof", {}, 404, "record_unknown"),
+        (f"/v1/usage-records/{village.plain.id}/{open_record}/proof", {}, 404, "record_unknown"),
+        (f"/v1/usage-records/{village.linked.id}/{open_record}/proof", {}, 404, "record_not_checkpointed"),
+        (f"/v1/usage-records/{village.linked.id}/nonsense/proof", {}, 404, "record_unknown"),
         ("/v1/windows/win_1/position/proof", idle, 404, "position_unknown"),
         ("/v1/windows/win_1/liability/proof", idle, 404, "liability_unknown"),
         ("/v1/windows/win_9/position/proof", mine, 404, "unknown_checkpoint"),

@@ -40,8 +40,7 @@ async def three_proofs(town: Town) -> list[dict[str, Any]]:
     return [json.loads(json.dumps(each)) for each in found]
 
 
-async def test_proofs_hold_and_every_change_breaks_them(world: World) -> None:
-    town = await build(world)
+async def test_proofs_hold_and_every_change_breaks_them(town: Town) -> None:
     key = town.context.key.public.jwk()
     for proof in await three_proofs(town):
         conforms(proof, "proof-1.json")
@@ -58,8 +57,7 @@ async def test_proofs_hold_and_every_change_breaks_them(world: World) -> None:
         assert unseen == {"anchors"}, "only a look at the chain shows where the digest is"
 
 
-async def test_a_proof_says_what_it_proves_and_rates_the_record_again(world: World) -> None:
-    town = await build(world)
+async def test_a_proof_says_what_it_proves_and_rates_the_record_again(town: Town) -> None:
     proof = (await three_proofs(town))[0]
     document = (await statements.statement(town.context, town.plain.id, 2))["rate_tables"][0]["document"]
     assert check_proof(proof, rate_table=document.encode()).good
@@ -74,10 +72,9 @@ async def test_a_proof_says_what_it_proves_and_rates_the_record_again(world: Wor
         assert check_proof(bad).fault is not None
 
 
-async def test_receipts(world: World) -> None:
-    town = await build(world, rounds=1)
-    answer = await metering.receipt(town.context, town.plain.party, "report-1")
-    key, body = town.context.key.public, town.plain.sent[0]
+async def test_receipts(village: Town) -> None:
+    answer = await metering.receipt(village.context, village.plain.party, "report-1")
+    key, body = village.context.key.public, village.plain.sent[0]
     result = check_receipt(answer["receipt"], key=key.jwk(), body=body)
     assert result.fault is None
     conforms(result.content, "receipt-1.json")
@@ -104,8 +101,7 @@ async def all_statements(town: Town) -> list[dict[str, Any]]:
     return found
 
 
-async def test_statements_recompute_to_the_last_microcu(world: World) -> None:
-    town = await build(world)
+async def test_statements_recompute_to_the_last_microcu(town: Town) -> None:
     for document in await all_statements(town):
         conforms(document, "statement-1.json")
         result = recompute_statement(document, trusted_key=town.context.key.public.jwk())
@@ -121,8 +117,7 @@ def unmetered(entry: dict[str, Any]) -> bool:
     return bounded or entry["record"]["outcome"] == "errored"
 
 
-async def test_a_statement_with_any_other_figure_is_found_out(world: World) -> None:
-    town = await build(world)
+async def test_a_statement_with_any_other_figure_is_found_out(town: Town) -> None:
     key = town.context.key.public.jwk()
     figures = {
         ("records", "charge_pico"),
@@ -208,10 +203,9 @@ async def test_growth_is_proven_between_any_two_checkpoints_and_every_change_is_
         assert judged("proof", file)[1]["code"] == "proof_path"
 
 
-async def test_a_statement_with_withdrawals_is_recomputed_fee_and_all(world: World) -> None:
-    town = await build(world, rounds=1)
+async def test_a_statement_with_withdrawals_is_recomputed_fee_and_all(world: World, village: Town) -> None:
     await settle(world)
-    found = await statements.statement(town.context, town.buyer.id, 2)
+    found = await statements.statement(village.context, village.buyer.id, 2)
     conforms(found, "statement-1.json")
     assert [each["state"] for each in found["withdrawals"]] == ["settled", "failed", "settled"]
     kinds = [each["kind"] for each in found["postings"]]

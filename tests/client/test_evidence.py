@@ -7,7 +7,7 @@ import json
 import pytest
 
 from settlement.client.evidence import EvidenceReader
-from tests.client.town import Lines, build, exported, parsed
+from tests.client.town import Lines, Town, exported, parsed
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -22,8 +22,7 @@ def read(lines: Lines) -> EvidenceReader:
     return reader
 
 
-async def test_derived_figures_come_from_the_evidence_whatever_the_export_says(world: World) -> None:
-    await build(world)
+async def test_derived_figures_come_from_the_evidence_whatever_the_export_says(world: World, town: Town) -> None:
     honest = parsed(await exported(world.context))
     expected = read(honest)
     stated = {line["id"]: int(line["settled"]) for line in honest if line["kind"] == "account"}

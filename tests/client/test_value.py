@@ -11,10 +11,10 @@ from settlement.client.verifier import recompute_statement
 from settlement.core import canonical
 from settlement.core.signatures import sign_document
 from settlement.services import statements
-from tests.client.market import Market, build
+from tests.client.market import Market
 from tests.client.test_documents import conforms
 from tests.client.test_verifier import changed, get, places, put
-from tests.client.town import Lines, exported, of_kind, parsed, verified
+from tests.client.town import Lines, exported, of_kind, parsed, verdicts, verified
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -22,17 +22,13 @@ UNSEEN = {("observation", "received_at"), ("deposit", "closed_at"), ("deposit", 
 """Our clock and the chain's, within what the rules leave open."""
 
 
-async def lines_of(market: Market) -> Lines:
-    return parsed(await exported(market.world.context))
-
-
 def fault_of(lines: Lines) -> str:
     report = verified(lines)
     return "" if report.fault is None else report.fault.code
 
 
-async def test_an_honest_market_passes_and_its_fixings_are_made_again(world: World) -> None:
-    lines = await lines_of(await build(world))
+async def test_an_honest_market_passes_and_its_fixings_are_made_again(market_export: list[bytes]) -> None:
+    lines = parsed(market_export)
     assert fault_of(lines) == ""
     frozen = [json.loads(line["document"])["frozen"] for line in lines if line["kind"] == "fixing"]
     assert frozen == [None, None, None, "source_stale GPU", None, None, "gap between basket and value", None]
@@ -42,24 +38,29 @@ async def test_an_honest_market_passes_and_its_fixings_are_made_again(world: Wor
     assert (8, False) in rates
 
 
-async def test_every_member_of_observations_fixings_and_conversions_is_checked(world: World) -> None:
-    lines = await lines_of(await build(world))
-    unseen = set()
+async def test_every_member_of_observations_fixings_and_conversions_is_checked(market_export: list[bytes]) -> None:
+    lines = parsed(market_export)
+    raw = market_export
     chosen = [
         (number, line)
         for kind, found in (("observation", 2), ("fixing", 3), ("deposit", 3))
         for number, line in [each for each in enumerate(lines) if each[1]["kind"] == kind][-found:]
     ]
+    chosen.sort(key=lambda each: each[0])
+    changes, keys = [], []
     for number, line in chosen:
         for at in places(line):
             other = json.loads(json.dumps(line))
             put(other, at, changed(get(line, at)))
-            if not fault_of([*lines[:number], other, *lines[number + 1 :]]):
-                unseen.add((line["kind"], *[step for step in at if isinstance(step, str)]))
-    assert unseen == UNSEEN
-    for number, line in chosen:
-        assert fault_of([*lines[:number], *lines[number + 1 :]]), f"{line['kind']} {number} is missed"
-        assert fault_of([*lines[:number], line, *lines[number:]]), f"{line['kind']} {number} comes twice"
+            changes.append((number, [json.dumps(other).encode(), *raw[number + 1 :]]))
+            keys.append((line["kind"], *[step for step in at if isinstance(step, str)]))
+    found = zip(keys, verdicts(raw, changes), strict=True)
+    assert {key for key, report in found if report.good} == UNSEEN
+    missing = verdicts(raw, [(number, raw[number + 1 :]) for number, _ in chosen])
+    doubled = verdicts(raw, [(number, [raw[number], *raw[number:]]) for number, _ in chosen])
+    for (number, line), without, twice in zip(chosen, missing, doubled, strict=True):
+        assert not without.good, f"{line['kind']} {number} is missed"
+        assert not twice.good, f"{line['kind']} {number} comes twice"
 
 
 def resigned(market: Market, line: dict[str, Any], **members: object) -> None:
@@ -69,9 +70,8 @@ def resigned(market: Market, line: dict[str, Any], **members: object) -> None:
     line["signatures"] = [sign_document(market.world.context.key, document)]
 
 
-async def test_a_service_that_signs_another_value_is_found(world: World) -> None:
-    market = await build(world)
-    lines = await lines_of(market)
+async def test_a_service_that_signs_another_value_is_found(market: Market) -> None:
+    lines = parsed(await exported(market.world.context))
     for members, code in (
         ({"value": "4500000000001"}, "fixing_document"),
         ({"quantities": {}}, "fixing_document"),
@@ -85,8 +85,7 @@ async def test_a_service_that_signs_another_value_is_found(world: World) -> None
         assert fault_of(other) == code, members
 
 
-async def test_statements_of_a_market_recompute_and_a_better_rate_is_found(world: World) -> None:
-    market = await build(world)
+async def test_statements_of_a_market_recompute_and_a_better_rate_is_found(world: World, market: Market) -> None:
     seen = set()
     for member in (market.buyer, market.seller):
         for window in range(1, 5):

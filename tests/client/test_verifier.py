@@ -17,8 +17,7 @@ import pytest
 from settlement.client import verifier
 from settlement.core import canonical, journal, liabilities
 from settlement.core.signatures import SigningKey, sign_compact, sign_detached, sign_document
-from tests.client.town import Lines, Town, build, exported, of_kind, parsed, verified
-from tests.world import World
+from tests.client.town import Lines, Town, exported, of_kind, parsed, verdicts, verified
 
 Place = tuple[str | int, ...]
 
@@ -111,23 +110,25 @@ def swept(lines: Lines, most: int) -> dict[tuple[str, ...], int]:
         for at in places(line):
             key = (line["kind"], *[step for step in at if isinstance(step, str)])
             standing.setdefault(key, []).append((number, at))
+    chosen = [(number, at, key) for key, found in standing.items() for number, at in found[:: -(-len(found) // most)]]
+    chosen.sort(key=lambda each: each[0])
+    changes = []
+    for number, at, _ in chosen:
+        other = copy.deepcopy(lines[number])
+        put(other, at, changed(get(other, at)))
+        changes.append((number, [json.dumps(other).encode(), *raw[number + 1 :]]))
     unseen: dict[tuple[str, ...], int] = {}
-    for key, found in standing.items():
-        for number, at in found[:: -(-len(found) // most)]:
-            other = copy.deepcopy(lines[number])
-            put(other, at, changed(get(other, at)))
-            report = verifier.verify_export([*raw[:number], json.dumps(other).encode(), *raw[number + 1 :]])
-            if report.good:
-                unseen[key] = unseen.get(key, 0) + 1
-            else:
-                assert report.fault is not None
-                assert report.fault.code, f"{key} is not named"
+    for (_, _, key), report in zip(chosen, verdicts(raw, changes), strict=True):
+        if report.good:
+            unseen[key] = unseen.get(key, 0) + 1
+        else:
+            assert report.fault is not None
+            assert report.fault.code, f"{key} is not named"
     return unseen
 
 
 @pytest.mark.database
-async def test_an_honest_export_passes_and_says_what_it_covers(world: World) -> None:
-    town = await build(world)
+async def test_an_honest_export_passes_and_says_what_it_covers(town: Town) -> None:
     lines = parsed(await exported(town.context))
     report = verified(lines)
     assert report.fault is None
@@ -144,31 +145,29 @@ async def test_an_honest_export_passes_and_says_what_it_covers(world: World) -> 
 
 
 @pytest.mark.database
-async def test_every_member_of_every_kind_of_line_is_checked(world: World) -> None:
-    town = await build(world)
-    unseen = swept(parsed(await exported(town.context)), 2)
+def test_every_member_of_every_kind_of_line_is_checked(town_export: list[bytes]) -> None:
+    unseen = swept(parsed(town_export), 2)
     assert set(unseen) <= UNSEEN
 
 
 @pytest.mark.nightly
 @pytest.mark.database
-async def test_every_member_of_every_line_is_checked(world: World) -> None:
-    town = await build(world)
-    unseen = swept(parsed(await exported(town.context)), 10**6)
+def test_every_member_of_every_line_is_checked(town_export: list[bytes]) -> None:
+    unseen = swept(parsed(town_export), 10**6)
     assert set(unseen) == UNSEEN
 
 
 @pytest.mark.database
-async def test_lines_that_are_missing_doubled_or_moved_are_found(world: World) -> None:
-    town = await build(world)
-    lines = parsed(await exported(town.context))
-    harmless = {"halt"}
-    for number, line in enumerate(lines):
-        without = [*lines[:number], *lines[number + 1 :]]
-        assert not verified(without).good, f"{line['kind']} {number} is not missed"
-        if line["kind"] not in harmless:
-            assert not verified([*lines[:number], line, *lines[number:]]).good, f"{line['kind']} {number} comes twice"
+def test_lines_that_are_missing_doubled_or_moved_are_found(town_export: list[bytes]) -> None:
+    raw, lines = town_export, parsed(town_export)
+    missing = verdicts(raw, [(number, raw[number + 1 :]) for number in range(len(raw))])
+    for number, report in enumerate(missing):
+        assert not report.good, f"{lines[number]['kind']} {number} is not missed"
+    doubled = verdicts(raw, [(number, [raw[number], *raw[number:]]) for number in range(len(raw))])
+    for number, report in enumerate(doubled):
+        assert not report.good, f"{lines[number]['kind']} {number} comes twice"
     chosen = random.Random(7)
+    swaps = []
     for _ in range(60):
         first, second = sorted(chosen.sample(range(len(lines)), 2))
         kinds = {lines[first]["kind"], lines[second]["kind"]}
@@ -176,15 +175,18 @@ async def test_lines_that_are_missing_doubled_or_moved_are_found(world: World) -
             continue
         if kinds == {"record_salt", "deposit"}:
             continue  # neither depends on the other, as long as no usage of their window stands between them
-        moved = [*lines]
-        moved[first], moved[second] = moved[second], moved[first]
-        assert not verified(moved).good, f"{lines[first]['kind']} and {lines[second]['kind']} changed places"
+        swaps.append((first, second))
+    swaps.sort()
+    moved = [
+        (first, [raw[second], *raw[first + 1 : second], raw[first], *raw[second + 1 :]]) for first, second in swaps
+    ]
+    for (first, second), report in zip(swaps, verdicts(raw, moved), strict=True):
+        assert not report.good, f"{lines[first]['kind']} and {lines[second]['kind']} changed places"
 
 
 @pytest.mark.database
-async def test_bytes_that_are_no_export_are_faults_and_not_tracebacks(world: World) -> None:
-    town = await build(world, rounds=1)
-    raw = await exported(town.context)
+def test_bytes_that_are_no_export_are_faults_and_not_tracebacks(town_export: list[bytes]) -> None:
+    raw = town_export
     for bad in (b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"kind":1}', b'{"kind":"x"}', b'{"a":1,"a":1}'):
         for place in (0, 5, len(raw) - 1):
             report = verifier.verify_export([*raw[:place], bad, *raw[place + 1 :]])
@@ -192,13 +194,15 @@ async def test_bytes_that_are_no_export_are_faults_and_not_tracebacks(world: Wor
             assert report.fault.line == place + 1
     values: list[Any] = [None, 1.5, -1, [], {}, "é", [[]], True, "9" * 60]
     chosen = random.Random(11)
+    cut = []
     for kind in sorted({line["kind"] for line in parsed(raw)}):
         number = of_kind(parsed(raw), kind)
         line = json.loads(raw[number])
         for name in line:
-            for value in chosen.sample(values, 3):
-                report = verifier.verify_export([*raw[:number], json.dumps({**line, name: value}).encode()])
-                assert report.fault is not None, "an export that stops is incomplete at least"
+            wrong = [{**line, name: value} for value in chosen.sample(values, 3)]
+            cut += [(number, [json.dumps(each).encode()]) for each in wrong]
+    for report in verdicts(raw, cut):
+        assert report.fault is not None, "an export that stops is incomplete at least"
 
 
 def rechain(lines: Lines, key: SigningKey) -> None:
@@ -354,8 +358,7 @@ LIES: dict[Callable[[Lines], None], str] = {
 
 
 @pytest.mark.database
-async def test_a_service_that_lies_and_hashes_and_signs_its_lies_is_found_out(world: World) -> None:
-    town = await build(world)
+async def test_a_service_that_lies_and_hashes_and_signs_its_lies_is_found_out(town: Town) -> None:
     honest = parsed(await exported(town.context))
     found = {}
     for lie in (None, *LIES):
@@ -384,9 +387,8 @@ def _sign_anew(lines: Lines, town: Town) -> None:
 
 
 @pytest.mark.database
-async def test_a_record_that_its_provider_signed_twice_is_charged_once(world: World) -> None:
+async def test_a_record_that_its_provider_signed_twice_is_charged_once(town: Town) -> None:
     """Provider and service agree to charge one record twice; total, signature, receipt and hashes are all in order."""
-    town = await build(world)
     lines = parsed(await exported(town.context))
     report = next(line for line in reversed(lines) if line.get("provider") == town.linked.id and "body" in line)
     document = json.loads(b64decode(report["body"]))
@@ -403,9 +405,8 @@ async def test_a_record_that_its_provider_signed_twice_is_charged_once(world: Wo
 
 
 @pytest.mark.database
-async def test_a_fact_that_nothing_else_repeats_is_held_by_the_chain(world: World) -> None:
-    town = await build(world)
-    lines = parsed(await exported(town.context))
+def test_a_fact_that_nothing_else_repeats_is_held_by_the_chain(town_export: list[bytes]) -> None:
+    lines = parsed(town_export)
     entry = lines[of_kind(lines, "journal_entry", lambda line: '"kind":"chain_fee"' in line["payload"])]
     payload(entry, lambda content: content["facts"].update(tx="0" * 64))
     fault = verified(lines).fault

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 from adapters.simulated import USD, Wallet
 from governance import service as governance
-from settlement.client.verifier import Report, verify_export
+from settlement.client.verifier import ExportVerifier, Report, verify_export
 from settlement.core import canonical, times
 from settlement.core.disputes import ANSWER, ANSWER_TYPE, DisputeRules, Ground
 from settlement.core.errors import Conflict
@@ -42,6 +45,8 @@ from tests.world import Member, World
 
 Lines = list[dict[str, Any]]
 CHAIN = "simulated"
+
+copyreg.pickle(MappingProxyType, lambda proxy: (MappingProxyType, (dict(proxy),)))  # so that it can be copied
 
 
 @dataclass
@@ -282,6 +287,29 @@ def parsed(lines: Sequence[bytes]) -> Lines:
 
 def verified(lines: Lines) -> Report:
     return verify_export(json.dumps(line, ensure_ascii=False).encode() for line in lines)
+
+
+def verdicts(raw: Sequence[bytes], changes: Iterable[tuple[int, Sequence[bytes]]]) -> Iterator[Report]:
+    """What verifying comes to for each change: from that line on, others stand there.
+
+    As `verify_export` on each whole export, but what stands before a change is read once for all of them.
+    """
+    standing, read = ExportVerifier(), 0
+    for number, others in sorted(changes, key=lambda change: change[0]):
+        for line in raw[read:number]:
+            standing.feed(line)
+        read = number
+        branch = _branched(standing)
+        for line in others:
+            branch.feed(line)
+            if branch.fault is not None:
+                break
+        yield branch.finish()
+
+
+def _branched(standing: ExportVerifier) -> ExportVerifier:
+    """One that goes on alone from here. Both share the rate tables, which never change and are nearly all there is."""
+    return copy.deepcopy(standing, {id(table): table for table in standing._rules.tables})
 
 
 def of_kind(lines: Lines, kind: str, accept: Callable[[dict[str, Any]], bool] = lambda line: True) -> int:

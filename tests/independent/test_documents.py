@@ -17,9 +17,8 @@ from settlement.services import metering, proofs
 from tests.client.test_anchors import DIGEST, TX, stellar_node, xrpl_node
 from tests.client.test_documents import all_statements
 from tests.client.test_nodes import node
-from tests.client.town import build
+from tests.client.town import Town
 from tests.independent.test_independent import NODE, judged, need_node
-from tests.world import World
 
 pytestmark = [pytest.mark.database, pytest.mark.network]
 __all__ = ["need_node"]
@@ -34,9 +33,8 @@ def verdict(file: Path, document: Any) -> str | None:
 
 
 async def test_statements_hold_and_what_is_changed_is_named_as_the_first_verifier_names_it(
-    world: World, tmp_path: Path
+    town: Town, tmp_path: Path
 ) -> None:
-    town = await build(world)
     file = tmp_path / "statement.json"
     documents = await all_statements(town)
     for document in documents:
@@ -68,24 +66,25 @@ async def test_statements_hold_and_what_is_changed_is_named_as_the_first_verifie
     assert judged("statement", file, "another")[1]["code"] == "key_not_trusted"
 
 
-async def test_receipts_alone(world: World, tmp_path: Path) -> None:
-    town = await build(world, rounds=1)
-    token, key = (await metering.receipt(town.context, town.plain.party, "report-1"))["receipt"], town.context.key
+async def test_receipts_alone(village: Town, tmp_path: Path) -> None:
+    token, key = (
+        (await metering.receipt(village.context, village.plain.party, "report-1"))["receipt"],
+        village.context.key,
+    )
     files = {name: tmp_path / name for name in ("receipt", "key", "other", "body", "changed")}
     files["receipt"].write_text(token)
     files["key"].write_text(json.dumps(key.public.jwk()))
     files["other"].write_text(json.dumps(SigningKey(bytes(32)).public.jwk()))
-    files["body"].write_bytes(town.plain.sent[0])
-    files["changed"].write_bytes(town.plain.sent[0] + b" ")
+    files["body"].write_bytes(village.plain.sent[0])
+    files["changed"].write_bytes(village.plain.sent[0] + b" ")
     found = judged("receipt", files["receipt"], files["key"], files["body"])[1]
-    ours = check_receipt(token, key=key.public.jwk(), body=town.plain.sent[0])
+    ours = check_receipt(token, key=key.public.jwk(), body=village.plain.sent[0])
     assert found["counts"] == ours.content
     assert judged("receipt", files["receipt"], files["other"])[1]["code"] == "receipt_signature"
     assert judged("receipt", files["receipt"], files["key"], files["changed"])[1]["code"] == "receipt_mismatch"
 
 
-async def test_consistency_and_the_proof_of_a_balance(world: World, tmp_path: Path) -> None:
-    town = await build(world)
+async def test_consistency_and_the_proof_of_a_balance(town: Town, tmp_path: Path) -> None:
     file = tmp_path / "proof.json"
     grown = await proofs.consistency_proof(town.context, 1, 2)
     file.write_text(json.dumps(grown))
@@ -95,9 +94,8 @@ async def test_consistency_and_the_proof_of_a_balance(world: World, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("chain", "made"), [("xrpl", xrpl_node), ("stellar", stellar_node)])
-async def test_anchors_are_looked_up(world: World, tmp_path: Path, chain: str, made: Any) -> None:
+async def test_anchors_are_looked_up(town: Town, tmp_path: Path, chain: str, made: Any) -> None:
     """The nodes are those of the first verifier's own tests; a digest that they don't carry is named."""
-    town = await build(world)
     proof = await proofs.position_proof(town.context, 1, town.plain.id)
     file = tmp_path / "proof.json"
     with node(made(horizon=False) if chain == "stellar" else made()) as url:

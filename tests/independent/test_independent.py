@@ -23,7 +23,6 @@ from settlement.client.verifier import verify_export
 from settlement.core import canonical, rates, rating, times
 from settlement.services import chains, payouts, proofs, windows
 from settlement.storage.database import Database
-from tests.client.market import build as market
 from tests.client.town import CHAIN, Lines, Town, build, exported, of_kind, parsed, send, settle, trade
 from tests.core.test_rating import NOON, rate_documents, usage_of
 from tests.world import SeededSources, World, new_world
@@ -55,9 +54,9 @@ def judged_lines(lines: Lines, file: Path) -> tuple[int, Line]:
     return judged(file)
 
 
-async def busy_town(world: World) -> Town:
+async def make_busy(town: Town) -> None:
     """A town with windows in which nobody used anything, one in which nothing cost anything, and usage after them."""
-    town = await build(world, rounds=2)
+    world = town.world
     for _ in range(3):  # the last two of these windows have no usage
         await settle(world)
     await send(world, town.plain, [world.record(town.buyer, outcome="errored")])
@@ -65,11 +64,10 @@ async def busy_town(world: World) -> Town:
     await settle(world)
     await trade(town, 9)
     await settle(world)
-    return town
 
 
-async def test_an_honest_export_passes_whatever_the_windows_hold(world: World, tmp_path: Path) -> None:
-    town = await busy_town(world)
+async def test_an_honest_export_passes_whatever_the_windows_hold(town: Town, tmp_path: Path) -> None:
+    await make_busy(town)
     lines = parsed(await exported(town.context))
     code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
     assert (code, verdict["ok"]) == (0, True), verdict
@@ -86,8 +84,10 @@ async def test_an_honest_export_passes_whatever_the_windows_hold(world: World, t
     assert judged(tmp_path / "export.ndjson", "another")[1]["code"] == "key_not_trusted"
 
 
-async def test_a_market_that_follows_the_index_passes_and_another_price_does_not(world: World, tmp_path: Path) -> None:
-    lines = parsed(await exported((await market(world)).world.context))
+async def test_a_market_that_follows_the_index_passes_and_another_price_does_not(
+    market_export: list[bytes], tmp_path: Path
+) -> None:
+    lines = parsed(market_export)
     code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
     assert (code, verdict["ok"]) == (0, True), verdict
     edits: dict[str, Callable[[Line], object]] = {
@@ -107,31 +107,32 @@ async def test_a_market_that_follows_the_index_passes_and_another_price_does_not
         assert judged_lines(other, tmp_path / "export.ndjson")[1]["code"] == code_of
 
 
-async def test_every_pass_of_a_hard_time_leaves_an_export_that_holds(world: World, tmp_path: Path) -> None:
+async def test_every_pass_of_a_hard_time_leaves_an_export_that_holds(
+    world: World, tmp_path: Path, village: Town
+) -> None:
     """A payee without an account, transactions that fail or get lost, windows that are closed and not taken further."""
-    town = await build(world, rounds=1)
     ghost = await world.provider("ghost", wallet=Wallet(world.chain.network, bytes(32)))
     seen: set[tuple[str, str]] = set()
 
     async def look() -> None:
-        lines = parsed(await exported(town.context))
+        lines = parsed(await exported(village.context))
         code, verdict = judged_lines(lines, tmp_path / "export.ndjson")
         assert code == 0, verdict
         assert verify_export((tmp_path / "export.ndjson").read_bytes().splitlines()).fault is None
         seen.update((line["kind"], line["state"]) for line in lines if "state" in line)
 
     for fault in ("failed", "request_lost"):
-        await trade(town, 1)
-        await send(world, ghost, [world.record(town.own, meters={"input_tokens": 5_000_000})])
+        await trade(village, 1)
+        await send(world, ghost, [world.record(village.own, meters={"input_tokens": 5_000_000})])
         for _ in range(2):  # the second of these windows is empty
             world.sources.settable.advance(minutes=10)
-            await windows.close(town.context)
+            await windows.close(village.context)
             await look()
-        await windows.advance(town.context, payouts.plan)
+        await windows.advance(village.context, payouts.plan)
         await look()
         world.chain.network.arm(fault, 2)
         for _ in range(6):
-            await chains.run_once(town.context, CHAIN)
+            await chains.run_once(village.context, CHAIN)
             await look()
             world.sources.settable.advance(seconds=5)
     orders = {("chain_order", state) for state in ("planned", "submitted", "unknown", "settled", "failed")}
@@ -139,8 +140,7 @@ async def test_every_pass_of_a_hard_time_leaves_an_export_that_holds(world: Worl
     assert seen >= {("window", state) for state in ("open", "closed", "planned")}
 
 
-async def test_proofs_of_all_three_trees_hold_and_changed_ones_do_not(world: World, tmp_path: Path) -> None:
-    town = await build(world)
+async def test_proofs_of_all_three_trees_hold_and_changed_ones_do_not(town: Town, tmp_path: Path) -> None:
     record = json.loads(town.linked.sent[1])["records"][2]["id"]
     made = {
         "records": await proofs.record_proof(town.context, town.linked.id, record),
@@ -443,8 +443,7 @@ EDITS: tuple[Edit, ...] = (
 )  # fmt: skip
 
 
-async def test_every_kind_of_tampering_is_found_and_named(world: World, tmp_path: Path) -> None:
-    town = await build(world)
+async def test_every_kind_of_tampering_is_found_and_named(world: World, tmp_path: Path, town: Town) -> None:
     await settle(world)  # the journal ends with a fee, so that a dropped end is that and nothing else
     honest = parsed(await exported(town.context))
     assert judged_lines(honest, tmp_path / "export.ndjson")[0] == 0

@@ -8,18 +8,17 @@ import pytest
 
 from settlement.client.verifier import verify_export
 from settlement.services import retention
-from tests.client.town import exported, parsed
+from tests.client.town import Town, exported, parsed
 from tests.independent.test_independent import judged_lines, need_node
 from tests.services.test_retention import old_town
-from tests.world import World
 
 pytest.importorskip("pyarrow", reason="NOT RUN: without pyarrow (the extra archive) nothing was proved about retention")
 pytestmark = pytest.mark.database
 __all__ = ["need_node"]
 
 
-async def test_both_verifiers_agree_on_what_has_left_and_what_was_erased(world: World, tmp_path: Path) -> None:
-    town, context = await old_town(world, tmp_path)
+async def test_both_verifiers_agree_on_what_has_left_and_what_was_erased(town: Town, tmp_path: Path) -> None:
+    context = await old_town(town, tmp_path)
     await retention.erase(context, town.buyer.id, "asked")
     await retention.run(context)
     lines = parsed(await exported(context))

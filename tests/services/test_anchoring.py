@@ -11,14 +11,13 @@ from settlement.core.errors import Conflict, NotFound
 from settlement.services import anchoring, chains, payouts, windows
 from settlement.storage import checkpoints
 from settlement.storage import windows as stored_windows
-from tests.client.town import CHAIN, build
+from tests.client.town import CHAIN, Town
 from tests.world import World
 
 pytestmark = pytest.mark.database
 
 
-async def test_every_settled_window_carries_its_own_digest(world: World) -> None:
-    await build(world)
+async def test_every_settled_window_carries_its_own_digest(world: World, town: Town) -> None:
     async with world.context.database.read() as connection:
         for number in (1, 2):
             stored = await checkpoints.get(connection, number)
@@ -30,8 +29,7 @@ async def test_every_settled_window_carries_its_own_digest(world: World) -> None
     assert await anchoring.of_window(world.context, 3) == []
 
 
-async def test_a_window_is_anchored_once_on_a_chain_that_was_added_later(world: World) -> None:
-    await build(world, rounds=1)
+async def test_a_window_is_anchored_once_on_a_chain_that_was_added_later(world: World, village: Town) -> None:
     context = replace(world.context, chains={**world.context.chains, "later": world.chain})
     assert await anchoring.plan(world.context, 1) == 0
     assert sorted(await asyncio.gather(*(anchoring.plan(context, 1) for _ in range(5)))) == [0, 0, 0, 0, 1]
@@ -40,8 +38,7 @@ async def test_a_window_is_anchored_once_on_a_chain_that_was_added_later(world: 
     assert orders[0].digest == orders[1].digest
 
 
-async def test_nothing_is_anchored_before_its_time(world: World) -> None:
-    await build(world, rounds=1)
+async def test_nothing_is_anchored_before_its_time(world: World, village: Town) -> None:
     for number in (2, 9):
         with pytest.raises((Conflict, NotFound)) as refused:
             await anchoring.plan(world.context, number)

@@ -13,7 +13,7 @@ from settlement.client.proofs import check_proof
 from settlement.core.errors import Broken, Conflict, Malformed, NotFound, Unavailable
 from settlement.core.signatures import SigningKey
 from settlement.services import archive, proofs, windows
-from tests.client.town import build, send, settle
+from tests.client.town import Town, send, settle
 from tests.world import World
 
 pytest.importorskip("pyarrow", reason="NOT RUN: without pyarrow (the extra archive) nothing was proved about segments")
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.database
 Manifest = dict[str, Any]
 
 
-async def sealed(world: World, folder: Path) -> list[Manifest]:
+async def sealed(town: Town, folder: Path) -> list[Manifest]:
     """A town's first two windows and one without usage, sealed."""
-    await build(world)
+    world = town.world
     await settle(world)
     await settle(world)
     return [json.loads((await archive.write(world.context, number, folder)).read_bytes()) for number in (1, 2, 4)]
@@ -39,8 +39,8 @@ def records_of(manifest: Manifest) -> Manifest:
     return next(each for each in manifest["segments"] if each["content"] == "records")
 
 
-async def test_every_window_is_proven_by_its_files_alone(world: World, tmp_path: Path) -> None:
-    manifests = await sealed(world, tmp_path)
+async def test_every_window_is_proven_by_its_files_alone(world: World, town: Town, tmp_path: Path) -> None:
+    manifests = await sealed(town, tmp_path)
     key = world.context.key.public.jwk()
     for manifest in manifests:
         document = json.loads(manifest["checkpoint"]["document"])
@@ -55,8 +55,7 @@ async def test_every_window_is_proven_by_its_files_alone(world: World, tmp_path:
         archive.check(manifests[0], tmp_path, SigningKey(bytes(32)).public.jwk())
 
 
-async def test_a_proof_from_a_segment_is_the_services_own(world: World, tmp_path: Path) -> None:
-    town = await build(world)
+async def test_a_proof_from_a_segment_is_the_services_own(world: World, tmp_path: Path, town: Town) -> None:
     manifests = {
         number: json.loads((await archive.write(world.context, number, tmp_path)).read_bytes()) for number in (1, 2)
     }
@@ -79,8 +78,8 @@ async def test_a_proof_from_a_segment_is_the_services_own(world: World, tmp_path
         archive.prove(manifests[1], tmp_path, town.plain.id, "019aaa00-0000-7000-8000-000000000001")
 
 
-async def test_a_changed_segment_or_manifest_is_named(world: World, tmp_path: Path) -> None:
-    first, manifest, _ = await sealed(world, tmp_path)
+async def test_a_changed_segment_or_manifest_is_named(town: Town, tmp_path: Path) -> None:
+    first, manifest, _ = await sealed(town, tmp_path)
     records = records_of(manifest)
     for changed, code in (
         ({**manifest, "frontier": manifest["frontier"][:-2] + "00"}, "archive_mismatch"),
@@ -101,9 +100,10 @@ async def test_a_changed_segment_or_manifest_is_named(world: World, tmp_path: Pa
         archive.check(manifest, tmp_path)
 
 
-async def test_a_window_is_sealed_once_its_checkpoint_is_on_a_chain(world: World, tmp_path: Path) -> None:
-    town = await build(world, rounds=1)
-    await send(world, town.plain, [world.record(town.buyer)])
+async def test_a_window_is_sealed_once_its_checkpoint_is_on_a_chain(
+    world: World, tmp_path: Path, village: Town
+) -> None:
+    await send(world, village.plain, [world.record(village.buyer)])
     await windows.close(world.context)
     with pytest.raises(NotFound, match="unknown_checkpoint"):
         await archive.write(world.context, 2, tmp_path)

@@ -10,14 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from settlement.services import audit
-from tests.client.town import build, exported, parsed
+from tests.client.town import Town, exported, parsed
 from tests.world import World
 
 pytestmark = pytest.mark.database
 
 
-async def test_the_header_counts_every_line(world: World) -> None:
-    await build(world)
+async def test_the_header_counts_every_line(world: World, town: Town) -> None:
     raw = await exported(world.context)
     assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in raw)
     header, *lines = parsed(raw)
@@ -28,8 +27,7 @@ async def test_the_header_counts_every_line(world: World) -> None:
     assert header["journal"] == {"seq": last["seq"], "hash": last["hash"]}
 
 
-async def test_what_a_line_refers_to_comes_before_it(world: World) -> None:
-    await build(world)
+async def test_what_a_line_refers_to_comes_before_it(world: World, town: Town) -> None:
     seen: set[tuple[str, Any]] = set()
     entries, checkpointed = 0, 0
     for line in parsed(await exported(world.context)):
@@ -64,17 +62,16 @@ async def test_an_installation_in_which_nothing_happened(world: World) -> None:
     assert lines[0]["journal"] == {"seq": 0, "hash": "00" * 32}
 
 
-async def test_no_secret_is_exported(world: World) -> None:
+async def test_no_secret_is_exported(world: World, village: Town) -> None:
     """Neither our key's seed, nor what makes references unpredictable, nor anything of an API key."""
-    town = await build(world, rounds=1)
     async with world.context.database.begin() as connection:
         await connection.execute(
             text("INSERT INTO api_key VALUES ('key_x', :no, :hash, ARRAY['read'], now(), NULL)"),
-            {"no": town.own.party.no, "hash": b"\xab" * 32},
+            {"no": village.own.party.no, "hash": b"\xab" * 32},
         )
         (tag_key,) = (await connection.execute(text("SELECT tag_key FROM chain_state"))).scalars()
     everything = b"".join(await exported(world.context))
-    secrets = ("ab" * 32, "key_x", tag_key.hex(), world.context.key.jwk()["d"], town.own.key.jwk()["d"])
+    secrets = ("ab" * 32, "key_x", tag_key.hex(), world.context.key.jwk()["d"], village.own.key.jwk()["d"])
     assert [secret for secret in secrets if secret.encode() in everything] == []
 
 

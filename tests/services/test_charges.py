@@ -8,8 +8,7 @@ import pytest
 
 from settlement.core.errors import NotFound
 from settlement.services import charges, proofs, statements
-from tests.client.town import Town, build
-from tests.world import World
+from tests.client.town import Town
 
 pytestmark = pytest.mark.database
 
@@ -20,8 +19,7 @@ async def records_of(town: Town) -> list[tuple[str, str, str]]:
     return [(each["provider"], each["record"]["id"], each["charge_pico"]) for each in statement["records"]]
 
 
-async def test_it_equals_statement_and_proof_with_every_factor(world: World) -> None:
-    town = await build(world)
+async def test_it_equals_statement_and_proof_with_every_factor(town: Town) -> None:
     asked = set()
     for provider, record, pico in await records_of(town):
         found = await charges.explain(town.context, town.buyer.party, provider, record)
@@ -33,16 +31,15 @@ async def test_it_equals_statement_and_proof_with_every_factor(world: World) -> 
     assert asked == {(town.plain.id, ("0.9",)), (town.linked.id, ())}
 
 
-async def test_only_consumer_and_provider_see_it(world: World) -> None:
-    town = await build(world, rounds=1)
-    provider, record, _ = next(each for each in await records_of(town) if each[0] == town.plain.id)
-    assert await charges.explain(town.context, town.plain.party, provider, record)
+async def test_only_consumer_and_provider_see_it(village: Town) -> None:
+    provider, record, _ = next(each for each in await records_of(village) if each[0] == village.plain.id)
+    assert await charges.explain(village.context, village.plain.party, provider, record)
     for member, asked_of, name in (
-        (town.own, provider, record),
-        (town.linked, provider, record),
-        (town.buyer, town.linked.id, record),
-        (town.buyer, provider, "019aaa00-0000-7000-8000-000000000000"),
-        (town.buyer, provider, "x"),
+        (village.own, provider, record),
+        (village.linked, provider, record),
+        (village.buyer, village.linked.id, record),
+        (village.buyer, provider, "019aaa00-0000-7000-8000-000000000000"),
+        (village.buyer, provider, "x"),
     ):
         with pytest.raises(NotFound, match="record_unknown"):
-            await charges.explain(town.context, member.party, asked_of, name)
+            await charges.explain(village.context, member.party, asked_of, name)

@@ -11,9 +11,8 @@ import pytest
 
 from settlement.core.units import decimal_text
 from settlement.services import focus, statements
-from tests.client.town import build
+from tests.client.town import Town
 from tests.services.test_statements import text
-from tests.world import World
 
 pytestmark = pytest.mark.database
 
@@ -63,11 +62,10 @@ def test_the_columns_are_those_of_the_version() -> None:
     assert newer - older == {"ServiceProviderName", "HostProviderName"}
 
 
-async def test_rows_add_up_to_the_statement(world: World) -> None:
-    town = await build(world, rounds=1)
-    statement = await statements.statement(town.context, town.buyer.id, 1)
+async def test_rows_add_up_to_the_statement(village: Town) -> None:
+    statement = await statements.statement(village.context, village.buyer.id, 1)
     for version in ("1.2", "1.3"):
-        async with statements.opened(town.context, town.buyer.id, 1) as opened:
+        async with statements.opened(village.context, village.buyer.id, 1) as opened:
             worth = opened.usd_per_cu
             rows = list(csv.DictReader(io.StringIO(await text(focus.as_focus(opened, version)))))
         provider = "ProviderName" if version == "1.2" else "ServiceProviderName"

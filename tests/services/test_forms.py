@@ -6,17 +6,15 @@ import pytest
 
 from settlement.services import statements
 from settlement.services.forms import FORMS
-from tests.client.town import build
+from tests.client.town import Town
 from tests.services.test_statements import text
-from tests.world import World
 
 pytestmark = pytest.mark.database
 
 
-async def test_every_form_is_written_from_the_same_statement(world: World) -> None:
-    town = await build(world, rounds=1)
+async def test_every_form_is_written_from_the_same_statement(village: Town) -> None:
     for name, form in FORMS.items():
-        async with statements.opened(town.context, town.buyer.id, 1) as found:
+        async with statements.opened(village.context, village.buyer.id, 1) as found:
             written = await text(form.pieces(found))
-        assert town.buyer.id in written, name
+        assert village.buyer.id in written, name
         assert form.media.partition(";")[0] in {"application/json", "text/csv", "text/html"}

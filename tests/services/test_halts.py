@@ -9,7 +9,7 @@ import pytest
 from settlement.core.errors import NotFound, Unavailable
 from settlement.services import halts, payouts
 from settlement.storage import windows
-from tests.client.town import build, settle
+from tests.client.town import Town, settle
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -42,9 +42,8 @@ async def earned(world: World) -> list[str]:
     return [each.state for each in await payouts.of_window(world.context, 2) if each.kind == "earnings"]
 
 
-async def test_no_money_leaves_while_one_of_two_is_open(world: World) -> None:
+async def test_no_money_leaves_while_one_of_two_is_open(world: World, village: Town) -> None:
     """Windows are netted and checkpointed all the same; the treasury stands still, to the last unit of each asset."""
-    await build(world, rounds=1)
     found = [await halts.raise_halt(world.context, "drill", each) for each in ("one", "two")]
 
     def held() -> list[int]:

@@ -9,18 +9,17 @@ import pytest
 
 from settlement.core.units import decimal_text
 from settlement.services import printing, statements
-from tests.client.town import build
+from tests.client.town import Town, build
 from tests.services.test_statements import records_of, text
 from tests.world import World
 
 pytestmark = pytest.mark.database
 
 
-async def test_the_page_has_the_sums_the_balances_and_where_to_check_them(world: World) -> None:
-    town = await build(world, rounds=1)
-    for member in (town.buyer, town.plain, town.own):
-        found = await statements.statement(town.context, member.id, 1)
-        async with statements.opened(town.context, member.id, 1) as opened:
+async def test_the_page_has_the_sums_the_balances_and_where_to_check_them(village: Town) -> None:
+    for member in (village.buyer, village.plain, village.own):
+        found = await statements.statement(village.context, member.id, 1)
+        async with statements.opened(village.context, member.id, 1) as opened:
             page = await text(printing.as_html(opened))
         pico = sum(int(entry["charge_pico"]) for entry in found["records"])
         for said in (member.id, decimal_text(pico, 12), found["checkpoint"]["digest"], found["payouts"] and "settled"):
@@ -30,8 +29,7 @@ async def test_the_page_has_the_sums_the_balances_and_where_to_check_them(world:
         assert not re.search(r"(src|href)=|<script|url[(]", page), "it needs nothing from anywhere"
 
 
-async def test_what_disputes_moved_and_what_is_held_back_is_on_the_page(world: World) -> None:
-    town = await build(world, rounds=2)
+async def test_what_disputes_moved_and_what_is_held_back_is_on_the_page(town: Town) -> None:
     found = await statements.statement(town.context, town.buyer.id, 2)
     async with statements.opened(town.context, town.buyer.id, 2) as opened:
         page = await text(printing.as_html(opened))
@@ -43,9 +41,8 @@ async def test_what_disputes_moved_and_what_is_held_back_is_on_the_page(world: W
         assert f"until {opened.head['position']['held_until']}" in await text(printing.as_html(opened))
 
 
-async def test_names_are_text_and_never_markup(world: World) -> None:
-    town = await build(world, rounds=1)
-    found = await statements.statement(town.context, town.buyer.id, 1)
+async def test_names_are_text_and_never_markup(village: Town) -> None:
+    found = await statements.statement(village.context, village.buyer.id, 1)
     found["records"][0]["record"]["model"] = "<script>alert(1)</script>"
     opened = statements.Opened(found, records_of(*found["records"]), Fraction(1))
     page = await text(printing.as_html(opened))

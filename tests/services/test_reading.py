@@ -10,7 +10,7 @@ from governance import service
 from settlement.core.errors import NotFound
 from settlement.core.signatures import sign_document
 from settlement.services import halts, reading
-from tests.client.town import build
+from tests.client.town import Town
 from tests.governance.tables import following
 from tests.storage.books import balance
 from tests.world import World, first_rates
@@ -32,8 +32,7 @@ async def test_the_current_rate_table_is_the_one_in_force_not_the_newest(world: 
         await reading.rates(world.context, None)
 
 
-async def test_windows_with_their_checkpoints_and_anchors(world: World) -> None:
-    await build(world)
+async def test_windows_with_their_checkpoints_and_anchors(world: World, town: Town) -> None:
     page = await reading.window_page(world.context, before=None, limit=9)
     assert [(view.window.no, view.checkpoint is None, view.anchors) for view in page] == [
         (3, True, ()),
@@ -50,8 +49,7 @@ async def test_windows_with_their_checkpoints_and_anchors(world: World) -> None:
         await reading.checkpoint(world.context, 3)
 
 
-async def test_a_partys_own_rows(world: World) -> None:
-    town = await build(world)
+async def test_a_partys_own_rows(world: World, town: Town) -> None:
     earned = await reading.earnings(world.context, town.plain.party, before=None, limit=9)
     assert earned.account == await reading.account(world.context, town.plain.party)
     assert earned.account.settled == await balance(world, town.plain.id)

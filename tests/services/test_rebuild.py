@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from settlement.core.errors import Broken
 from settlement.services import rebuild
 from settlement.services.verification import verify
-from tests.client.town import build, settle, trade
+from tests.client.town import Town, settle, trade
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -57,8 +57,7 @@ DAMAGES = {
 }
 
 
-async def test_whatever_is_derived_comes_back_as_it_was(world: World, database_url: str) -> None:
-    town = await build(world)
+async def test_whatever_is_derived_comes_back_as_it_was(world: World, database_url: str, town: Town) -> None:
     sound = state(database_url)
     assert (await rebuild.run(world.context)).changed == 0
     assert state(database_url) == sound
@@ -89,9 +88,8 @@ async def test_whatever_is_derived_comes_back_as_it_was(world: World, database_u
     ],
 )
 async def test_evidence_that_does_not_hold_changes_nothing(
-    world: World, database_url: str, statement: str, code: str
+    world: World, database_url: str, statement: str, code: str, town: Town
 ) -> None:
-    await build(world)
     damage(database_url, DAMAGES["balances"])
     damage(database_url, statement)
     before = state(database_url)

@@ -20,7 +20,7 @@ from settlement.services import chains, funding, halts, payouts, recovery, refun
 from settlement.services.context import Context
 from settlement.storage import chain_orders
 from settlement.storage.database import Database
-from tests.client.town import CHAIN, Town, build, exported, parsed, send, trade, verified
+from tests.client.town import CHAIN, Town, exported, parsed, send, trade, verified
 from tests.rippled.peer import XrplPeer
 from tests.stellarnet.peer import StellarPeer
 from tests.world import World
@@ -69,16 +69,15 @@ def paid(town: Town) -> int:
 
 @pytest.mark.parametrize("stage", ["closed", "checkpointed", "planned", "ordered"])
 async def test_what_was_paid_after_the_backup_is_booked_and_not_paid_again(
-    world: World, database_url: str, stage: str
+    world: World, database_url: str, stage: str, village: Town
 ) -> None:
-    town = await build(world, rounds=1)
     world.sources.settable.advance(minutes=10)
     await windows.close(world.context)
     await reach(world.context, stage)
     async with backup(world, database_url) as restored:
         await windows.advance(world.context, payouts.plan)
         await chains.run_until_idle(world.context, CHAIN)
-        before = paid(town)
+        before = paid(village)
         await windows.advance(restored, payouts.plan)
         done = await chains.run_once(restored, CHAIN)
         assert done.signed == 0
@@ -88,27 +87,28 @@ async def test_what_was_paid_after_the_backup_is_booked_and_not_paid_again(
         assert all(not sent.transfers for sent in found.foreign), "only anchors of checkpoints that were made anew"
         states = {payout.state for payout in await payouts.of_window(restored, 2) if payout.kind == "earnings"}
         assert states == {"settled"}
-        assert paid(town) == before
+        assert paid(village) == before
         await recovery.release(restored, CHAIN, world.chain.treasury, found.next_numbers[world.chain.treasury])
         for halt in await halts.open_halts(restored):
             await halts.clear(restored, halt.no, "operator")
         assert (await chains.run_until_idle(restored, CHAIN)).idle
-        assert paid(town) == before
+        assert paid(village) == before
         assert (await recovery.match(restored, CHAIN)).adopted == ()
         report = verified(parsed(await exported(restored)))
         assert report.fault is None, report.fault
 
 
-async def test_a_transfer_that_no_order_explains_keeps_the_account_frozen(world: World, database_url: str) -> None:
+async def test_a_transfer_that_no_order_explains_keeps_the_account_frozen(
+    world: World, database_url: str, village: Town
+) -> None:
     """The backup is older than the usage that was paid for: its records are gone from the books."""
-    town = await build(world, rounds=1)
     async with backup(world, database_url) as restored:
-        await trade(town, 7)
+        await trade(village, 7)
         world.sources.settable.advance(minutes=10)
         await windows.close(world.context)
         await windows.advance(world.context, payouts.plan)
         await chains.run_until_idle(world.context, CHAIN)
-        before = paid(town)
+        before = paid(village)
         await windows.close(restored)
         await windows.advance(restored, payouts.plan)
         await chains.run_once(restored, CHAIN)
@@ -120,7 +120,7 @@ async def test_a_transfer_that_no_order_explains_keeps_the_account_frozen(world:
             (account,) = await chain_orders.signing_accounts(connection, CHAIN)
         assert account.frozen is not None
         await chains.run_until_idle(restored, CHAIN)
-        assert paid(town) == before
+        assert paid(village) == before
 
 
 async def in_suspense(world: World) -> str:
@@ -149,67 +149,65 @@ async def go_on(context: Context, town: Town, next_number: int) -> None:
 
 @pytest.mark.parametrize("known", ["asked", "ordered", "neither"])
 async def test_withdrawals_and_refunds_are_found_by_what_was_asked_for(
-    world: World, database_url: str, known: str
+    world: World, database_url: str, known: str, village: Town
 ) -> None:
     """The backup knows them, or has lost them and they are asked for again: they have the ids that the chain has seen,
     however they were put together there. What nobody has paid yet is paid, and nothing twice."""
-    town = await build(world, rounds=1)
     await chains.run_until_idle(world.context, CHAIN)
-    await world.payable(town.buyer, world.wallet())
+    await world.payable(village.buyer, world.wallet())
     waiting = await in_suspense(world)
-    ids = await ask(world.context, town, waiting) if known != "neither" else []
+    ids = await ask(world.context, village, waiting) if known != "neither" else []
     if known == "ordered":
         await chains.make_orders(world.context, CHAIN)
     async with backup(world, database_url) as restored:
         if known == "neither":
             taken = await withdrawals.withdraw(
-                world.context, town.buyer.party, amount=500_000_001, request=sha256(b"a request").digest()
+                world.context, village.buyer.party, amount=500_000_001, request=sha256(b"a request").digest()
             )
             await chains.run_until_idle(world.context, CHAIN)
             ids = [taken.id, (await refunds.refund(world.context, waiting)).id]
         await chains.run_until_idle(world.context, CHAIN)
-        before = paid(town)
+        before = paid(village)
         await chains.run_once(restored, CHAIN)
         assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
         other = await withdrawals.withdraw(
-            restored, town.buyer.party, amount=300_000_000, request=sha256(b"b").digest()
+            restored, village.buyer.party, amount=300_000_000, request=sha256(b"b").digest()
         )
-        assert await ask(restored, town, waiting) == ids, "taken in while the history is unmatched"
+        assert await ask(restored, village, waiting) == ids, "taken in while the history is unmatched"
         found = await recovery.match(restored, CHAIN)
         assert found.adopted
         assert not [sent for sent in found.foreign if sent.transfers]
-        assert paid(town) == before
-        await go_on(restored, town, found.next_numbers[world.chain.treasury])
-        assert paid(town) == before - other.amount
+        assert paid(village) == before
+        await go_on(restored, village, found.next_numbers[world.chain.treasury])
+        assert paid(village) == before - other.amount
 
 
 async def test_what_was_asked_for_after_the_backup_is_named_until_it_comes_again(
-    world: World, database_url: str
+    world: World, database_url: str, village: Town
 ) -> None:
-    town = await build(world, rounds=1)
     await chains.run_until_idle(world.context, CHAIN)
-    await world.payable(town.buyer, world.wallet())
+    await world.payable(village.buyer, world.wallet())
     waiting = await in_suspense(world)
     async with backup(world, database_url) as restored:
         request = sha256(b"all").digest()
-        await withdrawals.withdraw(world.context, town.buyer.party, amount=None, request=request)
+        await withdrawals.withdraw(world.context, village.buyer.party, amount=None, request=request)
         await chains.run_until_idle(world.context, CHAIN)
         await refunds.refund(world.context, waiting)
         await chains.run_until_idle(world.context, CHAIN)
-        before = paid(town)
+        before = paid(village)
         assert (await chains.run_once(restored, CHAIN)).signed == 0
         found = await recovery.match(restored, CHAIN)
         taken, given_back = (found.reasons[sent.tx.id] for sent in found.foreign if sent.transfers)
-        assert town.buyer.id in taken
+        assert village.buyer.id in taken
         assert "Idempotency-Key" in taken
         assert f"settlement deposits refund {waiting}" in given_back
-        with pytest.raises(Conflict, match=f"history_unmatched.*{town.buyer.id}"):
+        with pytest.raises(Conflict, match=f"history_unmatched.*{village.buyer.id}"):
             await recovery.release(restored, CHAIN, world.chain.treasury, found.next_numbers[world.chain.treasury])
         await refunds.refund(restored, waiting)
         found = await recovery.match(restored, CHAIN)
         assert len(found.adopted) == len(found.reasons) == 1
         assert (await chains.run_until_idle(restored, CHAIN)).signed == 0
-        assert paid(town) == before
+        assert paid(village) == before
 
 
 @pytest.mark.network
@@ -242,17 +240,15 @@ def m_address(account: str, number: int) -> str:
     return MuxedAccount(account, number).universal_account_id
 
 
-async def test_deposits_of_after_the_backup_are_credited_once(world: World, database_url: str) -> None:
-    town = await build(world, rounds=1)
+async def test_deposits_of_after_the_backup_are_credited_once(world: World, database_url: str, village: Town) -> None:
     async with backup(world, database_url) as restored:
-        intent = await funding.create_intent(restored, party=town.buyer.id, chain=CHAIN, asset=USD.text, amount=None)
+        intent = await funding.create_intent(restored, party=village.buyer.id, chain=CHAIN, asset=USD.text, amount=None)
         world.wallet(usd=1_000_000).pay_uri(intent.payment_uri, 1_000_000)
         assert await funding.read_deposits(restored, CHAIN) == 1
         assert await funding.read_deposits(restored, CHAIN) == 0
 
 
-async def test_books_that_are_complete_have_nothing_to_match(world: World) -> None:
-    town = await build(world)
+async def test_books_that_are_complete_have_nothing_to_match(world: World, town: Town) -> None:
     found = await recovery.match(town.context, CHAIN)
     assert (found.adopted, found.foreign) == ((), ())
     assert found.seen == found.known > 0

@@ -9,14 +9,13 @@ import pytest
 from settlement.core.errors import NotFound
 from settlement.services import disputes, reputation, windows
 from settlement.services.payouts import plan
-from tests.client.town import build
+from tests.client.town import Town
 from tests.world import World
 
 pytestmark = pytest.mark.database
 
 
-async def test_figures_are_those_of_the_books(world: World) -> None:
-    town = await build(world)
+async def test_figures_are_those_of_the_books(world: World, town: Town) -> None:
     found = await reputation.of_provider(town.context, town.plain.id)
     assert (found.first_window, found.last_window) == (1, 2)
     assert (found.records, found.refused, found.flagged) == (14, 4, 2), "the open window does not count yet"

@@ -21,7 +21,7 @@ from settlement.services import archive, charges, disputes, metering, proofs, re
 from settlement.services.context import Context
 from settlement.services.verification import verify
 from settlement.storage import parties
-from tests.client.town import Town, build, exported, parsed, settle, trade
+from tests.client.town import Town, exported, parsed, settle, trade
 from tests.services.test_rebuild import plain
 from tests.world import World
 
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.database
 WINDOWS = (1, 2, 3)
 
 
-async def old_town(world: World, folder: Path) -> tuple[Town, Context]:
-    """A town whose three settled windows are 91 days old, with a fourth that is new and an open one."""
-    town = await build(world)
+async def old_town(town: Town, folder: Path) -> Context:
+    """Make it a town whose three settled windows are 91 days old, with a fourth that is new and an open one."""
+    world = town.world
     await settle(world)
     world.sources.settable.advance(days=91)
     context = replace(world.context, archive=folder / "archive")
@@ -42,7 +42,7 @@ async def old_town(world: World, folder: Path) -> tuple[Town, Context]:
         await retention.retire(context, 2)
     assert await disputes.end_overdue(context)
     await settle(world)
-    return town, replace(world.context, archive=folder / "archive")
+    return replace(world.context, archive=folder / "archive")
 
 
 async def documents(context: Context, town: Town) -> dict[str, Any]:
@@ -69,9 +69,9 @@ def rows(url: str, query: str) -> Sequence[Any]:
 
 
 async def test_everything_stays_provable_after_the_rows_have_left(
-    world: World, database_url: str, tmp_path: Path
+    world: World, town: Town, database_url: str, tmp_path: Path
 ) -> None:
-    town, context = await old_town(world, tmp_path)
+    context = await old_town(town, tmp_path)
     before, lines = await documents(context, town), parsed(await exported(context))
     left, erased = await retention.run(context)
     assert ([each.window_no for each in left], erased) == ([1, 2, 3], 0)
@@ -91,9 +91,9 @@ async def test_everything_stays_provable_after_the_rows_have_left(
     assert sum(name.startswith("proof") for name in before) > 20
 
 
-async def test_books_go_on_after_rows_have_left(world: World, database_url: str, tmp_path: Path) -> None:
+async def test_books_go_on_after_rows_have_left(world: World, town: Town, database_url: str, tmp_path: Path) -> None:
     """Carries go on, a report that is sent again gets its answer, derived tables come back, and it is done once."""
-    town, context = await old_town(world, tmp_path)
+    context = await old_town(town, tmp_path)
     town = replace(town, world=replace(world, context=context))
     await retention.run(context)
     body = town.plain.sent[0]
@@ -115,9 +115,9 @@ async def test_books_go_on_after_rows_have_left(world: World, database_url: str,
 
 
 async def test_nothing_leaves_that_is_not_exactly_in_the_segments(
-    world: World, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, town: Town, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, context = await old_town(world, tmp_path)
+    context = await old_town(town, tmp_path)
     with pytest.raises(Unavailable, match="archive_not_configured"):
         await retention.retire(world.context, 1)
     count = rows(database_url, "SELECT count(*) FROM usage_record")
@@ -147,10 +147,10 @@ async def test_nothing_leaves_that_is_not_exactly_in_the_segments(
 
 
 async def test_a_row_that_changes_after_it_was_sealed_keeps_its_window(
-    world: World, database_url: str, tmp_path: Path
+    world: World, town: Town, database_url: str, tmp_path: Path
 ) -> None:
     """The database compares by itself, in the transaction that deletes."""
-    _, context = await old_town(world, tmp_path)
+    context = await old_town(town, tmp_path)
     sealed = await retention.seal(context, 1)
     with psycopg.connect(plain(database_url)) as owner:
         owner.execute("SET session_replication_role = replica")
@@ -160,8 +160,8 @@ async def test_a_row_that_changes_after_it_was_sealed_keeps_its_window(
     assert rows(database_url, "SELECT count(*) FROM retention") == [(0,)]
 
 
-async def test_a_lost_or_changed_segment_is_named(world: World, tmp_path: Path) -> None:
-    town, context = await old_town(world, tmp_path)
+async def test_a_lost_or_changed_segment_is_named(world: World, town: Town, tmp_path: Path) -> None:
+    context = await old_town(town, tmp_path)
     await retention.run(context)
     record = json.loads(town.plain.sent[0])["records"][0]["id"]
     folder = tmp_path / "archive"
@@ -192,10 +192,10 @@ async def _of(context: Context, file: Path, window: int) -> bool:
 
 @pytest.mark.parametrize("retired", [False, True])
 async def test_erased_salts_leave_every_root_and_everybody_elses_proofs(
-    world: World, database_url: str, tmp_path: Path, retired: bool
+    world: World, town: Town, database_url: str, tmp_path: Path, retired: bool
 ) -> None:
     """What is erased can't be shown or tested any more; what was signed and summed still verifies, from end to end."""
-    town, context = await old_town(world, tmp_path)
+    context = await old_town(town, tmp_path)
     before = await documents(context, town)
     assert await retention.erase(context, town.buyer.id, "asked by letter of 2027-02-20")
     assert not await retention.erase(context, town.buyer.id, "again")
@@ -242,8 +242,10 @@ async def test_erased_salts_leave_every_root_and_everybody_elses_proofs(
         archive.prove(manifest, tmp_path, *proof.removeprefix("proof ").split("/"))
 
 
-async def test_a_forged_leaf_hash_of_an_erased_consumer_breaks_the_root(world: World, tmp_path: Path) -> None:
-    town, context = await old_town(world, tmp_path)
+async def test_a_forged_leaf_hash_of_an_erased_consumer_breaks_the_root(
+    world: World, town: Town, tmp_path: Path
+) -> None:
+    context = await old_town(town, tmp_path)
     await retention.erase(context, town.buyer.id, "asked")
     await retention.run(context)
     lines = parsed(await exported(context))
@@ -279,9 +281,8 @@ async def test_a_forged_leaf_hash_of_an_erased_consumer_breaks_the_root(world: W
     }
 
 
-async def test_the_policy_says_when(world: World, tmp_path: Path) -> None:
+async def test_the_policy_says_when(world: World, tmp_path: Path, town: Town) -> None:
     """Nothing is due a second before; the salts of a window stay until disputes over it have ended."""
-    town = await build(world)
     context = replace(world.context, archive=tmp_path / "archive")
     world.sources.settable.advance(days=1)
     await disputes.end_overdue(context)

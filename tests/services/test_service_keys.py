@@ -22,19 +22,21 @@ pytestmark = pytest.mark.database
 NEW = SigningKey(bytes([9]) * 32)
 
 
-async def handed_over(world: World) -> tuple[Town, SigningKey]:
+async def handed_over(town: Town) -> SigningKey:
     """A town whose key was replaced after window 2, with a window settled and usage under the new key."""
-    town = await build(world)
+    world = town.world
     old = world.context.key
     await service_keys.rotate(world.context, NEW)
     world.context = replace(world.context, key=NEW)
     await settle(world)
     await trade(town, 5)
-    return town, old
+    return old
 
 
-async def test_the_export_of_both_keys_holds_and_either_is_enough_to_trust(world: World, tmp_path: Path) -> None:
-    _, old = await handed_over(world)
+async def test_the_export_of_both_keys_holds_and_either_is_enough_to_trust(
+    world: World, town: Town, tmp_path: Path
+) -> None:
+    old = await handed_over(town)
     lines = parsed(await exported(world.context))
     report = verified(lines)
     assert report.fault is None, report.fault
@@ -50,8 +52,7 @@ async def test_the_export_of_both_keys_holds_and_either_is_enough_to_trust(world
         assert judged(tmp_path / "export.ndjson", NEW.public.kid)[0] == 0
 
 
-async def test_a_process_with_the_old_key_signs_nothing_more(world: World) -> None:
-    town = await build(world)
+async def test_a_process_with_the_old_key_signs_nothing_more(world: World, town: Town) -> None:
     await service_keys.rotate(world.context, NEW)
     world.sources.settable.advance(minutes=10)
     with pytest.raises(Unavailable, match="signer_retired"):
@@ -76,8 +77,10 @@ async def test_no_key_is_taken_twice(world: World) -> None:
         await service_keys.rotate(replace(world.context, key=NEW), old)
 
 
-async def test_proofs_and_statements_of_before_and_after_are_linked_to_either_key(world: World, tmp_path: Path) -> None:
-    town, old = await handed_over(world)
+async def test_proofs_and_statements_of_before_and_after_are_linked_to_either_key(
+    world: World, town: Town, tmp_path: Path
+) -> None:
+    old = await handed_over(town)
     stranger = SigningKey(bytes([11]) * 32)
     for window, signer in ((1, old), (3, NEW)):
         proof = await proofs.liability_proof(world.context, window, town.buyer.id)
@@ -109,9 +112,9 @@ def both(lines: Lines, file: Path) -> str:
 
 
 async def test_the_old_key_can_forge_nothing_of_after_and_the_new_nothing_of_before(
-    world: World, tmp_path: Path
+    world: World, town: Town, tmp_path: Path
 ) -> None:
-    _, old = await handed_over(world)
+    old = await handed_over(town)
     honest = parsed(await exported(world.context))
     file = tmp_path / "export.ndjson"
 
@@ -132,8 +135,8 @@ async def test_the_old_key_can_forge_nothing_of_after_and_the_new_nothing_of_bef
     assert both(resigned("usage_report", 0, NEW), file) == "receipt_signature"
 
 
-async def test_a_hand_over_that_is_not_the_journals_is_named(world: World, tmp_path: Path) -> None:
-    await handed_over(world)
+async def test_a_hand_over_that_is_not_the_journals_is_named(world: World, town: Town, tmp_path: Path) -> None:
+    await handed_over(town)
     honest = parsed(await exported(world.context))
     at = of_kind(honest, "service_key", lambda line: line["document"] is not None)
     file = tmp_path / "export.ndjson"
@@ -150,6 +153,6 @@ async def test_a_hand_over_that_is_not_the_journals_is_named(world: World, tmp_p
     assert both(missing, file) in {"receipt_signature", "service_key_entry", "checkpoint_signature"}
 
 
-async def test_reports_go_on_under_the_new_key(world: World) -> None:
-    town, _ = await handed_over(world)
+async def test_reports_go_on_under_the_new_key(world: World, town: Town) -> None:
+    await handed_over(town)
     await send(world, town.plain, [world.record(town.buyer)])

@@ -88,9 +88,8 @@ ROWS = {
 }
 
 
-async def test_tampering_with_rows_is_found_and_named(world: World, database_url: str) -> None:
+async def test_tampering_with_rows_is_found_and_named(world: World, database_url: str, town: Town) -> None:
     """Each on a copy of one town's database."""
-    await build(world)
     assert (await verify(world.context)).good
     await world.context.database.close()
     url = make_url(database_url)
@@ -112,9 +111,8 @@ async def test_tampering_with_rows_is_found_and_named(world: World, database_url
     assert found == {what: code for what, (_, code) in ROWS.items()}
 
 
-async def test_a_dropped_tail_leaves_sound_books_and_a_receipt_that_they_do_not_have(world: World) -> None:
+async def test_a_dropped_tail_leaves_sound_books_and_a_receipt_that_they_do_not_have(world: World, town: Town) -> None:
     """An export shows nothing of what was left out behind its end: the provider's receipt does, by number and hash."""
-    await build(world)
     honest = parsed(await exported(world.context))
     last = max(at for at, line in enumerate(honest) if line["kind"] == "usage_report")
     receipt = json.loads(b64decode(honest[last]["receipt"].split(".")[1] + "=="))
@@ -125,9 +123,10 @@ async def test_a_dropped_tail_leaves_sound_books_and_a_receipt_that_they_do_not_
     ] == receipt["journal"]["hash"]
 
 
-async def test_books_that_are_forged_and_signed_from_end_to_end_are_found_by_the_anchor(world: World) -> None:
+async def test_books_that_are_forged_and_signed_from_end_to_end_are_found_by_the_anchor(
+    world: World, town: Town
+) -> None:
     """The operator rewrites a checkpoint and signs it: only the chain still has the digest of what was there before."""
-    await build(world)
     honest = parsed(await exported(world.context))
     report = verify_export(json.dumps(line) for line in honest)
     assert report.fault is None

@@ -13,7 +13,7 @@ from adapters.simulated import Wallet
 from settlement.client.verifier import verify_export
 from settlement.services import audit, chains, halts, payouts, windows
 from settlement.services.verification import verify
-from tests.client.town import CHAIN, build, exported, parsed, send, settle, trade
+from tests.client.town import CHAIN, Town, build, exported, parsed, send, settle, trade
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -52,8 +52,7 @@ async def test_sound_books_are_good_at_every_step_of_a_window(world: World) -> N
     assert report.invariants > 40
 
 
-async def test_a_halt_is_told_apart_from_a_failure(world: World) -> None:
-    await build(world, rounds=1)
+async def test_a_halt_is_told_apart_from_a_failure(world: World, village: Town) -> None:
     await halts.raise_halt(world.context, "drill", "an exercise")
     report = await verify(world.context)
     assert report.good
@@ -62,8 +61,7 @@ async def test_a_halt_is_told_apart_from_a_failure(world: World) -> None:
     assert report.export.halts == ("drill: an exercise",)
 
 
-async def test_what_sql_can_see_is_named_by_its_invariant(world: World, database_url: str) -> None:
-    await build(world, rounds=1)
+async def test_what_sql_can_see_is_named_by_its_invariant(world: World, database_url: str, village: Town) -> None:
     damage(database_url, "UPDATE payout SET amount = amount + 1 WHERE kind = 'earnings'")
     report = await verify(world.context)
     assert report.failure is not None
@@ -71,8 +69,9 @@ async def test_what_sql_can_see_is_named_by_its_invariant(world: World, database
     assert report.export is None
 
 
-async def test_what_only_the_export_shows_is_named_by_the_verifier(world: World, database_url: str) -> None:
-    await build(world, rounds=1)
+async def test_what_only_the_export_shows_is_named_by_the_verifier(
+    world: World, database_url: str, village: Town
+) -> None:
     damage(database_url, "UPDATE usage_report SET signature = replace(signature, '..', '..A') WHERE no = 2")
     assert (await verify(world.context, "books")).good
     report = await verify(world.context)
@@ -87,26 +86,24 @@ async def test_a_missing_guard_is_named(world: World, database_url: str) -> None
     assert (report.failure.name, report.failure.subject) == ("guard_missing", "trigger append_only on usage_report")
 
 
-async def test_an_export_is_one_snapshot(world: World) -> None:
+async def test_an_export_is_one_snapshot(world: World, village: Town) -> None:
     """What is booked while it is read is not in it."""
-    town = await build(world, rounds=1)
     lines = audit.export(world.context)
     first = [await anext(lines)]
-    await send(world, town.linked, [world.record(town.buyer)])
+    await send(world, village.linked, [world.record(village.buyer)])
     rest = [line async for line in lines]
     assert verify_export(first + rest).fault is None
     assert json.loads(first[0])["journal"]["seq"] + 1 == parsed(await exported(world.context))[0]["journal"]["seq"]
 
 
-async def test_a_payout_that_comes_back_is_due_again(world: World) -> None:
+async def test_a_payout_that_comes_back_is_due_again(world: World, village: Town) -> None:
     """The payee's account doesn't exist on chain at first: the money goes back to its balance and is paid later."""
-    town = await build(world, rounds=1)
     seed = world.sources.entropy(32)
     ghost = await world.provider("ghost", wallet=Wallet(world.chain.network, seed))
     for turn in range(3):
         if turn == 2:
             Wallet.create(world.chain.network, seed)
-        await send(world, ghost, [world.record(town.buyer, meters={"input_tokens": 3_000_000})])
+        await send(world, ghost, [world.record(village.buyer, meters={"input_tokens": 3_000_000})])
         await settle(world)
         report = await verify(world.context)
         assert report.failure is None

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from settlement.storage import audit
 from settlement.storage.audit import Line
-from tests.client.town import Town, build
+from tests.client.town import Town
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -22,9 +22,8 @@ async def lines(town: Town, kind: str, **values: int) -> list[Line]:
         return [line async for line in audit.stream(connection, kind, **values)]
 
 
-async def test_every_kind_has_as_many_lines_as_were_counted(world: World) -> None:
+async def test_every_kind_has_as_many_lines_as_were_counted(world: World, village: Town) -> None:
     """A join that loses or doubles a row would show."""
-    town = await build(world, rounds=1)
     async with world.context.database.read() as connection:
         counts = await audit.counts(connection)
         windows = [row.no for row in await connection.execute(text('SELECT no FROM "window" ORDER BY no'))]
@@ -32,40 +31,38 @@ async def test_every_kind_has_as_many_lines_as_were_counted(world: World) -> Non
     assert {kind for kind, count in counts.items() if count == 0} == {"halt", "erasure", "retention"}
     for kind in audit.KINDS:
         spans = [{"window": window} for window in windows] if kind in BY_WINDOW else [{}]
-        found = [line for span in spans for line in await lines(town, kind, **span)]
+        found = [line for span in spans for line in await lines(village, kind, **span)]
         assert len(found) == counts[kind], kind
         assert {line["kind"] for line in found} <= {kind}
     with pytest.raises(KeyError):
-        await lines(town, "api_key")
+        await lines(village, "api_key")
 
 
-async def test_a_kind_by_window_shows_that_window_alone(world: World) -> None:
-    town = await build(world, rounds=1)
+async def test_a_kind_by_window_shows_that_window_alone(world: World, village: Town) -> None:
     for kind in BY_WINDOW - {"record_salt"}:
-        assert {line["window"] for line in await lines(town, kind, window=1)} == {1}
-    assert await lines(town, "checkpoint", window=2) == []
+        assert {line["window"] for line in await lines(village, kind, window=1)} == {1}
+    assert await lines(village, "checkpoint", window=2) == []
     async with world.context.database.read() as connection:
         places = await audit.checkpoint_places(connection)
         assert await audit.chains(connection) == {"simulated": (world.chain.facts.network, world.chain.treasury, "SIM")}
     assert [window for _, window in places] == [1]
 
 
-async def test_bytes_amounts_and_secrets(world: World) -> None:
+async def test_bytes_amounts_and_secrets(world: World, village: Town) -> None:
     """Digests, signed bodies and amounts as the reference page says; what is secret is in no line."""
-    town = await build(world, rounds=1)
-    report = (await lines(town, "usage_report"))[0]
+    report = (await lines(village, "usage_report"))[0]
     body = base64.b64decode(report["body"])
-    assert body == town.linked.sent[0]
+    assert body == village.linked.sent[0]
     assert report["digest"] == f"sha256:{sha256(body).hexdigest()}"
     assert report["received_at"].endswith("Z")
-    key = next(line for line in await lines(town, "party_key") if line["party"] == town.plain.id)
-    assert key["jwk"] == town.plain.key.public.jwk()
+    key = next(line for line in await lines(village, "party_key") if line["party"] == village.plain.id)
+    assert key["jwk"] == village.plain.key.public.jwk()
     assert "public" not in key
-    accounts = await lines(town, "account")
+    accounts = await lines(village, "account")
     assert all(isinstance(line["settled"], str) and int(line["settled"]) is not None for line in accounts)
-    checkpoint = (await lines(town, "checkpoint", window=1))[0]
+    checkpoint = (await lines(village, "checkpoint", window=1))[0]
     assert checkpoint["liabilities"] == sorted(checkpoint["liabilities"])
     async with world.context.database.read() as connection:
         secrets = (await connection.execute(text("SELECT tag_key FROM chain_state"))).scalars().all()
-    shown = str([await lines(town, kind) for kind in audit.KINDS if kind not in BY_WINDOW])
+    shown = str([await lines(village, kind) for kind in audit.KINDS if kind not in BY_WINDOW])
     assert not any(secret.hex() in shown for secret in secrets)

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from settlement.storage import invariants
-from tests.client.town import build
+from tests.client.town import Town
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -120,8 +120,7 @@ SEEDED = {
 """A damage for each invariant, done as the owner with triggers and foreign keys off."""
 
 
-async def test_every_invariant_fires_on_its_own_violation(world: World, database_url: str) -> None:
-    await build(world)
+async def test_every_invariant_fires_on_its_own_violation(town: Town, database_url: str) -> None:
     plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     assert {found.name for found in invariants.invariants()} == SEEDED.keys()
     wrong = []
@@ -138,8 +137,7 @@ async def test_every_invariant_fires_on_its_own_violation(world: World, database
     assert wrong == []
 
 
-async def test_the_first_violation_is_named(world: World, database_url: str) -> None:
-    await build(world, rounds=1)
+async def test_the_first_violation_is_named(world: World, database_url: str, village: Town) -> None:
     plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     async with world.context.database.read() as connection:
         assert await invariants.first_violation(connection) is None
@@ -152,8 +150,7 @@ async def test_the_first_violation_is_named(world: World, database_url: str) -> 
     assert (found.name, found.subject) == ("tree_size", "checkpoint 1")
 
 
-async def test_the_quick_ones_leave_the_deep_ones_out(world: World, database_url: str) -> None:
-    await build(world, rounds=1)
+async def test_the_quick_ones_leave_the_deep_ones_out(world: World, database_url: str, village: Town) -> None:
     plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain) as owner:
         owner.execute("SET session_replication_role = replica")

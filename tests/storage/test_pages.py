@@ -9,15 +9,14 @@ from settlement.core import canonical
 from settlement.core.errors import NotFound
 from settlement.services import reputation
 from settlement.storage import pages
-from tests.client.town import build
+from tests.client.town import Town
 from tests.storage.books import balance
 from tests.world import World, first_rates
 
 pytestmark = pytest.mark.database
 
 
-async def test_published_documents_by_number(world: World) -> None:
-    await build(world, rounds=1)
+async def test_published_documents_by_number(world: World, village: Town) -> None:
     async with world.context.database.read() as connection:
         table = await pages.rate_table_version(connection, 1)
         checkpoint = await pages.checkpoint_of(connection, 1)
@@ -32,8 +31,7 @@ async def test_published_documents_by_number(world: World) -> None:
             await pages.checkpoint_of(connection, 2)
 
 
-async def test_payouts_and_anchors_name_the_transaction_that_carried_them(world: World) -> None:
-    town = await build(world)
+async def test_payouts_and_anchors_name_the_transaction_that_carried_them(world: World, town: Town) -> None:
     async with world.context.database.read() as connection:
         mine = await pages.payouts_of(connection, town.plain.party.no, before=None, limit=9)
         assert [(each.window_no, each.state) for each in mine] == [(2, "settled"), (1, "settled")]
@@ -48,8 +46,7 @@ async def test_payouts_and_anchors_name_the_transaction_that_carried_them(world:
     assert None not in {mine[0].ledger, anchor.ledger}
 
 
-async def test_positions_and_what_is_earned_in_the_open_window(world: World) -> None:
-    town = await build(world)
+async def test_positions_and_what_is_earned_in_the_open_window(world: World, town: Town) -> None:
     async with world.context.database.read() as connection:
         found = await pages.positions_of(connection, town.plain.id, before=None, limit=9)
         assert [each.window_no for each in found] == [2, 1]
@@ -66,8 +63,7 @@ async def test_positions_and_what_is_earned_in_the_open_window(world: World) -> 
     assert await balance(world, town.plain.id) == earned + left
 
 
-async def test_figures_count_everything_and_name_nobody(world: World) -> None:
-    town = await build(world, rounds=1)
+async def test_figures_count_everything_and_name_nobody(world: World, village: Town) -> None:
     async with world.context.database.read() as connection:
         found = await pages.counts(connection, world.sources.clock())
         entries = (await connection.execute(text("SELECT count(*) FROM journal_entry"))).scalar_one()
@@ -82,4 +78,4 @@ async def test_figures_count_everything_and_name_nobody(world: World) -> None:
     assert dict(found["liabilities_microcu"]) == owed
     assert found["journal_entries"] == [("", entries)]
     assert found["halts"] == [("", 0)]
-    assert not any(member.id in str(found) for member in (town.own, town.buyer, town.linked, town.plain))
+    assert not any(member.id in str(found) for member in (village.own, village.buyer, village.linked, village.plain))

@@ -6,14 +6,13 @@ import pytest
 
 from settlement.core.errors import NotFound
 from settlement.storage import solvency
-from tests.client.town import build
+from tests.client.town import Town
 from tests.world import World
 
 pytestmark = pytest.mark.database
 
 
-async def test_a_window_is_measured_once(world: World) -> None:
-    await build(world)
+async def test_a_window_is_measured_once(world: World, town: Town) -> None:
     async with world.context.database.begin() as connection:
         two, one = await solvency.newest(connection, 9)
         assert (two.window_no, one.window_no) == (2, 1)
