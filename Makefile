@@ -29,7 +29,7 @@ serve: $(READY) ## start the service: API and console
 	@$(BIN)/settlement serve $(ARGS)
 
 test: check ## check, then every test but the nightly ones
-	@$(BIN)/python -m pytest -m "not nightly" -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "not nightly" -n $(WORKERS) --dist load --maxschedchunk 4 $(ARGS)
 
 check: $(READY) ## lint, format, types and import contracts, side by side
 	@$(SUBMAKE) --jobs=4 --keep-going --output-sync=target check-types check-imports check-lint check-format

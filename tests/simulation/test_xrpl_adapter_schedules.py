@@ -15,12 +15,9 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import pytest
-from xrpl.core.binarycodec import definitions
-from xrpl.core.binarycodec.types import st_object
 
 from adapters.nodes import NoAnswer, Node, Nodes, Reply, parsed
 from adapters.xrpl import Settings, XrplAdapter, rpc
@@ -182,14 +179,6 @@ def judge_coverage(schedules: int, seen: Counter[str]) -> None:
     print(f"\n{schedules} schedules: {dict(seen)}")
     wanted = {*face.KINDS, "settled", "failed", "contested", "deaths", "signed again"} - SIMPLE
     assert {kind for kind in wanted if seen[kind] < max(1, schedules // 100)} == set()
-
-
-@pytest.fixture(autouse=True)
-def quick_codec(monkeypatch: pytest.MonkeyPatch) -> None:
-    """xrpl-py makes the description of a field anew at every look at it, which is half of all the time here."""
-    kept = lru_cache(maxsize=None)(definitions.get_field_instance)
-    monkeypatch.setattr(definitions, "get_field_instance", kept)
-    monkeypatch.setattr(st_object, "get_field_instance", kept)
 
 
 async def test_a_thousand_schedules_lose_and_double_nothing() -> None:
