@@ -6,9 +6,11 @@ Commands live in settlement/commands and import what they need when they run, so
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import typer
+import typer.main
 
 from settlement.chain import ChainError
 from settlement.commands import (
@@ -86,7 +88,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. What goes wrong becomes one sentence on standard error."""
     try:
-        code = app(list(arguments) or ["--help"], standalone_mode=False, prog_name="settlement")
+        code = _command()(list(arguments) or ["--help"], standalone_mode=False, prog_name="settlement")
     except SettlementError as error:
         _say(error.code, error.detail)
         for problem in error.problems:
@@ -108,6 +110,12 @@ def run(arguments: Sequence[str]) -> int:
         _say("output_unwritable", f"it can't be written: {error.strerror or error}")
         return FAILED
     return code if isinstance(code, int) else GOOD
+
+
+@cache
+def _command() -> Callable[..., object]:
+    """All commands, put together once."""
+    return typer.main.get_command(app)
 
 
 def _say(code: str, detail: str) -> None:

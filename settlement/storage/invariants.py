@@ -130,18 +130,26 @@ async def missing_guard(connection: Connection) -> str | None:
         for index in each.indexes:
             if (each.name, str(index.name)) not in present:
                 return f"index {index.name} on {each.name}"
+    asked = {"names": list(APPEND_ONLY), "rights": list(_RIGHTS)}
+    held = {(row.name, row.held) for row in await connection.execute(_HELD, asked)}
     for name in RETIRED:
         if (name, "retired_only") not in present:
             return f"trigger retired_only on {name}"
     for name in APPEND_ONLY:
         if (name, "append_only") not in present:
             return f"trigger append_only on {name}"
-        for right in ("UPDATE", "DELETE", "TRUNCATE"):
-            query = text("SELECT has_table_privilege(CURRENT_USER, :name, :right)")
-            if (await connection.execute(query, {"name": name, "right": right})).scalar_one():
+        for right in _RIGHTS:
+            if (name, right) in held:
                 return f"the service role may {right} {name}"
     return None
 
+
+_RIGHTS = ("UPDATE", "DELETE", "TRUNCATE")
+_HELD = text(
+    "SELECT name, held FROM unnest(CAST(:names AS text[])) AS name, unnest(CAST(:rights AS text[])) AS held"
+    " WHERE has_table_privilege(CURRENT_USER, name, held)"
+)
+"""The rights among those that the role has on tables that are append-only."""
 
 VIEWS_ON_FILE = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'audit'"
 """The digest of the views that the database has."""
