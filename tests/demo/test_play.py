@@ -91,8 +91,17 @@ def test_a_trace_is_charged_whole_and_the_books_can_be_kept(environment: dict[st
     assert (verified.returncode, json.loads(verified.stdout)["records"]) == (0, 30)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("lines", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("number", "lines"),
+    [
+        (signal.SIGINT, 0),
+        (signal.SIGTERM, 1),
+        (signal.SIGINT, 4),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGTERM, 4, marks=pytest.mark.nightly),
+    ],
+)
 def test_stopping_it_leaves_nothing_behind(
     environment: dict[str, str], scratch: Path, number: signal.Signals, lines: int
 ) -> None:

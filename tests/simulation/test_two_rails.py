@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapters.simulated import USD, Network, SimulatedAdapter, Wallet
 from tests.simulation.harness import RATES
 from tests.simulation.two_rails import TwoRails, judge
@@ -40,12 +42,11 @@ class SimulatedRails(TwoRails):
         self.network.close_ledger()
 
 
-async def test_failover_between_two_chains_pays_everybody_once(new_database: Callable[[], str], tmp_path: Path) -> None:
-    schedules = int(os.environ.get("SETTLEMENT_RAIL_SCHEDULES", "25"))
+async def run(url: str, folder: Path, schedules: int) -> Counter[str]:
     seen: Counter[str] = Counter()
-    made = await SimulatedRails.found(new_database(), tmp_path, 77)
+    made = await SimulatedRails.found(url, folder, 77)
     assert isinstance(made, SimulatedRails)
-    await made.begin(tmp_path, 77)
+    await made.begin(folder, 77)
     try:
         fresh = int.from_bytes(os.urandom(4), "big")
         for turn in range(schedules):
@@ -54,4 +55,14 @@ async def test_failover_between_two_chains_pays_everybody_once(new_database: Cal
     finally:
         await made.close()
         made.other.close()
-    judge(schedules, seen)
+    return seen
+
+
+async def test_failover_between_two_chains_pays_everybody_once(new_database: Callable[[], str], tmp_path: Path) -> None:
+    schedules = int(os.environ.get("SETTLEMENT_RAIL_SCHEDULES", "15"))
+    judge(schedules, await run(new_database(), tmp_path, schedules))
+
+
+@pytest.mark.nightly
+async def test_a_thousand_failovers_between_two_chains(new_database: Callable[[], str], tmp_path: Path) -> None:
+    judge(1_000, await run(new_database(), tmp_path, 1_000))
