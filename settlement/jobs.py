@@ -12,6 +12,7 @@
     disputes        end what is overdue, pay what providers owe of disputes      every 10 s
     webhooks        post the events that are due                                 every second
     value           fix the index when it is due, credit deposits that wait for it  every 60 s
+    demand          make the next step of demand when it is due                  every 10 s
     governance      enact what the council has adopted, close what has lapsed    every 10 s
     forgetting      delete replies, used signatures and events of 30 days ago    every day
     retention       let settled windows leave as segments, erase salts           every day
@@ -36,6 +37,7 @@ from settlement.core.errors import Broken, Unavailable
 from settlement.services import (
     balance_rules,
     chains,
+    demand,
     disputes,
     fixings,
     funding,
@@ -61,6 +63,7 @@ HOLDS_SECONDS = 2
 BALANCES_SECONDS = 4
 AUDIT_SECONDS = 86_400
 VALUE_SECONDS = 60
+DEMAND_SECONDS = 10
 GOVERNANCE_SECONDS = 10
 DISPUTES_SECONDS = 10
 WEBHOOKS_SECONDS = 1
@@ -88,6 +91,7 @@ def all_jobs(context: Context, poster: Poster) -> list[Job]:
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
         Job("webhooks", WEBHOOKS_SECONDS, lambda: post_events(context, poster)),
         Job("value", VALUE_SECONDS, lambda: fix_value(context)),
+        Job("demand", DEMAND_SECONDS, lambda: step_demand(context)),
         Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
         Job("disputes", DISPUTES_SECONDS, lambda: settle_disputes(context)),
         Job("forgetting", FORGETTING_SECONDS, lambda: forget(context)),
@@ -162,6 +166,13 @@ async def fix_value(context: Context) -> None:
         _log.info("index fixed", number=made.number, frozen=made.frozen)
     if credited := await funding.credit_waiting(context):
         _log.info("waiting deposits credited", count=credited)
+
+
+async def step_demand(context: Context) -> None:
+    """Make the next step of demand, where the policy has a curve."""
+    made = await demand.make_due(context)
+    if made is not None:
+        _log.info("demand stepped", number=made.number, providers=len(made.providers))
 
 
 async def govern(context: Context) -> None:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from settlement.api.dependencies import ContextDep, StrictRoute, context_of, needs
 from settlement.api.hot import HotRoute
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example
-from settlement.core import ids, strictjson
+from settlement.core import ids, multipliers, strictjson
 from settlement.core.errors import Malformed, Problem, Unauthenticated
 from settlement.core.hold_rules import LARGEST_SLICE, SMALLEST_SLICE
 from settlement.core.holds import CLOCK_SKEW, MOST_TOKENS, Ask
@@ -52,6 +52,7 @@ class HoldRequest(Struct, forbid_unknown_fields=True, frozen=True):
     requests: Annotated[int, Meta(ge=1, le=1_000)] = 1
     expires_in: Annotated[int, Meta(ge=10, le=3_600)] | UnsetType = UNSET
     final: Final = Final("stop")
+    demand: Annotated[str, Meta(pattern=f"^{multipliers.TEXT.pattern}$")] | UnsetType = UNSET
 
 
 class ExtendRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -82,6 +83,7 @@ _EXAMPLE: Example = {
     "model": "gpt-5",
     "tier": "standard",
     "rates": "1",
+    "demand": "1",
     "requests": 1,
     "uses": 0,
     "amount": "0.889723",
@@ -95,7 +97,7 @@ _EXAMPLE: Example = {
     "expires_at": "2026-11-22T00:05:00Z",
     "ended_at": EXAMPLE_TIME,
 }
-_TEXTS = ("id", "request", "state", "consumer", "model", "tier", "rates", "amount", "captured", "released")
+_TEXTS = ("id", "request", "state", "consumer", "model", "tier", "rates", "demand", "amount", "captured", "released")
 _COUNTS = ("requests", "uses", "grant", "output_tokens", "report_at")
 _HOLD_SCHEMA = {
     "type": "object",
@@ -123,6 +125,7 @@ _REQUEST_SCHEMA = {
         "requests": {"type": "integer", "minimum": 1, "maximum": 1_000},
         "expires_in": {"type": "integer", "minimum": 10, "maximum": 3_600},
         "final": {"type": "object"},
+        "demand": {"type": "string", "pattern": f"^{multipliers.TEXT.pattern}$"},
     },
 }
 _EXTEND_SCHEMA = {
@@ -237,6 +240,7 @@ async def receive_place(request: Request) -> Response:
             tier=asked.tier,
             meters=asked.meters,
             ask=_ask(asked),
+            most_demand=None if asked.demand is UNSET else multipliers.parse(asked.demand),
         ),
     )
     return _json(holds.document(answer.stored), 201, replayed=answer.replayed)

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from settlement.api.dependencies import BEARER, ContextDep, StrictRoute, count
 from settlement.api.shapes import Cu, Example, In, Out
+from settlement.core import multipliers
 from settlement.core.errors import Malformed, Problem, Unauthenticated
 from settlement.core.hold_rules import LARGEST_SLICE
 from settlement.core.holds import MOST_TOKENS, Ask
@@ -30,6 +31,7 @@ _QUOTE: Example = {
     "model": "gpt-5",
     "tier": "standard",
     "rates": "1",
+    "demand": "1",
     "expected": {"output_tokens": 211, "amount": "0.789723"},
     "ceiling": {"output_tokens": 4096, "amount": "9.423056"},
     "first_hold": {"output_tokens": 256, "amount": "0.889723"},
@@ -78,6 +80,7 @@ class QuoteOut(Out):
     model: str
     tier: str
     rates: str
+    demand: str
     expected: PricedOut
     ceiling: PricedOut | None
     first_hold: PricedOut
@@ -117,6 +120,7 @@ async def quote(
         model=found.model,
         tier=found.tier,
         rates=str(found.rates),
+        demand=multipliers.to_text(found.demand),
         expected=PricedOut(**_priced(made.expected)),
         ceiling=None if made.ceiling is None else PricedOut(**_priced(made.ceiling)),
         first_hold=PricedOut(**_priced(made.slices[0])),

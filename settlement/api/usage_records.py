@@ -29,6 +29,8 @@ _EXAMPLE: Example = {
     "window": "win_1",
     "rates": {"version": 1, "digest": EXAMPLE_DIGEST},
     "offer": {"version": 1, "digest": EXAMPLE_DIGEST},
+    "demand": None,
+    "volume": None,
     "model": "gpt-5",
     "tier": "standard",
     "above_input_tokens": 0,

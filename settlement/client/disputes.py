@@ -231,6 +231,7 @@ class Disputes:
         equal(given, members, "dispute_facts", name, "its facts")
         record, pico = seen.charged.record, seen.charged.pico
         at, table = times.parse(record["at"]), self._table(seen)
+        busy = self._rules.busy(found.pair[1], record)
         if found.ground == "price":
             found.due = "price_mismatch"
         elif found.ground == "empty" and disputes.is_empty(record):
@@ -238,12 +239,12 @@ class Disputes:
         if "offer" in facts:
             offer = self._offer(found, facts.object("offer"), at, name)
             published = self._rules.asked_by(found.pair[1])
-            return disputes.whole_micro(disputes.overcharged(table, record, at, pico, offer, published))
+            return disputes.whole_micro(disputes.overcharged(table, record, at, pico, offer, published, busy))
         require(found.ground != "price", "dispute_facts", name, "there is no offer")
         if "counts" not in facts:
             return disputes.whole_micro(pico)
         counted = {**record, "meters": facts.object("counts").plain()}
-        charge = charge_of(table, self._rules.asked_by(found.pair[1]), counted, at)
+        charge = charge_of(table, self._rules.asked_by(found.pair[1]), counted, at, busy=busy)
         if isinstance(charge, rating.Refusal):
             raise Wrong("dispute_claim", name, f"what was counted can't be rated: {charge.code}")
         return disputes.whole_micro(max(0, pico - charge.pico))

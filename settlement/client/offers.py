@@ -8,7 +8,9 @@ from typing import Any
 
 from settlement.client.lines import Fields, Wrong, equal
 from settlement.core import offers, rating, signatures
+from settlement.core.demand import as_multipliers
 from settlement.core.errors import Malformed, Unauthenticated
+from settlement.core.multipliers import ONE
 from settlement.core.offers import Offer, Offers
 from settlement.core.rates import RateTable
 from settlement.core.signatures import PublicKey
@@ -32,9 +34,10 @@ def read_offer(line: Fields, key: PublicKey) -> Offer:
 
 
 def charge_of(
-    table: RateTable, asked: Offers, record: Mapping[str, Any], at: datetime, day: Day = PLAIN
+    table: RateTable, asked: Offers, record: Mapping[str, Any], at: datetime, day: Day = PLAIN, *, busy: int = ONE
 ) -> rating.Charge | rating.Refusal:
-    """What a record costs by a table, by what its provider asked, and by its consumer's standing on its day."""
+    """What a record costs by a table, its provider's ask, demand (ten-thousandths) and its consumer's standing."""
     model, tier = record["model"], record["tier"]
-    further = (*asked.multipliers(table.resolve(model) or model, tier, at), *day.multipliers(record["consumer"]))
+    asks = asked.multipliers(table.resolve(model) or model, tier, at)
+    further = (*asks, *as_multipliers(busy), *day.multipliers(record["consumer"]))
     return rating.rate(table, model, tier, record["outcome"], record["meters"], at, further)

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from settlement.client.demand import read_demand
 from settlement.client.keychain import document_keys, jwk_key
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.offers import charge_of, read_offer
 from settlement.client.reports import rated_at
 from settlement.client.rules import parse_table
 from settlement.core import canonical, liabilities, merkle, multipliers, rating, signatures
+from settlement.core.demand import Demands, moment
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.offers import Offers
 from settlement.core.signatures import PublicKey
@@ -165,7 +167,7 @@ def _fields(document: bytes | str | Mapping[str, Any], subject: str) -> Fields:
 
 def _check(proof: Fields, result: ProofResult, trusted: Mapping[str, object] | None, rate_table: bytes | None) -> None:
     equal(proof.text("type"), "proof/1", "proof_type", "proof", "its type")
-    key, _ = document_keys(proof, trusted)
+    key, keys = document_keys(proof, trusted)
     part = proof.object("checkpoint")
     checkpoint, result.digest = check_checkpoint(part, {key.kid: key})
     equal(part.whole("window"), checkpoint.whole("window"), "proof_window", "proof", "its window")
@@ -182,7 +184,7 @@ def _check(proof: Fields, result: ProofResult, trusted: Mapping[str, object] | N
     if result.tree == "records":
         own = checkpoint.object("records").whole("window")
         require(index >= size - own, "proof_window", "proof", "the record is of an earlier window than the checkpoint")
-        _check_charge(proof, leaf, checkpoint, rate_table)
+        _check_charge(proof, leaf, checkpoint, rate_table, keys)
     result.anchors = [anchor.plain() for anchor in proof.objects("anchors")]
 
 
@@ -210,11 +212,13 @@ def _check_liability(proof: Fields, leaf: Fields, checkpoint: Fields, index: int
     require(holds, "proof_path", "proof", "the path does not lead from the leaf to the signed root and total")
 
 
-def _check_charge(proof: Fields, leaf: Fields, checkpoint: Fields, rate_table: bytes | None) -> None:
+def _check_charge(
+    proof: Fields, leaf: Fields, checkpoint: Fields, rate_table: bytes | None, keys: Mapping[str, PublicKey]
+) -> None:
     stated = {each.whole("version"): each.digest("digest") for each in checkpoint.objects("rates")}
     version = leaf.whole("rates")
     require(version in stated, "proof_rates", "leaf", f"the checkpoint knows no rate table {version}")
-    offers = _offers(proof, leaf)
+    offers, busy = _offers(proof, leaf), _busy(proof, leaf, keys)
     if rate_table is None:
         return
     equal(canonical.digest(rate_table), stated[version], "proof_rates", "rate table", "its digest")
@@ -222,13 +226,24 @@ def _check_charge(proof: Fields, leaf: Fields, checkpoint: Fields, rate_table: b
     table = parse_table(rate_table, "rate table")
     in_force = table.effective_from <= rated_at(record.plain(), record.time("at"))
     require(in_force, "proof_rates", "leaf", "the rate table was not in force yet")
-    charge = charge_of(table, offers, record.plain(), record.time("at"))
+    charge = charge_of(table, offers, record.plain(), record.time("at"), busy=busy)
     if "standing" in proof and isinstance(charge, rating.Charge):
         charge = replace(charge, pico=multipliers.apply(charge.pico, _standing(proof)))
     found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
     pico = leaf.amount("charge_pico")
     bounded = record.plain().get("hold") is not None and isinstance(found, int) and pico < found
     equal(pico, pico if bounded and pico % PICO_PER_MICRO == 0 else found, "proof_charge", "leaf", "the charge")
+
+
+def _busy(proof: Fields, leaf: Fields, keys: Mapping[str, PublicKey]) -> int:
+    """The multiplier of demand, when the proof brings the step that was in force at the moment in the hold's id."""
+    if "demand" not in proof:
+        return multipliers.ONE
+    step = read_demand(proof.object("demand"), keys, "demand")
+    at = moment(leaf.object("record").plain().get("hold"))
+    in_force = at is not None and Demands([step]).at(at) is not None
+    require(in_force, "proof_demand", "demand", "it was not in force when the record's hold was made")
+    return step.multiplier(leaf.text("provider"))
 
 
 def _standing(proof: Fields) -> int:

@@ -326,7 +326,8 @@ class Reports:
     def _rate(
         self, table: RateTable, record: Mapping[str, Any], provider: str, at: datetime
     ) -> rating.Charge | Refusal:
-        return charge_of(table, self._rules.asked_by(provider), record, at, self._rules.standings(at))
+        asked, day = self._rules.asked_by(provider), self._rules.standings(at)
+        return charge_of(table, asked, record, at, day, busy=self._rules.busy(provider, record))
 
     def _captured(self, charged: Charged, capture: Fields | None, provider: str, where: str) -> Charged:
         """The record with its charge bounded by what was left of the hold that it names."""

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from settlement.client.keychain import KeyChain, jwk_key
 from settlement.client.lines import Fields, Wrong, equal, require
 from settlement.client.offers import read_offer
 from settlement.core import canonical, conversion, offers, rates
 from settlement.core.conversion import Use, Worth
+from settlement.core.demand import NO_DEMAND, moment
 from settlement.core.errors import Malformed, Unauthenticated, Unavailable
 from settlement.core.ids import micros
+from settlement.core.multipliers import ONE
 from settlement.core.offers import Offer, Offers
 from settlement.core.policy import Policy
 from settlement.core.rates import RateTable
@@ -65,6 +68,8 @@ class Rules:
         self.volumes: list[tuple[datetime, Mapping[str, int]]] = []
         """What each consumer was charged in each closed window, by its closing time, as far as tiers may count it."""
         self._day: tuple[datetime, Day] | None = None
+        self.demands = NO_DEMAND
+        """The steps of demand that the journal has stated so far."""
         self.fixing: Fixing | None = None
         """The newest one that the journal has stated so far."""
         self._starts: list[int] = []
@@ -159,6 +164,10 @@ class Rules:
     def asked_by(self, provider: str) -> Offers:
         """All offers of a provider."""
         return Offers(self.offers.get(provider, ()))
+
+    def busy(self, provider: str, record: Mapping[str, Any]) -> int:
+        """The multiplier of demand that was quoted with the hold of a record, in ten-thousandths."""
+        return self.demands.multiplier(provider, moment(record.get("hold"))) if self.demands.all else ONE
 
     def table_at(self, at: datetime) -> RateTable | None:
         """The rate table in force at a time."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from settlement.client.demand import read_demand
 from settlement.client.keychain import document_keys, jwk_key
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
 from settlement.client.offers import charge_of, read_offer
@@ -16,6 +17,7 @@ from settlement.client.reports import rated_at
 from settlement.client.rules import check_signatures, parse_table
 from settlement.core import canonical, multipliers, rating
 from settlement.core.conversion import Use, price
+from settlement.core.demand import NO_DEMAND, Demands, moment
 from settlement.core.errors import Malformed
 from settlement.core.observations import read_fixing
 from settlement.core.offers import Offer, Offers
@@ -77,6 +79,7 @@ class _Statement:
         self.fixings: dict[int, Fixing] = {}
         self.policies: list[Policy] = []
         self.days: dict[datetime, Day] = {}
+        self.demands = NO_DEMAND
 
     def check(self) -> None:
         """Every figure, in the order in which they build on each other."""
@@ -84,6 +87,7 @@ class _Statement:
         self._read_tables()
         self._read_offers()
         self._read_value()
+        self._read_demands()
         self._read_standings()
         charges = [self._rated(entry, number) for number, entry in enumerate(self.fields.objects("records"))]
         self._check_order(charges)
@@ -140,6 +144,11 @@ class _Statement:
                 except (Malformed, ValueError, KeyError, TypeError):
                     raise Wrong("value_malformed", name, "it does not have the documented form") from None
 
+    def _read_demands(self) -> None:
+        """The steps of demand that its records' holds were made in, each signed by the service's key or one before."""
+        _, keys = document_keys(self.fields, self.trusted)
+        self.demands = Demands([read_demand(line, keys, "demand") for line in self.fields.objects("demands")])
+
     def _read_standings(self) -> None:
         """The volumes that it states; the multiplier of each must be the one of the policy in force on that day. That a
         volume is right follows from the consumer's earlier statements."""
@@ -194,7 +203,8 @@ class _Statement:
         if newest is None or newest.version != version:
             raise Wrong("record_rates", name, f"rate table {version} was not the one in force at that time")
         asked = Offers(self.offers.get(entry.text("provider"), ()))
-        charge = charge_of(newest, asked, record.plain(), at, self.days.get(day_of(at), PLAIN))
+        busy = self.demands.multiplier(entry.text("provider"), moment(hold))
+        charge = charge_of(newest, asked, record.plain(), at, self.days.get(day_of(at), PLAIN), busy=busy)
         found = charge.code if isinstance(charge, rating.Refusal) else charge.pico
         pico = entry.amount("charge_pico")
         bounded = hold is not None and isinstance(found, int) and pico < found and pico % PICO_PER_MICRO == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from settlement.client.anchors import Anchor
 from settlement.client.books import Books, EntryLine, account_asset, account_kind
+from settlement.client.demand import DemandSteps
 from settlement.client.disputes import Disputes
 from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fault, Fields, Wrong, equal, fault_of, require
@@ -108,6 +109,7 @@ class ExportVerifier:
         self._log = GovernanceLog(self._rules)
         self._windows = Windows(self._rules, self._books, tree, self._log)
         self._reports = Reports(self._rules, self._parties, tree)
+        self._demand = DemandSteps(self._rules, self._books)
         self._value = IndexValue(self._rules, self._books)
         self._money = Money(self._rules, self._books, self._windows, self._parties, self._value)
         self._disputes = Disputes(self._rules, self._log, self._windows, self._reports)
@@ -225,6 +227,7 @@ class ExportVerifier:
             raise Wrong("report_entry", entry.name, "a usage entry and a usage report belong together")
         if waiting is not None:
             self._reports.match(waiting, entry, self._books.head.hash)
+            self._demand.charged(waiting.provider, waiting.total)
         else:
             self._hold(entry)
         for leg in entry.net:
@@ -246,6 +249,7 @@ class ExportVerifier:
             "dispute_answered": self._disputes.answer,
             "dispute_ruled": self._disputes.rule,
             "dispute_paid": self._disputes.pay,
+            "demand": self._demand.book,
             "fixing": self._value.book,
             "service_key": self._book_service_key,
         }
@@ -274,6 +278,7 @@ class ExportVerifier:
         self._rules.keychain.finish()
         self._log.finish()
         self._windows.finish()
+        self._demand.finish()
         self._value.finish()
         self._money.finish()
         self._disputes.finish()
@@ -311,6 +316,7 @@ _HANDLERS: dict[str, tuple[int, _Read]] = {
     "deposit": (17, lambda v, line: v._money.add_deposit(line)),
     "payout": (17, lambda v, line: v._money.payouts.add(line)),
     "observation": (17, lambda v, line: v._value.add_observation(line)),
+    "demand": (17, lambda v, line: v._demand.add(line)),
     "fixing": (17, lambda v, line: v._value.add_fixing(line)),
     "journal_entry": (17, ExportVerifier._read_entry),
     "obligation": (17, lambda v, line: v._windows.check_obligation(line)),

@@ -41,7 +41,6 @@ RATING_REFUSALS = {
 
 NO_OFFERS = Offers()
 """Par is asked for everything."""
-
 Integers = npt.NDArray[np.int64]
 Small = npt.NDArray[np.int32]
 
@@ -114,7 +113,7 @@ def assess(
     """Check and rate every record of `report` as of `now`, by the tables and by what its provider asked for.
 
     `days` have the consumers' standings, by the beginning of the day of each record that is not refused. A record is
-    rated by the version of its hold, one of `holds`. Raises Malformed for ids and times that are none.
+    rated by version and demand of its hold, one of `holds`. Raises Malformed for ids and times that are none.
     """
     ids, id_milliseconds = columns.uuid7_column(report.ids)
     at = columns.time_column(report.at)
@@ -131,7 +130,8 @@ def assess(
     versions = np.array([table.version for table in book.tables] or [0], np.int32)[tables]
     _refuse_quoted(refusals, report, versions)
     models, model_codes = columns.coded(report.models)
-    pico = _rate(refusals, report, at, tables, (models, model_codes), book, asked)
+    demands = {line: holds[name].demand for line, name in held.items() if holds[name].demand != multipliers.ONE}
+    pico = _rate(refusals, report, at, tables, (models, model_codes), book, asked, demands)
     consumers, consumer_codes = columns.coded(report.consumers)
     pico = _as_they_stand(pico, at, consumers, consumer_codes, days)
     return Assessed(ids, at, pico, versions, consumers, consumer_codes, models, model_codes, refusals, held)
@@ -188,10 +188,11 @@ def _rate(
     models: tuple[tuple[str, ...], Small],
     book: RateBook,
     asked: Offers,
+    demands: Mapping[int, int] = MappingProxyType({}),
 ) -> Integers:
     """Exact picoCU of every record.
 
-    Records of the same table, model, tier and row of meters are rated together, as one matrix times one vector.
+    Those of one table, model, tier and row of meters together, one matrix times one vector; `demands` go by line.
     """
     pico = np.zeros(len(report.ids), np.int64)
     starts = _starts(report)
@@ -208,6 +209,9 @@ def _rate(
         if form.compiled.hours:
             found = _at_its_hour(found, at[lines], form.compiled.hours)
         pico[lines] = _as_asked(found, at[lines], asked, form.compiled) if asked.all else found
+    if demands:
+        busy = list(demands)
+        pico[busy] = columns.multiplied(pico[busy], np.array(list(demands.values()), np.int64))
     if rating.FREE_OUTCOME in report.outcomes:
         pico[[outcome == rating.FREE_OUTCOME for outcome in report.outcomes]] = 0
     _refuse_alike(refusals, np.flatnonzero(pico < 0), rating.Refusal("charge_too_large"))

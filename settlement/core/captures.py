@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
+from settlement.core.multipliers import ONE
 from settlement.core.rates import RateTable
 from settlement.core.usage import UsageReport
 
@@ -20,6 +21,8 @@ class HoldTerms:
     model: str
     tier: str
     rates: int
+    demand: int = ONE
+    """The multiplier that was quoted with it, in ten-thousandths."""
 
 
 def named_holds(

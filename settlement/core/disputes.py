@@ -19,8 +19,10 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from settlement.core import rating, strictjson
+from settlement.core.demand import as_multipliers
 from settlement.core.errors import Broken
 from settlement.core.fields import DIGEST, NAME, Reader
+from settlement.core.multipliers import ONE
 from settlement.core.offers import Offer, Offers
 from settlement.core.rates import RateTable
 from settlement.core.sections import Micro
@@ -194,11 +196,18 @@ def is_empty(record: Mapping[str, Any]) -> bool:
 
 
 def overcharged(
-    table: RateTable, record: Mapping[str, Any], at: datetime, charge_pico: int, offer: Offer, published: Offers
+    table: RateTable,
+    record: Mapping[str, Any],
+    at: datetime,
+    charge_pico: int,
+    offer: Offer,
+    published: Offers,
+    busy: int = ONE,
 ) -> int:
     """By how many picoCU a record was charged above an offer that its provider signed; 0 when the offer did not hold.
 
     It holds when it was to begin by the record's time, was not published, and no later version had begun by then.
+    `busy` is the multiplier of demand that was quoted with the record's hold.
     """
     known = published.at(at)
     superseded = known is not None and known.version > offer.version
@@ -206,6 +215,6 @@ def overcharged(
     if offer.effective_from > at or superseded or on_file:
         return 0
     model = table.resolve(record["model"]) or record["model"]
-    further = Offers([offer]).multipliers(model, record["tier"], at)
+    further = (*Offers([offer]).multipliers(model, record["tier"], at), *as_multipliers(busy))
     charge = rating.rate(table, model, record["tier"], record["outcome"], record["meters"], at, further)
     return 0 if isinstance(charge, rating.Refusal) else max(0, charge_pico - charge.pico)

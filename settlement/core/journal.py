@@ -41,6 +41,7 @@ Kind = Literal[
     "dispute_answered",  # what the provider says of it; posts nothing
     "dispute_ruled",  # how it ended, and what could be given back at once
     "dispute_paid",  # what its provider still owed of it
+    "demand",  # a step of demand: what multiplies the charges of busy providers; posts nothing
     "fixing",  # the index was fixed; in mode index what the conversions hold is valued anew
     "service_key",  # the service's signature was handed over to a new key
 ]

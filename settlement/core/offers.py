@@ -7,6 +7,7 @@ charged by the offer in force at its time, so that anybody who has the signed by
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MAX_BODY = 256 * 1024
 """Bytes of one offer."""
 
 _READ = Reader("offer", "offer_malformed")
+_CAPACITY = re.compile(r"[1-9][0-9]{0,17}")
 _MEMBERS = ("asks", "effective_from", "parent", "provider", "type", "usual", "version")
 
 
@@ -39,6 +41,8 @@ class Offer:
     usual: int
     asks: Mapping[tuple[str, str | None], int]
     digest: str
+    capacity: int | None = None
+    """microCU an hour, at these asks, that it says it can serve (core/demand.py)."""
 
     def ask(self, model: str, tier: str) -> int:
         """What is asked for a model, by its name in the rate table, in a tier."""
@@ -51,7 +55,7 @@ class Offer:
 
 def parse(body: bytes) -> Offer:
     """The offer that these signed bytes are. Raises Malformed ``offer_malformed``, or a code of strict JSON."""
-    root = _READ.members(strictjson.loads(body), "", _MEMBERS)
+    root = _READ.members(strictjson.loads(body), "", _MEMBERS, ("capacity",))
     if root["type"] != TYPE:
         _READ.refuse("/type", f"must be {TYPE}")
     version = _READ.whole(root["version"], "/version", 2**31 - 1, low=1)
@@ -68,6 +72,7 @@ def parse(body: bytes) -> Offer:
         usual=_multiplier(root["usual"], "/usual"),
         asks=_asks(root["asks"]),
         digest=canonical.digest(body),
+        capacity=int(_READ.text(root["capacity"], "/capacity", _CAPACITY)) if "capacity" in root else None,
     )
 
 

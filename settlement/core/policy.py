@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 
 from settlement.core import canonical, sections, times
+from settlement.core.demand import DemandRules
 from settlement.core.disputes import DisputeRules
 from settlement.core.errors import Malformed
 from settlement.core.governing import GovernanceRules
@@ -31,6 +32,7 @@ from settlement.core.windows import WindowRules
 from settlement.core.withdrawals import WithdrawalRules
 
 SECTIONS: Mapping[str, type] = {
+    "demand": DemandRules,
     "disputes": DisputeRules,
     "governance": GovernanceRules,
     "holds": HoldRules,
@@ -61,6 +63,7 @@ class Policy:
     """Digest of the policy before; None for version 1 only."""
     governance: GovernanceRules = field(default_factory=GovernanceRules)
     pricing: PricingRules = field(default_factory=PricingRules)
+    demand: DemandRules = field(default_factory=DemandRules)
     index: IndexPolicy = field(default_factory=IndexPolicy)
     settlement_asset: tuple[str, Fraction] | None = None
     """Mode ``settlement_asset``: the code of the one asset, and how many whole units of it 1 CU is. Then `usd_per_cu`

@@ -5,8 +5,8 @@ What a line refers to comes before it, so that one pass checks everything (docs/
     header, service_key, chain, halt, party, party_key, policy, rate_table, offer, governance_document,
     governance_entry, account, funding_intent, report_conflict, dispute, erasure, retention,
     then for each window: window, record_salt,
-        for each journal entry: its usage_report, deposit or payout, or its fixing behind the observations that came
-            before that, then journal_entry,
+        for each journal entry: its usage_report, deposit, payout or demand, or its fixing behind the observations that
+            came before that, then journal_entry,
             and, once the entry that a checkpoint states was read, that window's position lines and its checkpoint;
             solvency behind the entry that it states,
         obligation,
@@ -133,6 +133,7 @@ class _Windows:
         self._payouts = _Ahead(audit.stream(connection, "payout"))
         self._observations = _Ahead(audit.stream(connection, "observation"))
         self._fixings = _Ahead(audit.stream(connection, "fixing"))
+        self._demands = _Ahead(audit.stream(connection, "demand"))
         self._solvency = _Ahead(audit.stream(connection, "solvency"))
         self._checkpoints: list[tuple[int, int]] = []
         self._seq = 0
@@ -150,7 +151,7 @@ class _Windows:
         windows = [line async for line in audit.stream(connection, "window")]
         for ahead in (
             *(self._entries, self._reports, self._deposits, self._payouts, self._solvency),
-            *(self._observations, self._fixings),
+            *(self._observations, self._fixings, self._demands),
         ):
             await ahead.take()
         for window in windows:
@@ -163,7 +164,10 @@ class _Windows:
                 yield line
             async for line in audit.stream(connection, "obligation", window=window["no"]):
                 yield line
-        for ahead in (self._observations, self._fixings, self._reports, self._deposits, self._payouts, self._entries):
+        for ahead in (
+            *(self._observations, self._fixings, self._demands),
+            *(self._reports, self._deposits, self._payouts, self._entries),
+        ):
             while (left := await ahead.take()) is not None:  # new observations; else nothing, or the verifier names it
                 yield left
         for window in windows[positioned:]:
@@ -180,6 +184,7 @@ class _Windows:
                 (self._reports, "journal_seq"),
                 (self._deposits, "entry_seq"),
                 (self._payouts, "planned_seq"),
+                (self._demands, "journal_seq"),
             ):
                 while ahead.next is not None and (ahead.next[member] or 0) <= entry["seq"]:
                     line = await ahead.take()

@@ -9,10 +9,11 @@ from uuid import UUID
 
 from settlement.core import explaining, offers, plausibility, rates, rating, times
 from settlement.core.canonical import digest
+from settlement.core.demand import as_multipliers
 from settlement.core.errors import Broken, NotFound
 from settlement.core.plausibility import Known
 from settlement.core.standing import day_of
-from settlement.services import evidence, standing
+from settlement.services import demand, evidence, standing
 from settlement.services.context import Context
 from settlement.storage import holds, pages
 from settlement.storage import offers as offer_storage
@@ -41,6 +42,7 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         stored = [each.offer for each in await offer_storage.of_providers(connection, [provider])]
         held = await holds.find(connection, record["hold"]) if "hold" in record else None
         day = await standing.of_day(connection, day_of(at))
+        step = await demand.of_hold(connection, record.get("hold"))
     table = rates.parse(published.document)
     asked = offers.Offers([offers.parse(each.body) for each in stored])
     model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
@@ -51,7 +53,11 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         record["outcome"],
         record["meters"],
         at,
-        (*asked.multipliers(model, tier, at), *day.multipliers(line.consumer)),
+        (
+            *asked.multipliers(model, tier, at),
+            *as_multipliers(demand.multiplier(step, provider)),
+            *day.multipliers(line.consumer),
+        ),
     )
     capped = "hold" in record and not isinstance(charge, rating.Refusal) and line.charge_pico < charge.pico
     if isinstance(charge, rating.Refusal) or (charge.pico != line.charge_pico and not capped):
@@ -65,6 +71,7 @@ async def explain(context: Context, reader: Party, provider: str, record_id: str
         "window": f"win_{line.window_no}",
         "rates": {"version": table.version, "digest": digest(published.document)},
         "offer": None if offer is None else {"version": offer.version, "digest": offer.digest},
+        "demand": None if step is None else {"number": step.number, "digest": f"sha256:{step.digest.hex()}"},
         "volume": str(day.volumes.get(line.consumer, 0)) if day.rules.tiers else None,
         **explaining.explained(charge, at, line.charge_pico),
         "noticed": plausibility.noticed(record["meters"], table.models[model].bounds, _known(held, line.received_at)),

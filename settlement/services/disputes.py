@@ -16,12 +16,13 @@ from uuid import UUID
 
 from settlement.core import disputes as core
 from settlement.core import offers, rates, rating, signatures, times
+from settlement.core.demand import as_multipliers
 from settlement.core.disputes import ANSWER_TYPE, WAITING, Cause, Ground, Ruling, Share
 from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.keys import public_key
 from settlement.core.units import PICO_PER_MICRO, cu_text
-from settlement.services import events
+from settlement.services import demand, events
 from settlement.services import evidence as signed_usage
 from settlement.services.authentication import by_signature
 from settlement.services.context import Context
@@ -380,12 +381,14 @@ async def _too_much(connection: Connection, provider: Party, charge: _Charge, cl
     table = rates.parse((await pages.rate_table_version(connection, charge.rates)).document)
     stored = [each.offer for each in await offer_storage.of_providers(connection, [provider.id])]
     published = offers.Offers([offers.parse(each.body) for each in stored])
+    busy = demand.multiplier(await demand.of_hold(connection, record.get("hold")), provider.id)
     if claim.offer is not None:
         offer = await _offer(connection, provider, claim.offer, at)
-        return core.overcharged(table, record, at, charge.pico, offer, published)
+        return core.overcharged(table, record, at, charge.pico, offer, published, busy)
     model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
     counts = claim.counts or {}
-    found = rating.rate(table, model, tier, record["outcome"], counts, at, published.multipliers(model, tier, at))
+    further = (*published.multipliers(model, tier, at), *as_multipliers(busy))
+    found = rating.rate(table, model, tier, record["outcome"], counts, at, further)
     if isinstance(found, rating.Refusal):
         raise Malformed("claim_malformed", f"the rate table can't rate what you counted: {found.code} {found.meter}")
     return max(0, charge.pico - found.pico)

@@ -13,7 +13,8 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from settlement.core import budgets, holds, times
+from settlement.core import budgets, holds, multipliers, times
+from settlement.core.demand import NO_DEMAND, Demands, as_multipliers
 from settlement.core.errors import (
     Conflict,
     Forbidden,
@@ -27,7 +28,7 @@ from settlement.core.holds import Ask, Hold
 from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
 from settlement.core.units import cu_text
-from settlement.services import events, offers, pauses, pricing, ratebook
+from settlement.services import demand, events, offers, pauses, pricing, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
 from settlement.services.lanes import Lane, Taking
@@ -54,6 +55,8 @@ class Placing:
     tier: str
     meters: Mapping[str, int]
     ask: Ask
+    most_demand: int | None = None
+    """The highest multiplier of demand that the hold may be placed at, in ten-thousandths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,9 @@ _lanes: WeakKeyDictionary[Database, _Lanes] = WeakKeyDictionary()
 async def place(context: Context, placing: Placing) -> Answer:
     """Reserve the input and a first slice.
 
-    Raises Unauthenticated, Forbidden, Conflict ``hold_conflict``, Malformed for what the rate table does not price, and
-    Insufficient ``budget_exceeded`` or ``insufficient_balance``; Unavailable ``paused`` or ``rates_expired``.
+    Raises Unauthenticated, Forbidden, Conflict ``hold_conflict`` or ``demand_above``, Malformed for what the rate table
+    does not price, and Insufficient ``budget_exceeded`` or ``insufficient_balance``; Unavailable ``paused`` or
+    ``rates_expired``.
     """
     return await _of(context).placing.take((context, placing))
 
@@ -156,6 +160,7 @@ def document(stored: StoredHold) -> dict[str, Any]:
         "model": stored.model,
         "tier": stored.tier,
         "rates": str(stored.rates_version),
+        "demand": multipliers.to_text(stored.demand),
         "requests": hold.requests,
         "uses": hold.uses,
         "amount": cu_text(hold.amount),
@@ -206,7 +211,8 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
         arrival = await storage.arrive(connection, wanted, budgets.periods(now), now)
         book = await ratebook.current(context, connection, arrival.newest_rates)
-        desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys), arrival.policy)
+        demands = await demand.up_to(context, connection, arrival.newest_demand)
+        desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys), arrival.policy, demands)
         outcomes: list[Answer | SettlementError] = []
         for placing in batch:
             try:
@@ -262,12 +268,14 @@ class _Desk:
         locked: Locked,
         asked: Mapping[str, Offers] = MappingProxyType({}),
         policy: bytes | None = None,
+        demands: Demands = NO_DEMAND,
     ) -> None:
         self._rules = holds.DEFAULT if policy is None else governance.known_policy(policy).holds
         self._sources = context.sources
         self._now = context.sources.clock()
         self._locked = locked
         self._asked = asked
+        self._demands = demands
         self._in_force: RateTable | None = None
         self._latest: dict[str, StoredHold] = {}
         self._meters: dict[str, Mapping[str, int]] = {}
@@ -305,7 +313,8 @@ class _Desk:
             raise Forbidden("consumer_suspended", "the account may not be charged now")
         table = self._table(book)
         model = table.resolve(placing.model) or placing.model
-        asked = self._asked[provider.party].multipliers(model, placing.tier, self._now)
+        busy = self._demand(placing, provider)
+        asked = (*self._asked[provider.party].multipliers(model, placing.tier, self._now), *as_multipliers(busy))
         terms = pricing.terms(book, table.version, model, placing.tier, placing.meters, asked)
         ask = pricing.within(self._rules, placing.ask)
         most = pricing.most_output(table, model, placing.meters, ask.max_output_tokens)
@@ -334,6 +343,7 @@ class _Desk:
             tier=placing.tier,
             rates_version=table.version,
             meters=placing.meters,
+            demand=busy,
             hold=holds.opened(ask, terms, grant, self._now, self._rules),
         )
         self._reserve(stored, grant.amount)
@@ -355,7 +365,8 @@ class _Desk:
         meters = dict(extending.meters if extending.meters is not None else found.meters)
         if any(units > meters.get(meter, 0) for meter, units in found.meters.items()):
             pricing.refuse("/meters", "document_malformed", "meters of a hold only grow")
-        asked = self._asked[provider.party].multipliers(found.model, found.tier, hold.created_at)
+        asks = self._asked[provider.party].multipliers(found.model, found.tier, hold.created_at)
+        asked = (*asks, *as_multipliers(found.demand))
         terms = pricing.terms(book, found.rates_version, found.model, found.tier, meters, asked)
         pricing.most_output(book.rates.tables[book.rates.places[found.rates_version]], found.model, meters, None)
         periods = budgets.periods(hold.created_at)
@@ -375,6 +386,16 @@ class _Desk:
         if found.hold.state != "open":
             return Answer(found, replayed=True)
         return Answer(self.change(found, holds.given_back(found.hold, "released", self._now)))
+
+    def _demand(self, placing: Placing, provider: KeyRow) -> int:
+        """The multiplier of demand that the provider's new hold gets. Raises Conflict ``demand_above``."""
+        value = self._demands.multiplier(provider.party, self._now)
+        if placing.most_demand is not None and value > placing.most_demand:
+            given = multipliers.to_text(placing.most_demand)
+            raise Conflict(
+                "demand_above", f"demand multiplies by {multipliers.to_text(value)}, and {given} was the most"
+            )
+        return value
 
     def _table(self, book: KnownRates) -> RateTable:
         """The rate table in force, looked up once for all holds of the transaction."""

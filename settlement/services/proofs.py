@@ -16,7 +16,7 @@ from settlement.core.canonical import encode
 from settlement.core.errors import Broken, Malformed, NotFound
 from settlement.core.liabilities import Sum
 from settlement.core.standing import day_of
-from settlement.services import evidence, offers, service_keys, standing, window_trees
+from settlement.services import demand, evidence, offers, service_keys, standing, window_trees
 from settlement.services.context import Context
 from settlement.storage import checkpoints, positions, trees, usage_leaves
 from settlement.storage.checkpoints import Stored
@@ -49,6 +49,9 @@ async def record_proof(context: Context, provider_id: str, record_id: str) -> Do
         where = {"leaf": leaf.decode(), "index": index, "size": stored.tree_size, "path": [node.hex() for node in path]}
         offer = await offers.in_force(connection, provider_id, times.parse(json.loads(leaf)["record"]["at"]))
         asked: Document = {} if offer is None else {"offer": offer}
+        step = await demand.of_hold(connection, found.record.get("hold"))
+        if demand.multiplier(step, provider_id) != multipliers.ONE and step is not None:
+            asked["demand"] = demand.document(step)
         at = times.parse(json.loads(leaf)["record"]["at"])
         value = (await standing.of_day(connection, day_of(at))).multiplier(found.consumer)
         if value != multipliers.ONE:

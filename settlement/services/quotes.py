@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from settlement.core import quotes
+from settlement.core.demand import as_multipliers
 from settlement.core.errors import NotFound
 from settlement.core.holds import Ask
 from settlement.core.offers import Offers
 from settlement.core.quotes import Quote
-from settlement.services import offers, pricing, ratebook
+from settlement.services import demand, offers, pricing, ratebook
 from settlement.services.context import Context
 from settlement.storage import governance, parties
 from settlement.storage.database import Connection
@@ -31,11 +32,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """A quote, the model that its name stands for, its tier, and the version of the rate table."""
+    """A quote, the model that its name stands for, its tier, the version of the rate table, and the multiplier of
+    demand in ten-thousandths."""
 
     model: str
     tier: str
     rates: int
+    demand: int
     quote: Quote
 
 
@@ -48,11 +51,13 @@ async def quote(context: Context, asked: Asked) -> Quoted:
     now = context.sources.clock()
     async with context.database.read() as connection:
         book = await ratebook.current(context, connection, await governance.newest_rates(connection))
-        rules = (await governance.policy_at(connection, now)).holds
+        policy = await governance.policy_at(connection, now)
+        rules = policy.holds
+        busy = await demand.quoted(context, connection, policy, asked.provider, now)
         known = await _offers(context, connection, asked.provider)
     table = pricing.table_at(book, now)
     model = table.resolve(asked.model) or asked.model
-    multipliers = known.multipliers(model, asked.tier, now)
+    multipliers = (*known.multipliers(model, asked.tier, now), *as_multipliers(busy))
     few, many = (
         quotes.estimated(asked.meters, asked.input_bytes, size)
         for size in (quotes.BYTES_PER_TOKEN, quotes.FEWEST_BYTES)
@@ -62,7 +67,7 @@ async def quote(context: Context, asked: Asked) -> Quoted:
     ask = pricing.within(rules, asked.ask)
     ask = replace(ask, max_output_tokens=pricing.most_output(table, model, few, ask.max_output_tokens))
     found = quotes.quote(expected, dearest, ask, asked.expected_output, rules)
-    return Quoted(dearest.model, asked.tier, table.version, found)
+    return Quoted(dearest.model, asked.tier, table.version, busy, found)
 
 
 async def _offers(context: Context, connection: Connection, provider: str | None) -> Offers:

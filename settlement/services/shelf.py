@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from settlement.core import times
+from settlement.core import ids, times
 from settlement.core.errors import Broken, Unavailable
 from settlement.core.leaves import ChargedLine
 from settlement.services import segments
@@ -101,15 +101,22 @@ async def records(context: Context, left: Retired, party: str) -> AsyncIterator[
         yield row
 
 
-async def rated(context: Context, left: Retired, party: str) -> tuple[list[int], list[tuple[datetime, list[str]]]]:
-    """Of a party's records in a window that has left: the versions that rated them, and their days with consumers."""
+async def rated(
+    context: Context, left: Retired, party: str
+) -> tuple[list[int], list[tuple[datetime, list[str]]], set[datetime]]:
+    """Of a party's records in a window that has left: the versions that rated them, their days with consumers, and when
+    the holds that they name were made."""
     versions: set[int] = set()
+    made: set[datetime] = set()
     days: dict[datetime, set[str]] = {}
     async for row in records(context, left, party):
         versions.add(row["rates"])
-        at = times.parse(json.loads(row["record"])["at"])
+        record = json.loads(row["record"])
+        at = times.parse(record["at"])
+        if "hold" in record:
+            made.add(ids.made_at(record["hold"]))
         days.setdefault(at.replace(hour=0, minute=0, second=0, microsecond=0), set()).add(row["consumer"])
-    return sorted(versions), [(day, sorted(consumers)) for day, consumers in sorted(days.items())]
+    return sorted(versions), [(day, sorted(consumers)) for day, consumers in sorted(days.items())], made
 
 
 async def record(context: Context, left: Retired, report: RetiredReport, first: int, record_id: bytes) -> Row | None:

@@ -16,7 +16,7 @@ from settlement.core import canonical, multipliers, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
-from settlement.services import conversion, offers, proofs, service_keys, shelf
+from settlement.services import conversion, demand, offers, proofs, service_keys, shelf
 from settlement.services.context import Context
 from settlement.services.standing import of_day
 from settlement.storage import (
@@ -129,8 +129,9 @@ async def _head(
     if left is None:
         versions = await storage.rate_versions(connection, window.no, owner.no)
         days = await storage.days(connection, window.no, owner.no)
+        holds = await storage.holds_made(connection, window.no, owner.no)
     else:
-        versions, days = await shelf.rated(context, left, owner.id)
+        versions, days, holds = await shelf.rated(context, left, owner.id)
     stored = await checkpoints.find(connection, window.no)
     found = await storage.position(connection, window.no, owner.no)
     proof = None
@@ -157,6 +158,7 @@ async def _head(
         "position": None if found is None else _position(found),
         "payouts": payouts,
         "standings": tiers,
+        "demands": await demand.documents(connection, holds),
         **await _value(connection, [*deposits, *withdrawals, *payouts], bool(tiers)),
         "rate_tables": await _tables(connection, versions),
         "offers": await offers.documents(connection, {pair["provider"] for pair in pairs}, window.closed_at),

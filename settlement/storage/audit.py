@@ -87,6 +87,8 @@ _QUERIES = {
     "observation": "SELECT no, source, at, received_at, digest, signature, body FROM observation ORDER BY no",
     "fixing": """
         SELECT number, at, digest, document, signatures, observed, journal_seq FROM fixing ORDER BY number""",
+    "demand": """
+        SELECT number, digest, document, signatures, journal_seq FROM demand ORDER BY number""",
     "solvency": """
         SELECT window_no AS "window", journal_seq, document, signatures FROM solvency ORDER BY window_no""",
     "journal_entry": "SELECT seq, payload, previous, hash FROM journal_entry ORDER BY seq",

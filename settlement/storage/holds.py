@@ -31,12 +31,13 @@ _GOVERNING = """
 SELECT (SELECT coalesce(max(version), 0) FROM rate_table),
        (SELECT document FROM policy WHERE effective_from <= %(now)s ORDER BY effective_from DESC LIMIT 1)
 """
+_ARRIVING = "{governing}, (SELECT coalesce(max(number), 0) FROM demand)"
 
 _HOLD = """
 SELECT h.id, h.request, h.fingerprint, h.provider_no, h.consumer_no, c.id, h.key_id, h.budget_no, h.model, h.tier,
-       h.rates_version, h.meters, h.requests, h.amount, h.output_tokens, h.slice, h.at_end, h.expires_in, h.created_at,
-       h.expires_at, h.max_output_tokens, h.final_action, h.absorb, h.grants, h.uses, h.captured, h.released, h.late,
-       h.state, h.ended_at
+       h.rates_version, h.meters, h.demand, h.requests, h.amount, h.output_tokens, h.slice, h.at_end, h.expires_in,
+       h.created_at, h.expires_at, h.max_output_tokens, h.final_action, h.absorb, h.grants, h.uses, h.captured,
+       h.released, h.late, h.state, h.ended_at
 FROM hold h JOIN party c ON c.no = h.consumer_no
 """
 
@@ -104,15 +105,15 @@ WHERE u.budget_no = d.no AND u.period = d.period
 _INSERT = """
 INSERT INTO hold (id, request, fingerprint, provider_no, consumer_no, key_id, budget_no, model, tier, rates_version,
                   meters, max_output_tokens, requests, amount, grants, output_tokens, slice, at_end, final_action,
-                  absorb, expires_in, state, created_at, expires_at)
+                  absorb, expires_in, state, created_at, expires_at, demand)
 SELECT h.id, h.request, decode(h.fingerprint, 'hex'), h.provider_no, h.consumer_no, h.key_id, h.budget_no, h.model,
        h.tier, h.rates_version, h.meters, h.max_output_tokens, h.requests, h.amount, 1, h.output_tokens, h.slice,
-       h.at_end, h.final_action, h.absorb, h.expires_in, 'open', h.created_at, h.expires_at
+       h.at_end, h.final_action, h.absorb, h.expires_in, 'open', h.created_at, h.expires_at, h.demand
 FROM json_to_recordset(%(rows)s::json) AS h(
     id text, request uuid, fingerprint text, provider_no int, consumer_no int, key_id text, budget_no int, model text,
     tier text, rates_version int, meters jsonb, max_output_tokens int, requests int, amount bigint, output_tokens int,
     slice int, at_end bool, final_action text, absorb bigint, expires_in int, created_at timestamptz,
-    expires_at timestamptz)
+    expires_at timestamptz, demand int)
 ON CONFLICT (request, provider_no) DO NOTHING
 """
 
@@ -138,7 +139,7 @@ SELECT * FROM unnest(%(reports)s::bigint[], %(lines)s::int[], %(holds)s::text[],
 """
 
 _TERMS = """
-SELECT h.id, p.id, c.id, h.model, h.tier, h.rates_version
+SELECT h.id, p.id, c.id, h.model, h.tier, h.rates_version, h.demand
 FROM hold h JOIN party p ON p.no = h.provider_no JOIN party c ON c.no = h.consumer_no
 WHERE h.id = ANY(%(ids)s::text[])
 """
@@ -182,6 +183,8 @@ class StoredHold:
     tier: str
     rates_version: int
     meters: Mapping[str, int]
+    demand: int
+    """The multiplier that was quoted with it, in ten-thousandths."""
     hold: Hold
 
 
@@ -218,6 +221,7 @@ class Arrival:
     """What requests for holds meet. `policy` is the document in force, None where there is none."""
 
     newest_rates: int
+    newest_demand: int
     policy: bytes | None
     keys: Mapping[str, KeyRow]
     known: dict[tuple[UUID, int], StoredHold]
@@ -247,7 +251,7 @@ async def arrive(
     newest, keys, known, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
     consumers = sorted({consumer for *_, consumer in asked})
     async with connected.pipeline():
-        await newest.execute(_GOVERNING, {"now": now})
+        await newest.execute(_ARRIVING.format(governing=_GOVERNING), {"now": now})
         await keys.execute(_KEYS, {"keys": sorted({key for _, *each in asked for key in each})})
         wanted = {"requests": [request.hex for request, *_ in asked], "keys": [provider for _, provider, _ in asked]}
         await known.execute(_KNOWN.format(hold=_HOLD), wanted)
@@ -256,9 +260,10 @@ async def arrive(
         await connected.execute(_OPEN_PERIODS.format(leaves=_KEY_LEAVES), values)
         await uses.execute(_KEY_USES.format(leaves=_KEY_LEAVES), values)
         await accounts.execute(_ACCOUNTS.format(parties=_KEY_PARTIES), values)
-    version, policy = await newest.fetchone() or (0, None)
+    version, policy, demand = await newest.fetchone() or (0, None, 0)
     return Arrival(
         newest_rates=version,
+        newest_demand=demand,
         policy=policy,
         keys={row[0]: KeyRow(*row[1:]) for row in await keys.fetchall()},
         known={(row[1], row[3]): _stored(row) for row in await known.fetchall()},
@@ -430,7 +435,7 @@ async def _locked(
 
 
 def _stored(row: Sequence[Any]) -> StoredHold:
-    names, hold = row[:12], Hold(*row[12:])
+    names, hold = row[:13], Hold(*row[13:])
     return StoredHold(*names, hold)  # type: ignore[call-arg]  # mypy cannot count the columns of a row
 
 
@@ -448,6 +453,7 @@ def _new_row(stored: StoredHold) -> dict[str, Any]:
         "tier": stored.tier,
         "rates_version": stored.rates_version,
         "meters": stored.meters,
+        "demand": stored.demand,
         "max_output_tokens": hold.max_output_tokens,
         "requests": hold.requests,
         "amount": hold.amount,

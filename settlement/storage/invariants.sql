@@ -135,6 +135,21 @@ LEFT JOIN (
 WHERE t.version IS NULL OR coalesce(h.created_at, u.at) < t.effective_from OR coalesce(h.created_at, u.at) >= t.until
 ORDER BY 1;
 
+-- I08b hold_demand (deep): a hold has the multiplier of the step of demand in force when it was made
+SELECT h.id FROM hold h JOIN party p ON p.no = h.provider_no
+LEFT JOIN (
+    SELECT effective_from, least(until, lead(effective_from) OVER (ORDER BY effective_from)) AS until,
+           convert_from(document, 'UTF8')::jsonb -> 'providers' AS providers
+    FROM demand
+) d ON d.effective_from <= h.created_at AND h.created_at < d.until
+WHERE h.demand <> coalesce(((d.providers -> p.id ->> 'multiplier')::numeric * 10000)::int, 10000) ORDER BY 1;
+
+-- I08c demand_booked: steps of demand are numbered without gaps, and their entries state their digests
+SELECT coalesce('demand ' || d.number, e.subject) FROM (SELECT *, row_number() OVER (ORDER BY number) AS place FROM demand) d
+FULL JOIN (SELECT * FROM journal_entry WHERE kind = 'demand') e ON e.seq = d.journal_seq
+WHERE d.number IS NULL OR d.number <> d.place OR e.seq IS NULL OR e.subject <> 'dem_' || d.number
+   OR convert_from(e.payload, 'UTF8')::jsonb -> 'facts' ->> 'digest' <> 'sha256:' || encode(d.digest, 'hex') ORDER BY 1;
+
 -- I09 rate_versions: versions are contiguous, each in force later than the last, never published after that time
 SELECT 'rate table ' || version FROM (
     SELECT version, effective_from, published_at, row_number() OVER w AS place, lag(effective_from) OVER w AS before

@@ -92,6 +92,12 @@ FROM usage_record u JOIN party c ON c.no = u.consumer_no
 WHERE u.window_no = :window AND (u.provider_no = :party OR u.consumer_no = :party) GROUP BY 1 ORDER BY 1
 """)
 
+_HOLDS = text("""
+SELECT DISTINCT h.created_at FROM usage_report r
+JOIN hold_capture c ON c.report_no = r.no JOIN hold h ON h.id = c.hold_id
+WHERE r.window_no = :window AND (h.provider_no = :party OR h.consumer_no = :party)
+""")
+
 _TABLES = text("SELECT version, digest, document, signatures FROM rate_table WHERE version = ANY(:versions) ORDER BY 1")
 
 
@@ -182,6 +188,12 @@ async def days(connection: Connection, window: int, party_no: int) -> list[tuple
     """The days (UTC) of a party's records of a window, with the consumers of each, in order."""
     rows = await connection.execute(_DAYS, {"window": window, "party": party_no})
     return [(row.day.replace(tzinfo=UTC), list(row.consumers)) for row in rows]
+
+
+async def holds_made(connection: Connection, window: int, party_no: int) -> set[datetime]:
+    """When the holds were made that the party's records of a window name."""
+    rows = await connection.execute(_HOLDS, {"window": window, "party": party_no})
+    return {row.created_at for row in rows}
 
 
 async def withdrawals(connection: Connection, party_no: int, first: int, last: int) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fractions import Fraction
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from adapters.simulated import USD, Wallet
 from governance import service as governance
 from settlement.client.verifier import ExportVerifier, Report, verify_export
 from settlement.core import canonical, times
+from settlement.core.demand import DemandPoint, DemandRules
 from settlement.core.disputes import ANSWER, ANSWER_TYPE, DisputeRules, Ground
 from settlement.core.errors import Conflict
 from settlement.core.offers import SIGNATURE_TYPE as OFFER_TYPE
@@ -25,6 +27,7 @@ from settlement.core.signatures import sign_detached, sign_document
 from settlement.services import (
     audit,
     chains,
+    demand,
     disputes,
     funding,
     holds,
@@ -95,8 +98,12 @@ def ruling(dispute: Dispute, award: int, penalty: int, at: datetime) -> bytes:
     return canonical.encode(chain | found | {"award": str(award), "penalty": str(penalty)})
 
 
+BUSY = DemandRules(cap=Fraction(2), curve=(DemandPoint(100_000, Fraction(1)), DemandPoint(200_000, Fraction(3, 2))))
+
+
 async def hold_back(world: World) -> None:
-    """From now on a tenth of what is earned can wait an hour for disputes, which have an hour for each step."""
+    """From now on a tenth of what is earned can wait an hour for disputes, which have an hour for each step; and who is
+    busy is dearer."""
     hour, now = timedelta(hours=1), world.sources.clock()
     async with world.context.database.read() as connection:
         (signed,) = await stored.policies(connection)
@@ -107,6 +114,7 @@ async def hold_back(world: World) -> None:
         parent=canonical.digest(signed.document),
         effective_from=now + timedelta(minutes=6),
         disputes=rules,
+        demand=BUSY,
         left_out=frozenset(),
     )
     document = following.document()
@@ -188,10 +196,13 @@ async def build(world: World, *, rounds: int = 2) -> Town:
     suspense = [deposit.id for deposit in await funding.suspense(world.context)]
     town = Town(world, own, buyer, linked, plain, stranger.address, suspense)
     await hold_back(world)
+    body, signature = world.offer(linked, world.sources.clock() + timedelta(minutes=11), capacity="1000000")
+    await offers.publish(world.context, body, signature)
     await offer(world, plain)
     for turn in range(rounds):
         await trade(town, turn)
         await settle(world)
+        await demand.make_due(world.context)
         if turn == 0:
             await funding.assign_suspense(world.context, suspense[0], buyer.id)
             await contest(town)
@@ -200,6 +211,7 @@ async def build(world: World, *, rounds: int = 2) -> Town:
     await take_out(town)
     if rounds:
         await town.dispute(town.linked, 4, "not_requested", of=2 * (rounds - 1))
+    world.sources.settable.advance(minutes=6)
     await trade(town, rounds)
     await world.fix()
     await equivocate(town)

@@ -1,6 +1,7 @@
 // What a party holds in its hand: a statement/1 (docs/reference/statement.md) and a receipt/1 (usage.md), offline.
 import { compactPayload, detachedSigner, digest, documentSigned, micros, need, parseCanonical, parseFraction, publicKey,
   same, unbase64 } from "./formats.mjs";
+import { busy, readStep } from "./demand.mjs";
 import { chain, checkProof, keysOf } from "./proof.mjs";
 import { ask, charge, inForce, madeAt, multiplier } from "./rating.mjs";
 
@@ -27,6 +28,7 @@ export function checkStatement(found, trusted) {
   const tables = found.rate_tables.map((line) => readTable(line, keys)).sort((a, b) => a.version - b.version);
   if (found.checkpoint) underCheckpoint(found, tables, (each) => (each === kid ? key : null));
   const offers = readOffers(found.offers);
+  found.steps = found.demands.map((line) => readStep(line, (each) => keys.get(each)));
   const charged = found.records.map((entry) => ({ ...entry, pico: rated(found, entry, tables, offers) }));
   inOrder(found, charged);
   const [posted, sum] = pairs(found, charged);
@@ -76,14 +78,14 @@ function readOffers(lines) {
 }
 
 // The charge of a record again; one that names a hold may be charged less, in whole microCU.
-function rated({ party, standings }, { record, provider, rates, charge_pico: stated }, tables, offers) {
+function rated({ party, standings, steps }, { record, provider, rates, charge_pico: stated }, tables, offers) {
   const at = micros(record.at);
   const table = inForce(tables, record.hold === undefined ? at : madeAt(record.hold) ?? at);
   need(table?.version === rates, "record_rates", record.id, "not the table that was in force");
   const offer = inForce(offers.get(provider) ?? [], at);
   const tier = standings.find(({ consumer, day }) => consumer === record.consumer && day.slice(0, 10) === record.at.slice(0, 10));
   const { pico } = charge(table.document, record, [...(offer ? [ask(offer.document, table.document, record)] : []),
-    ...(tier ? [multiplier(tier.multiplier)] : [])]);
+    busy(steps, provider, record.hold), ...(tier ? [multiplier(tier.multiplier)] : [])]);
   const bounded = record.hold !== undefined && pico !== undefined && big(stated) < pico && big(stated) % MICRO === 0n;
   need(bounded || String(pico) === stated, "record_charge", record.id, `${pico} is its charge`);
   need(party === provider || party === record.consumer, "record_foreign", record.id, "it is not this party's");

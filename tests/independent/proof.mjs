@@ -1,6 +1,8 @@
 // A proof/1, checked offline in the order of docs/reference/proof.md.
 import { climb, detachedSigner, documentSigned, leafHash, members, micros, need, node, parseCanonical, publicKey,
   readHandover, sha256, sumLeaf, sumNode, unbase64 } from "./formats.mjs";
+import { readStep } from "./demand.mjs";
+import { madeAt } from "./rating.mjs";
 
 const MEMBERS = ["type", "tree", "leaf", "index", "size", "path", "checkpoint", "anchors", "service_key",
   "handovers"];
@@ -74,7 +76,9 @@ export function checkProof(proof, trusted) {
   need(proof.type === "proof/1", "proof_type", tree, "not a proof/1");
   const asked = tree === "records" && Object.hasOwn(proof, "offer");
   const stands = tree === "records" && Object.hasOwn(proof, "standing");
-  members(proof, [...MEMBERS, ...(asked ? ["offer"] : []), ...(stands ? ["standing"] : [])], "proof_type", tree);
+  const multiplied = tree === "records" && Object.hasOwn(proof, "demand");
+  members(proof, [...MEMBERS, ...(asked ? ["offer"] : []), ...(multiplied ? ["demand"] : []), ...(stands ? ["standing"] : [])],
+    "proof_type", tree);
   need(Object.hasOwn(LEAVES, tree), "proof_tree", tree, "no such tree");
   const { kid, key } = publicKey(proof.service_key);
   const kids = chain(proof.handovers, kid);
@@ -105,6 +109,12 @@ export function checkProof(proof, trusted) {
     need(document.rates.some(({ version }) => version === leaf.rates), "proof_rates", index,
       "a rate table that is not listed");
     if (asked) checkOffer(proof.offer, leaf);
+    if (multiplied) {
+      const keys = keysOf(proof.handovers).set(kid, key);
+      const step = readStep(proof.demand, (each) => keys.get(each));
+      const at = leaf.record.hold === undefined ? null : madeAt(leaf.record.hold);
+      need(at !== null && step.from <= at && at < step.until, "proof_demand", index, "it was not in force");
+    }
   }
   return { kid, tree, window: document.window, index, size, path: proof.path.length };
 }

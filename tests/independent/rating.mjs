@@ -86,7 +86,7 @@ export function madeAt(hold) {
 }
 
 // Steps 1 to 12 of "Checks on each record", without step 4: {code} or {pico, version}. `offers` are its provider's.
-export function assess(record, receivedAt, tables, offers, standing = () => ONE) {
+export function assess(record, receivedAt, tables, offers, standing = () => ONE, busy = ONE) {
   const at = micros(record.at);
   if (at > receivedAt + 5n * MINUTE) return refuse("time_in_future");
   if (at < receivedAt - 35n * DAY) return refuse("time_too_old");
@@ -97,6 +97,7 @@ export function assess(record, receivedAt, tables, offers, standing = () => ONE)
   if (table === null) return refuse("rates_not_in_force");
   if (has(record, "rates") && record.rates !== String(table.version)) return refuse("rates_mismatch");
   const offer = inForce(offers, at);
-  const further = [...(offer === null ? [] : [ask(offer.document, table.document, record)]), standing(record.consumer, at)];
+  const further = [...(offer === null ? [] : [ask(offer.document, table.document, record)]), busy,
+    standing(record.consumer, at)];
   return { ...charge(table.document, record, further), version: table.version };
 }

@@ -77,7 +77,7 @@ export class Usage {
     records.forEach((record, number) => {
       const subject = `${line.id}/records/${number}`;
       const found = assess(record, receivedAt, tables, offers.get(line.provider) ?? [],
-        (consumer, at) => this.world.standing(consumer, at));
+        (consumer, at) => this.world.standing(consumer, at), this.world.busy(line.provider, record));
       const again = seen.has(record.id) || this.wasPaid(line.provider, record.id);
       seen.add(record.id);
       if (refused.has(number)) {

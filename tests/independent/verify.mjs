@@ -13,6 +13,7 @@ import {
     publicKey, readHandover, same, sha256, unbase64,
 } from "./formats.mjs";
 import { checkAnchors } from "./anchors.mjs";
+import { Demand, busy } from "./demand.mjs";
 import { Disputes } from "./disputes.mjs";
 import { checkReceipt, checkStatement } from "./documents.mjs";
 import { Governance } from "./governance.mjs";
@@ -40,6 +41,7 @@ class Export {
     this.usage = new Usage(this);
     this.money = new Money(this);
     this.disputes = new Disputes(this);
+    this.demand = new Demand(this);
     this.readers = {
       header: (line) => { this.header = line; },
       service_key: (line) => this.serviceKey(line), party_key: (line) => this.partyKey(line),
@@ -55,6 +57,7 @@ class Export {
       usage_report: (line) => this.about("usage", line, this.usage.report(line, this.windows.current)),
       deposit: (line) => this.about("deposit suspense", line, this.money.deposit(line)),
       payout: (line) => this.about("payout_planned withdrawal_planned refund_planned", line, this.money.payout(line)),
+      demand: (line) => this.about("demand", { ...line, id: `dem_${line.number}` }, this.demand.line(line)),
       observation: (line) => this.index.observation(line), fixing: (line) => this.index.fixing(line),
       journal_entry: (line) => this.entry(line), chain_order: (line) => this.money.chainOrder(line),
       solvency: (line) => checkSolvency(this, line), attempt: (line) => this.money.attempt(line), attempt_event: (line) => this.money.event(line),
@@ -64,6 +67,7 @@ class Export {
       deposit: (entry) => this.money.credited(entry), suspense: (entry) => this.money.suspended(entry),
       dispute_opened: (entry) => this.disputes.opened(entry), dispute_answered: (entry) => this.disputes.answered(entry),
       dispute_ruled: (entry) => this.disputes.ruled(entry), dispute_paid: (entry) => this.disputes.paid(entry),
+      demand: (entry, about) => this.demand.book(entry, about),
       netting: (entry) => this.windows.netting(entry), fixing: (entry) => this.index.book(entry),
       withdrawal_fee: (entry) => this.money.withdrawalFee(entry),
       withdrawal_fee_returned: (entry) => this.money.withdrawalFee(entry),
@@ -232,6 +236,11 @@ class Export {
     return value;
   }
 
+  // demand.md: the multiplier of demand of a provider's record.
+  busy(provider, record) {
+    return busy(this.demand.steps, provider, record.hold);
+  }
+
   account(line) {
     need(!this.accounts.has(line.id), "account_repeated", line.id, "twice");
     const kind = this.parties.get(line.id)?.party_kind ?? line.id.split("/")[0];
@@ -283,6 +292,7 @@ class Export {
         `${name} are not what the signed records make`);
     }
     this.usage.receipt(about.found, entry);
+    this.demand.add(line.provider, BigInt(line.total));
   }
 
   move({ payload: { postings } }, subject) {

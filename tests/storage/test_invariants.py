@@ -36,6 +36,8 @@ SEEDED = {
     "hold_captures": "UPDATE hold SET uses = 0 WHERE state = 'captured'",
     "capture_is_charge": "UPDATE hold_capture SET taken = taken - 1 WHERE taken > 1",
     "budget_uses": "INSERT INTO budget_use (budget_no, period, used) VALUES (1, '2026-11', 5)",
+    "hold_demand": "UPDATE hold SET demand = 10001 WHERE demand > 10000",
+    "demand_booked": "UPDATE demand SET digest = sha256(digest)",
     "entry_once": """
         ALTER TABLE journal_entry DROP CONSTRAINT uq_journal_entry_kind_subject;
         UPDATE journal_entry SET subject = (SELECT min(subject) FROM journal_entry WHERE kind = 'usage')

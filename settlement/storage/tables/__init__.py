@@ -22,6 +22,7 @@ from settlement.storage.tables.chains import (
     payout,
     signing_account,
 )
+from settlement.storage.tables.demand import demand
 from settlement.storage.tables.disputes import dispute
 from settlement.storage.tables.governance import (
     emergency_pause,
@@ -62,6 +63,7 @@ __all__ = [
     "chain_state",
     "checkpoint",
     "closed_rail",
+    "demand",
     "deposit",
     "dispute",
     "emergency_pause",
