@@ -13,7 +13,15 @@ from governance.service import impact as previews
 from governance.service import reading
 from settlement.api.dependencies import ContextDep, Reader, SignedDep, StrictRoute
 from settlement.api.published import EXACT, FOREVER, exact
-from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_DIGEST, EXAMPLE_KID, EXAMPLE_TIME, Example, In
+from settlement.api.shapes import (
+    EXAMPLE_CONSUMER,
+    EXAMPLE_DIGEST,
+    EXAMPLE_KID,
+    EXAMPLE_TIME,
+    Example,
+    In,
+    window_number,
+)
 from settlement.core import times
 from settlement.core.errors import Conflict
 
@@ -51,6 +59,13 @@ _COUNCIL: Example = {
 }
 _COMMENT: Example = {"no": 7, "party": EXAMPLE_CONSUMER, "at": EXAMPLE_TIME, "text": "twice as much is too much"}
 _BILL: Example = {"records": 9, "before": "10.5", "after": "12.6", "change_percent": "20.00", "unrated": 0}
+_WOULD_BE: Example = {
+    "party": EXAMPLE_CONSUMER,
+    "window": "win_1",
+    "rates": {"version": 2, "digest": EXAMPLE_DIGEST},
+    "charged": "9.45",
+    **_BILL,
+}
 _IMPACT: Example = {
     "proposal": _ID,
     "made_at": EXAMPLE_TIME,
@@ -188,6 +203,24 @@ async def impact(context: ContextDep, proposal: ProposalId) -> Response:
 async def my_impact(context: ContextDep, reader: Reader, proposal: ProposalId) -> Response:
     """`rank` is your place among the ten most affected, if you are one of them."""
     return JSONResponse(previews.own(await previews.preview(context, proposal), reader.party.id))
+
+
+@router.get(
+    "/statements/{window}/counterfactual",
+    operation_id="getCounterfactual",
+    summary="What my window would have cost by another rate table",
+    response_class=JSONResponse,
+    responses=_answers(200, _WOULD_BE, "By the tables that it was charged by, and by the other one, both at par."),
+)
+async def counterfactual(
+    context: ContextDep,
+    reader: Reader,
+    window: Annotated[str, Path(max_length=20, examples=["win_1"])],
+    rates: Annotated[str, Query(max_length=64, examples=["2"], description="a version, or the id of a proposal")],
+) -> Response:
+    """Of my own records alone, on either side. `charged` is what they have cost, with asks and other multipliers."""
+    party, number = reader.party.id, window_number(window)
+    return JSONResponse(previews.would_be(party, number, *await previews.counterfactual(context, party, number, rates)))
 
 
 async def _decided(context: ContextDep, proposal: str, signed: SignedDep, choice: proposals.Choice) -> Response:

@@ -5,15 +5,17 @@ Both at par, so that what is compared is the tables and not what providers ask. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from settlement.core.assessment import RateBook, at_par
 from settlement.core.rates import RateTable
-from settlement.core.usage import UsageReport
+from settlement.core.usage import UsageReport, decode
 
 MOST_AFFECTED = 10
 STEPS = (-50, -20, -5, 0, 5, 20, 50)
@@ -67,6 +69,30 @@ class Replay:
             for bills, name in ((self.impact.consumers, consumer), (self.impact.providers, report.provider)):
                 _add(bills.setdefault(name, Bill()), counted)
             _add(self.impact.total, counted)
+
+
+class Counterfactual:
+    """A party's records of a window: by the tables that they were charged by, and by another one, both at par."""
+
+    def __init__(self, other: RateTable) -> None:
+        self._other = other
+        self._replays: dict[int, Replay] = {}
+        self.charged = 0
+
+    def add(self, table: RateTable, provider: str, records: Sequence[Mapping[str, Any]], pico: int) -> None:
+        """Count records of one provider that `table` has rated, and that were charged `pico` picoCU together."""
+        replay = self._replays.setdefault(table.version, Replay(table, self._other))
+        body = {"v": 1, "provider": provider, "report": "again", "seq": 1, "prev": None, "records": list(records)}
+        replay.add(decode(json.dumps(body).encode()), ())
+        self.charged += pico
+
+    @property
+    def bill(self) -> Bill:
+        """All of them together."""
+        found = Bill()
+        for replay in self._replays.values():
+            _add(found, replay.impact.total)
+        return found
 
 
 def distribution(bills: Mapping[str, Bill]) -> list[dict[str, object]]:

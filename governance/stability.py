@@ -31,7 +31,9 @@ START_VALUE = Fraction(45, 10_000)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Volatility and 30-day moves in percent at their 5th, 50th, 95th percentile and maximum; the gap to the basket."""
+    """Volatility and 30-day moves in percent at their 5th, 50th, 95th percentile and maximum; the gap, by which the
+    value is off the basket in percent of the basket, as in ECONOMICS 6.4 (the breaker counts in percent of the
+    value)."""
 
     days: int
     volatility: tuple[float, float, float, float]
@@ -77,7 +79,7 @@ def figures(
     """The figures of a daily series; `bitcoin` and `stablecoin` are prices on the same days."""
     sigma = volatility(values)
     moves = np.abs(values[SPAN:] / values[: len(values) - SPAN] - 1) * 100 if len(values) > SPAN else np.zeros(0)
-    gaps = np.abs(baskets / values - 1) * 100
+    gaps = np.abs(values / baskets - 1) * 100
     return Figures(
         days=len(values),
         volatility=(_at(sigma, 5), _at(sigma, 50), _at(sigma, 95), _at(sigma, 100)),

@@ -13,6 +13,7 @@
     webhooks        post the events that are due                                 every second
     value           fix the index when it is due, credit deposits that wait for it  every 60 s
     demand          make the next step of demand when it is due                  every 10 s
+    surcharges      judge the holds of the last day                              every hour
     governance      enact what the council has adopted, close what has lapsed    every 10 s
     forgetting      delete replies, used signatures and events of 30 days ago    every day
     retention       let settled windows leave as segments, erase salts           every day
@@ -47,6 +48,7 @@ from settlement.services import (
     payouts,
     retention,
     solvency,
+    surcharges,
     verification,
     watching,
     webhooks,
@@ -64,6 +66,7 @@ BALANCES_SECONDS = 4
 AUDIT_SECONDS = 86_400
 VALUE_SECONDS = 60
 DEMAND_SECONDS = 10
+SURCHARGES_SECONDS = 3_600
 GOVERNANCE_SECONDS = 10
 DISPUTES_SECONDS = 10
 WEBHOOKS_SECONDS = 1
@@ -91,6 +94,7 @@ def all_jobs(context: Context, poster: Poster) -> list[Job]:
         Job("audit", AUDIT_SECONDS, lambda: check_books(context, "books")),
         Job("webhooks", WEBHOOKS_SECONDS, lambda: post_events(context, poster)),
         Job("value", VALUE_SECONDS, lambda: fix_value(context)),
+        Job("surcharges", SURCHARGES_SECONDS, lambda: judge_days(context)),
         Job("demand", DEMAND_SECONDS, lambda: step_demand(context)),
         Job("governance", GOVERNANCE_SECONDS, lambda: govern(context)),
         Job("disputes", DISPUTES_SECONDS, lambda: settle_disputes(context)),
@@ -173,6 +177,13 @@ async def step_demand(context: Context) -> None:
     made = await demand.make_due(context)
     if made is not None:
         _log.info("demand stepped", number=made.number, providers=len(made.providers))
+
+
+async def judge_days(context: Context) -> None:
+    """Notice or charge whose holds of the last day ended unused too often, where the policy has a fee for it."""
+    count = await surcharges.judge(context)
+    if count:
+        _log.info("surcharges noticed or charged", count=count)
 
 
 async def govern(context: Context) -> None:

@@ -156,6 +156,7 @@ def test_one_settlement_by_hand(command: Command, environment: dict[str, str], s
         assert sent.json["receipt"] in again.out
         assert "account" in again.out or "consumer" in again.out  # why the second record was refused
         assert httpx2.get(f"{ready['url']}/v1/windows").is_success
+        offer_and_feed(command, scene, ready["url"], tmp_path)
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
     closed = command("window", "close", "--now", "--json")
@@ -182,6 +183,25 @@ def test_one_settlement_by_hand(command: Command, environment: dict[str, str], s
     check_evidence(command, scene, tmp_path)
 
 
+def offer_and_feed(command: Command, scene: Scene, url: str, folder: Path) -> None:
+    """A provider's offer is published and shown; a source that the policy does not name feeds prices in vain."""
+    offer, feed = folder / "offer.json", folder / "prices.csv"
+    document = {"type": "offer/1", "provider": scene.provider.id, "version": 1, "parent": None, "usual": "1"}
+    asks = [{"model": "gpt-5", "multiplier": "0.95"}]
+    offer.write_text(json.dumps(document | {"effective_from": "2099-01-01T00:00:00Z", "asks": asks}))
+    assert command("offers", "show", scene.provider.id, "--url", url).out == "it asks par\n"
+    publish = ("offers", "publish", offer, "--key", scene.key, "--url", url, "--json")
+    assert [command(*publish).json["version"] for _ in range(2)] == [1, 1], "sending it again is safe"
+    shown = command("offers", "show", scene.provider.id, "--url", url)
+    assert [line.split()[2:] for line in shown.out.splitlines()[1:]] == [["gpt-5", "0.95"], ["everything", "else", "1"]]
+    feed.write_text("at,series,usd\n2026-11-22T00:00:00Z,XRP,2.88\n")
+    sent = command("value", "feed", feed, "--source", "venue-x", "--key", scene.key, "--url", url, "--json")
+    assert (sent.code, sent.json["kept"]) == (1, 0)
+    assert sent.json["refused"][0].startswith("source_unknown: ")
+    feed.write_text("at,series\n")
+    assert "feed_malformed" in command("value", "feed", feed, "--source", "x", "--key", scene.key, "--url", url).err
+
+
 def check_evidence(command: Command, scene: Scene, folder: Path) -> None:
     """Proof, export and verification, and that each of them notices a changed byte."""
     proof, export = folder / "proof.json", folder / "export.ndjson"
@@ -203,7 +223,11 @@ def check_evidence(command: Command, scene: Scene, folder: Path) -> None:
     assert (recomputed.code, recomputed.json["records"], recomputed.json["trusted"]) == (0, 1, True)
     assert command(*got, "win_1", "--format", "csv").out.splitlines()[1].startswith(scene.record)
     assert "window_not_netted" in command(*got, "2").err
+    would = command("rates", "counterfactual", statement, "1", "--json").json
+    assert (would["records"], would["before"], would["change_percent"]) == (1, would["after"], "0.00")
+    assert would["charged"] == would["before"]
     statement.write_text(statement.read_text().replace("50000", "50001"))
+    assert command("rates", "counterfactual", statement, "1").code == 2
     assert command("statement", "check", statement).code == 2
 
     good = command("verify", "--json")
@@ -342,23 +366,6 @@ def test_a_chain_that_is_away_is_said_in_one_sentence(
     with_chain(environment, lambda chain: chain.network.arm("unreachable", 1_000))
     ended = command("chain", "run")
     assert (ended.code, ended.err.startswith("settlement: chain_unavailable: "), ended.err.count("\n")) == (1, True, 1)
-
-
-def test_rates_are_built_published_and_shown(command: Command, tmp_path: Path) -> None:
-    file = tmp_path / "rates.json"
-    built = command("rates", "build", "--effective-from", "2099-01-01T00:00:00Z", "--out", file, "--json")
-    assert (built.code, built.json["version"]) == (0, 2)
-    published = command("rates", "publish", file, "--json")
-    assert (published.json["version"], published.json["effective_from"]) == (2, "2099-01-01T00:00:00Z")
-    twice = command("rates", "publish", file)
-    assert (twice.code, "version_not_next" in twice.err) == (1, True)
-    shown = command("rates", "show", "gpt-5", "--json").json
-    assert shown["version"] == 1  # the new one is not in force yet
-    assert {"input_tokens", "output_tokens"} <= {row["meter"] for row in shown["rates"]}
-    assert command("rates", "show", "no-such-model").code == 1
-    past = command("rates", "build", "--effective-from", "2020-01-01T00:00:00Z")
-    file.write_text(past.out)
-    assert "effective_date_in_past" in command("rates", "publish", file).err
 
 
 def test_a_new_key_is_private_and_not_overwritten(command: Command, tmp_path: Path) -> None:

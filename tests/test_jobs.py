@@ -203,6 +203,7 @@ async def test_every_chain_has_its_jobs(context: Context) -> None:
     names = {job.name for job in jobs.all_jobs(context, Poster())}
     assert names == {
         *("windows", "holds", "solvency", "audit", "governance", "forgetting", "webhooks", "balances", "disputes"),
+        *("demand", "surcharges"),
         "value",
         "retention",
         *("deposits/simulated", "chain/simulated", "reconciliation/simulated"),

@@ -14,12 +14,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from governance import proposals
-from governance.impact import Bill, Impact, Replay, distribution, most_affected
+from governance.impact import Bill, Counterfactual, Impact, Replay, distribution, most_affected
 from governance.service import log
 from settlement.core import rates, times, usage
-from settlement.core.errors import Conflict
+from settlement.core.errors import Conflict, NotFound
 from settlement.core.rates import RateTable
 from settlement.core.units import PICO_PER_MICRO, cu_text
+from settlement.services import statements
 from settlement.services.context import Context
 from settlement.storage import governance, governance_log, usage_replay
 from settlement.storage.database import Database
@@ -28,6 +29,8 @@ SPAN = timedelta(days=30)
 KEPT_FOR = timedelta(hours=1)
 MOST_RECORDS = 2_000_000
 MOST_KEPT = 8
+TOGETHER = 1_000
+"""How many records of a statement are rated at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,12 @@ _desks: WeakKeyDictionary[Database, _Desk] = WeakKeyDictionary()
 
 async def preview(context: Context, proposal_id: str) -> Preview:
     """What a proposed rate table would have changed. Raises NotFound, Conflict ``no_impact`` for other objects."""
-    register = await log.current(context)
-    standing = register.standing(proposal_id)
-    if standing.governed.kind != "rates":
-        raise Conflict("no_impact", "only a rate table changes what somebody pays")
+    proposed = await _proposed(context, proposal_id)
     desk = _desks.setdefault(context.database, _Desk())
     async with desk.working:
         now = context.sources.clock()
         found = desk.known.get(proposal_id)
         if found is None or now - found.made_at >= KEPT_FOR:
-            async with context.database.read() as connection:
-                bodies = await governance_log.documents(connection, [standing.proposal.digest])
-            (body,) = bodies.values()
-            proposed = rates.parse(proposals.parse(body).governed.document)
             found = desk.known[proposal_id] = await replayed(context, proposed, now)
             while len(desk.known) > MOST_KEPT:
                 desk.known.popitem(last=False)
@@ -85,6 +81,66 @@ async def replayed(context: Context, proposed: RateTable, now: datetime) -> Prev
                 break
             await asyncio.to_thread(replay.add, report, past.refused)
     return Preview(now, since, complete, replay.impact)
+
+
+async def counterfactual(context: Context, party: str, window_no: int, named: str) -> tuple[Counterfactual, RateTable]:
+    """What a party's window would have cost by another table: a version's number, or a proposal's id.
+
+    Raises NotFound ``unknown_rate_table`` and for proposals, windows and parties; Conflict ``window_not_netted`` or
+    ``no_impact``. One at a time in a process, in memory that does not grow with the records.
+    """
+    desk = _desks.setdefault(context.database, _Desk())
+    async with desk.working:
+        other = await _table(context, named)
+        found = Counterfactual(other)
+        async with statements.opened(context, party, window_no) as opened:
+            tables = {each["version"]: rates.parse(each["document"].encode()) for each in opened.head["rate_tables"]}
+            waiting: dict[tuple[int, str], list[dict[str, Any]]] = {}
+            async for entry in opened.records:
+                key = entry["rates"], entry["provider"]
+                waiting.setdefault(key, []).append(entry)
+                if len(waiting[key]) == TOGETHER:
+                    await asyncio.to_thread(_count, found, tables, key, waiting.pop(key))
+            for key, entries in waiting.items():
+                await asyncio.to_thread(_count, found, tables, key, entries)
+    return found, other
+
+
+def _count(
+    found: Counterfactual, tables: dict[int, RateTable], key: tuple[int, str], entries: list[dict[str, Any]]
+) -> None:
+    pico = sum(int(entry["charge_pico"]) for entry in entries)
+    found.add(tables[key[0]], key[1], [entry["record"] for entry in entries], pico)
+
+
+async def _table(context: Context, named: str) -> RateTable:
+    if named.startswith("prp_"):
+        return await _proposed(context, named)
+    async with context.database.read() as connection:
+        tables = await governance.rate_tables(connection)
+    if not (named.isascii() and named.isdecimal()) or not 1 <= int(named) <= len(tables):
+        raise NotFound("unknown_rate_table", f"there is no rate table {named}")
+    return rates.parse(tables[int(named) - 1].document)
+
+
+async def _proposed(context: Context, proposal_id: str) -> RateTable:
+    standing = (await log.current(context)).standing(proposal_id)
+    if standing.governed.kind != "rates":
+        raise Conflict("no_impact", "only a rate table changes what somebody pays")
+    async with context.database.read() as connection:
+        (body,) = (await governance_log.documents(connection, [standing.proposal.digest])).values()
+    return rates.parse(proposals.parse(body).governed.document)
+
+
+def would_be(party: str, window_no: int, found: Counterfactual, other: RateTable) -> dict[str, Any]:
+    """A counterfactual bill: `before` and `after` at par, `charged` what the records have cost."""
+    return {
+        "party": party,
+        "window": f"win_{window_no}",
+        "rates": {"version": other.version, "digest": other.digest},
+        "charged": cu_text(found.charged // PICO_PER_MICRO),
+        **bill(found.bill),
+    }
 
 
 def document(proposal_id: str, found: Preview) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from settlement.client.offers import charge_of, read_offer
 from settlement.client.proofs import check_checkpoint, check_proof
 from settlement.client.reports import rated_at
 from settlement.client.rules import check_signatures, parse_table
+from settlement.client.surcharges import judged
 from settlement.core import canonical, multipliers, rating
 from settlement.core.conversion import Use, price
 from settlement.core.demand import NO_DEMAND, Demands, moment
@@ -273,21 +274,38 @@ class _Statement:
         }
         credited = {line.whole("journal_seq"): line.amount("credited") for line in self.fields.objects("deposits")}
         given = {line.whole("journal_seq"): self._given_back(line) for line in self.fields.objects("disputes")}
+        extra = {
+            line.whole("journal_seq"): -self._surcharged(line)
+            for line in self.fields.objects("surcharges")
+            if "amount" in line
+        }
         balance, last = self.fields.amount("opening"), 0
         for line in self.fields.objects("postings"):
             seq, amount, name = line.whole("journal_seq"), line.amount("amount"), f"posting {line['journal_seq']}"
             require(seq > last, "posting_order", name, "it is out of order")
-            kinds = {"usage": usage, "deposit": credited, "withdrawal_planned": taken}
+            kinds = {"usage": usage, "deposit": credited, "withdrawal_planned": taken, "surcharge": extra}
             expected = {**kinds, "dispute_ruled": given, "dispute_paid": given}.get(line.text("kind"))
             if expected is not None:
                 equal(amount, expected.pop(seq, 0), "posting_amount", name, "its amount")
             if line.text("kind") == "withdrawal_fee":
                 equal(amount, fees.pop(line.text("subject"), 0), "posting_amount", name, "its amount")
             balance, last = balance + amount, seq
-        missing = [*sorted({**usage, **credited, **taken, **given}), *fees]
+        missing = [*sorted({**usage, **credited, **taken, **given, **extra}), *fees]
         require(not missing, "posting_missing", f"posting {missing[:1]}", "it was recomputed and is not stated")
         equal(self.fields.amount("closing"), balance, "statement_closing", "statement", "the closing balance")
         self.result.closing = balance
+
+    def _surcharged(self, line: Fields) -> int:
+        """What a surcharge takes: at most what its day's figures make due by the policy in force when it began."""
+        name, begins = f"surcharge {line['day']}", line.time("day")
+        in_force = [each for each in self.policies if each.effective_from <= begins]
+        policy = max(in_force, key=lambda each: each.effective_from, default=None)
+        if policy is None:
+            raise Wrong("value_missing", name, "its policy did not come with it")
+        judged(line, line.time("at"), policy.surcharge, name)
+        amount = line.amount("amount")
+        require(0 < amount <= line.amount("due"), "surcharge_due", name, "it takes more than is due, or nothing")
+        return amount
 
     def _withdrawn(self, line: Fields) -> int:
         """What a withdrawal takes from the balance, beside its fee: what its whole units are worth, rounded up."""

@@ -32,6 +32,7 @@ from settlement.client.rules import Rules
 from settlement.client.settling import Windows
 from settlement.client.solvency import SolvencyCheck
 from settlement.client.statements import StatementResult, recompute_statement
+from settlement.client.surcharges import Surcharges
 from settlement.client.value import IndexValue
 from settlement.core import merkle
 
@@ -113,6 +114,7 @@ class ExportVerifier:
         self._value = IndexValue(self._rules, self._books)
         self._money = Money(self._rules, self._books, self._windows, self._parties, self._value)
         self._disputes = Disputes(self._rules, self._log, self._windows, self._reports)
+        self._surcharges = Surcharges(self._rules)
         self._solvency = SolvencyCheck(self._rules, self._books, self._windows.checkpoints)
         self._accounts: dict[str, _Account] = {}
         self._halts: list[str] = []
@@ -250,6 +252,8 @@ class ExportVerifier:
             "dispute_ruled": self._disputes.rule,
             "dispute_paid": self._disputes.pay,
             "demand": self._demand.book,
+            "surcharge_noticed": self._surcharges.notice,
+            "surcharge": self._surcharges.book,
             "fixing": self._value.book,
             "service_key": self._book_service_key,
         }

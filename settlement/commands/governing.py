@@ -11,9 +11,14 @@ import typer
 from settlement.commands.running import FAILED, Json, answer, read, table, with_installation
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from settlement.bootstrap import Installation
     from settlement.core.rates import RateTable
+    from settlement.storage.governance import Signed
     from settlement.storage.halts import Halt
+
+    Publish = Callable[[Any, bytes, list[dict[str, str]]], Awaitable[Signed]]
 
 rates_app = typer.Typer(help="Rate tables: build, publish, show.")
 halts_app = typer.Typer(help="What stands in the way of payouts and anchors.")
@@ -25,10 +30,16 @@ def publish_rates(
     as_json: Json = False,
 ) -> None:
     """Sign a rate table with the operator's key and publish it. It is refused if it would hold for the past."""
-    document = read(file, "rate table")
+    from governance.service import publish_rates as publish
+
+    published("rate table", file, publish, as_json=as_json)
+
+
+def published(what: str, file: Path, publish: Publish, *, as_json: bool) -> None:
+    """Sign a governed document of a file with the operator's key, publish it, and say what it is now."""
+    document = read(file, what)
 
     async def use(installation: Installation) -> dict[str, Any]:
-        from governance.service import publish_rates as publish
         from settlement.core import times
         from settlement.core.signatures import sign_document
 
@@ -41,7 +52,7 @@ def publish_rates(
         }
 
     found = with_installation(use)
-    line = f"rate table {found['version']} is published and holds from {found['effective_from']}  {found['digest']}"
+    line = f"{what} {found['version']} is published and holds from {found['effective_from']}  {found['digest']}"
     answer(found, [line], as_json=as_json)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import Json, Out, answer, read, with_installation, writing
+from settlement.commands.governing import published
+from settlement.commands.running import Json, Out, answer, with_installation, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,24 +81,9 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Sign a policy with the operator's key and publish it. Under a council, propose it (`settlement council`)."""
-    document = read(file, "policy")
+    from governance.service import publish_policy
 
-    async def use(installation: Installation) -> dict[str, Any]:
-        from governance.service import publish_policy
-        from settlement.core import times
-        from settlement.core.signatures import sign_document
-
-        context = installation.context
-        signed = await publish_policy(context, document, [sign_document(context.key, document)])
-        return {
-            "version": signed.version,
-            "digest": f"sha256:{signed.digest.hex()}",
-            "effective_from": times.text(signed.effective_from),
-        }
-
-    found = with_installation(use)
-    line = f"policy {found['version']} is published and holds from {found['effective_from']}  {found['digest']}"
-    answer(found, [line], as_json=as_json)
+    published("policy", file, publish_policy, as_json=as_json)
 
 
 def _every() -> tuple[Sequence[Signed], Any]:

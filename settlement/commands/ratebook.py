@@ -157,6 +157,44 @@ def explain_rates(
     answer({"model": name, "version": found["version"], "base": base, **entry}, [*lines, "", *sources], as_json=as_json)
 
 
+@rates_app.command("counterfactual")
+def counterfactual(
+    statement: Annotated[Path, typer.Argument(metavar="STATEMENT", help="A statement/1 document.")],
+    other: Annotated[str, typer.Argument(metavar="TABLE", help="A version, current, or a file.")],
+    as_json: Json = False,
+) -> None:
+    """Show what the window of a statement would have cost by another rate table. With a file as the table, offline.
+
+    Both at par, as in an impact preview; the statement is recomputed first.
+    """
+    from governance.impact import Counterfactual
+    from governance.service.impact import TOGETHER, would_be
+    from settlement.client.statements import recompute_statement
+    from settlement.commands.evidence import stop_at
+    from settlement.core import rates
+
+    text = read(statement, "statement")
+    stop_at(recompute_statement(text).fault, as_json=as_json)
+    document = json.loads(text)
+    tables = {each["version"]: rates.parse(each["document"].encode()) for each in document["rate_tables"]}
+    table_of = rates.parse(_documents([other])[0])
+    found = Counterfactual(table_of)
+    groups: dict[tuple[int, str], list[Any]] = {}
+    for entry in document["records"]:
+        groups.setdefault((entry["rates"], entry["provider"]), []).append(entry)
+    for (version, provider), entries in groups.items():
+        for start in range(0, len(entries), TOGETHER):
+            some = entries[start : start + TOGETHER]
+            pico = sum(int(entry["charge_pico"]) for entry in some)
+            found.add(tables[version], provider, [entry["record"] for entry in some], pico)
+    bill = would_be(document["party"], document["window"], found, table_of)
+    lines = [f"{bill['records']} records, charged {bill['charged']} CU"]
+    percent = f" ({bill['change_percent']} %)" if bill["change_percent"] is not None else ""
+    lines.append(f"at par {bill['before']} CU, by rate table {table_of.version} {bill['after']} CU{percent}")
+    lines += [f"{bill['unrated']} records can't be rated by it"] if bill["unrated"] else []
+    answer(bill, lines, as_json=as_json)
+
+
 @rates_app.command("plot")
 def plot_rates(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model or alias.")],

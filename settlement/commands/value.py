@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import Json, answer, read, table, with_installation
+from settlement.commands.running import FAILED, Json, answer, read, table, with_installation
 from settlement.commands.usage import TIMEOUT_SECONDS, document_of, own_url
 
 if TYPE_CHECKING:
@@ -104,6 +104,52 @@ def observe(
         raise Unavailable("service_unreachable", f"{base} gives no answer ({type(error).__name__})") from None
     document = document_of(response)
     answer(document, [f"kept what {document.get('source')} saw at {document.get('at')}"], as_json=as_json)
+
+
+@app.command()
+def feed(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Prices as CSV or JSON; - is standard input.")],
+    source: Annotated[str, typer.Option("--source", metavar="NAME", help="The source whose prices they are.")],
+    key: Annotated[Path, typer.Option("--key", metavar="KEYFILE", help="The source's private JWK.")],
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only prices of that time or later.")] = "",
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="The service; default: where SETTLEMENT_LISTEN says.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Make an observation of each time in a file of prices, sign them as a source, and send them, oldest first.
+
+    Sending a file again is safe. What the service refuses is listed, and the exit code is 1.
+    """
+    import httpx2
+
+    from settlement.core import canonical, feeds, times
+    from settlement.core.errors import Unavailable
+    from settlement.core.observations import SIGNATURE_TYPE
+    from settlement.core.signatures import sign_detached
+    from settlement.keystore import read_key
+
+    document = read(file, "prices")
+    bodies = feeds.read(document, source, times.parse(since) if since else None)
+    signer, base = read_key(key), (url or own_url()).rstrip("/")
+    kept, refused = 0, []
+    try:
+        with httpx2.Client(timeout=TIMEOUT_SECONDS) as client:
+            for body in bodies:
+                headers = {
+                    "content-type": "application/json",
+                    "x-jws-signature": sign_detached(signer, body, SIGNATURE_TYPE),
+                }
+                response = client.post(f"{base}/v1/observations", content=body, headers=headers)
+                said = response.json()
+                kept += response.is_success
+                refused += [] if response.is_success else [f"{said.get('code')}: {said.get('detail')}"]
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        raise Unavailable("service_unreachable", f"{base} gives no answer ({type(error).__name__})") from None
+    found = {"source": source, "feed": canonical.digest(document), "kept": kept, "refused": refused}
+    answer(found, [f"{kept} of {len(bodies)} observations kept, of {found['feed']}", *refused], as_json=as_json)
+    if refused:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

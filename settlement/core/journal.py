@@ -43,6 +43,8 @@ Kind = Literal[
     "dispute_paid",  # what its provider still owed of it
     "demand",  # a step of demand: what multiplies the charges of busy providers; posts nothing
     "fixing",  # the index was fixed; in mode index what the conversions hold is valued anew
+    "surcharge_noticed",  # a consumer's holds ended unused too often: from when on that costs something; posts nothing
+    "surcharge",  # what such a day costs
     "service_key",  # the service's signature was handed over to a new key
 ]
 

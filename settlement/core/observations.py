@@ -14,7 +14,7 @@ from datetime import datetime
 from fractions import Fraction
 
 from settlement.core import canonical, strictjson, times
-from settlement.core.fields import Reader
+from settlement.core.fields import DIGEST, Reader
 from settlement.core.value import Fixing, Observation
 
 TYPE = "observation/1"
@@ -51,9 +51,11 @@ class Observed:
 
 def parse(body: bytes) -> Observed:
     """The observation that these signed bytes are. Raises Malformed ``observation_malformed``, or of strict JSON."""
-    root = _READ.members(strictjson.loads(body), "", ("at", "source", "type", "usd"))
+    root = _READ.members(strictjson.loads(body), "", ("at", "source", "type", "usd"), ("feed",))
     if root["type"] != TYPE:
         _READ.refuse("/type", f"must be {TYPE}")
+    if "feed" in root:
+        _READ.text(root["feed"], "/feed", DIGEST)
     return Observed(
         source=_READ.text(root["source"], "/source", _SOURCE),
         at=_READ.time(root["at"], "/at"),

@@ -26,6 +26,7 @@ from settlement.core.pricing import PricingRules
 from settlement.core.rails import RailRules
 from settlement.core.retention import RetentionRules
 from settlement.core.standing import StandingRules
+from settlement.core.surcharges import SurchargeRules
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.valuing import IndexPolicy
 from settlement.core.windows import WindowRules
@@ -40,6 +41,7 @@ SECTIONS: Mapping[str, type] = {
     "pricing": PricingRules,
     "rails": RailRules,
     "standing": StandingRules,
+    "surcharge": SurchargeRules,
     "windows": WindowRules,
     "retention": RetentionRules,
     "withdrawals": WithdrawalRules,
@@ -72,6 +74,7 @@ class Policy:
     fixing_good_for: timedelta | None = None
     """Mode ``index``: how long a fixing converts. Then `usd_per_cu` is what a CU was worth before there was any."""
     standing: StandingRules = field(default_factory=StandingRules)
+    surcharge: SurchargeRules = field(default_factory=SurchargeRules)
     windows: WindowRules = field(default_factory=WindowRules)
     withdrawals: WithdrawalRules = field(default_factory=WithdrawalRules)
     disputes: DisputeRules = field(default_factory=DisputeRules)

@@ -32,6 +32,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     "payout.settled": CONSUMERS | PROVIDERS,
     "report.refused": PROVIDERS,
     "statement.ready": CONSUMERS | PROVIDERS,
+    "surcharge.noticed": CONSUMERS,
     "topup.requested": CONSUMERS,
     "webhook.test": CONSUMERS | PROVIDERS,
     "window.closed": CONSUMERS | PROVIDERS,

@@ -163,6 +163,14 @@ async def dispute_changed(connection: Connection, dispute: Dispute, at: datetime
         await _tell_at(connection, at, party_no, "dispute.changed", f"{dispute.id}/{dispute.state}", data)
 
 
+async def surcharge_noticed(
+    context: Context, connection: Connection, party_no: int, subject: str, facts: Mapping[str, Any]
+) -> None:
+    """Holds of a day ended unused too often: what that would have cost, and from when on it will."""
+    data = {name: facts[name] for name in ("day", "holds", "unused", "since", "until")}
+    await tell(context, connection, party_no, "surcharge.noticed", subject, data | {"cu": cu_text(int(facts["due"]))})
+
+
 async def balance_low(context: Context, connection: Connection, rule: BalanceRule, available: int) -> None:
     """What is available went below a rule's mark, for the first time since it recovered."""
     data = {"rule": rule.id, "below": cu_text(rule.below), "available": cu_text(available)}

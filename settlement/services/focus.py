@@ -1,7 +1,8 @@
 """A statement as FOCUS, the FinOps open cost and usage specification: CU is its virtual currency, USD what bills.
 
-A row for each usage record (ChargeCategory Usage: nothing is billed, its worth is the effective cost), and a row for
-each deposit (Purchase: billed, without effect until it is used). docs/reference/focus.md says what stands where.
+A row for each usage record (ChargeCategory Usage: nothing is billed, its worth is the effective cost), a row for each
+deposit (Purchase: billed, without effect until it is used), one for each surcharge, and one for whatever a dispute gave
+back of an earlier window (ChargeClass Correction). docs/reference/focus.md says what stands where.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ async def as_focus(found: Opened, version: Version) -> AsyncIterator[bytes]:
     }
     for deposit in head["deposits"]:
         yield _line(shared | _purchase(deposit, found.usd_per_cu))
+    for surcharge in head["surcharges"]:
+        if "amount" in surcharge:
+            yield _line(shared | _surcharge(surcharge, found.usd_per_cu))
+    for dispute in head["disputes"]:
+        yield _line(shared | _correction(dispute, head["window"], found.usd_per_cu))
     async for entry in found.records:
         yield _line(shared | _usage(entry, found.usd_per_cu))
 
@@ -96,6 +102,56 @@ def _purchase(deposit: Mapping[str, Any], usd_per_cu: Fraction) -> _Row:
         "ResourceId": deposit["id"],
         "ResourceType": "Deposit",
         "Tags": json.dumps({"transaction": deposit["tx"]}),
+    }
+
+
+def _correction(dispute: Mapping[str, Any], window: int, usd_per_cu: Fraction) -> _Row:
+    """What a dispute takes off the charges of a window; of an earlier one it is a correction, in that one's period."""
+    earlier = dispute["window"] != window
+    return {
+        **_spent(-abs(int(dispute["amount"])), usd_per_cu),
+        "ChargeClass": "Correction" if earlier else "",
+        "ChargeDescription": f"dispute of win_{dispute['window']}: {dispute['cause']}",
+        "ChargePeriodStart": dispute["opened_at"],
+        "ChargePeriodEnd": dispute["closed_at"],
+        "ResourceId": dispute["record"] or f"win_{dispute['window']}",
+        "ResourceType": "Usage record" if dispute["record"] else "Window",
+        "ServiceName": "Disputes",
+        "Tags": json.dumps({"dispute": dispute["id"], "journal_seq": dispute["journal_seq"]}),
+    }
+
+
+def _surcharge(surcharge: Mapping[str, Any], usd_per_cu: Fraction) -> _Row:
+    """What a day of unused holds cost."""
+    end = times.parse(surcharge["day"]) + timedelta(days=1)
+    return {
+        **_spent(int(surcharge["amount"]), usd_per_cu),
+        "ChargeDescription": f"{surcharge['unused']} of {surcharge['holds']} holds ended unused",
+        "ChargePeriodStart": surcharge["day"],
+        "ChargePeriodEnd": times.text(end),
+        "ResourceType": "Account",
+        "ServiceName": "Holds",
+        "Tags": json.dumps({"journal_seq": surcharge["journal_seq"]}),
+    }
+
+
+def _spent(micro: int, usd_per_cu: Fraction) -> _Row:
+    """CU that were spent otherwise than by a record, or less of them."""
+    worth, sign = _usd(abs(micro) * PICO_PER_MICRO, usd_per_cu), "-" if micro < 0 else ""
+    return {
+        "BilledCost": "0",
+        **dict.fromkeys(("ContractedCost", "ListCost", "EffectiveCost"), sign + worth),
+        "ChargeCategory": "Usage",
+        "ChargeFrequency": "One-Time",
+        "ContractedUnitPrice": _decimal(usd_per_cu),
+        "ListUnitPrice": _decimal(usd_per_cu),
+        "PricingCategory": "Standard",
+        "PricingCurrencyContractedUnitPrice": "1",
+        "PricingCurrencyListUnitPrice": "1",
+        "PricingCurrencyEffectiveCost": sign + cu_text(abs(micro)),
+        "PricingQuantity": sign + cu_text(abs(micro)),
+        "ProviderName": ISSUER,
+        "PublisherName": ISSUER,
     }
 
 

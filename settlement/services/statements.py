@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from settlement.core import canonical, multipliers, times
 from settlement.core.checkpoints import record_salt
 from settlement.core.errors import Conflict
 from settlement.core.units import PICO_PER_MICRO, decimal_text
-from settlement.services import conversion, demand, offers, proofs, service_keys, shelf
+from settlement.services import conversion, demand, offers, proofs, service_keys, shelf, surcharges
 from settlement.services.context import Context
 from settlement.services.standing import of_day
 from settlement.storage import (
@@ -30,13 +31,16 @@ from settlement.storage import (
     windows,
 )
 from settlement.storage import statements as storage
+from settlement.storage import surcharges as stored_surcharges
 from settlement.storage.database import Connection
 from settlement.storage.parties import Party
 from settlement.storage.retention import Retired
+from settlement.storage.surcharges import StoredSurcharge
 from settlement.storage.windows import Window
 
 Document = dict[str, Any]
 
+_NEGATIVE = re.compile(r"-[0-9]+(\.[0-9]+)?", re.ASCII)
 _SETTLED = frozenset({"netted", "checkpointed", "planned"})
 _COLUMNS = (
     "record", "at", "provider", "consumer", "model", "operation", "tier", "outcome", "meters", "rates", "charge_cu",
@@ -111,7 +115,7 @@ async def as_csv(found: Opened) -> AsyncIterator[bytes]:
 
 
 def csv_row(values: Sequence[object]) -> bytes:
-    """One line of CSV (RFC 4180), without formulas."""
+    """One line of CSV (RFC 4180), without formulas; a number below zero is none."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerow([_cell(value) for value in values])
     return out.getvalue().encode()
@@ -119,7 +123,8 @@ def csv_row(values: Sequence[object]) -> bytes:
 
 def _cell(value: object) -> str:
     text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NEGATIVE.fullmatch(text)
+    return f"'{text}" if formula else text
 
 
 async def _head(
@@ -138,6 +143,7 @@ async def _head(
     if stored is not None and found is not None:
         proof = await proofs.position_proof(context, window.no, found["party"])
     tiers = await _standings(connection, days)
+    charged = [surcharges.document(each) for each in await _surcharges(connection, window, owner)]
     pairs = [_pair(row) for row in await storage.pairs(connection, window.no, owner.no)]
     deposits, withdrawals = await _deposits(connection, window, owner), await _withdrawals(connection, window, owner)
     payouts = [_payout(row) for row in await storage.payouts(connection, window.no, owner.no)]
@@ -155,11 +161,12 @@ async def _head(
         "deposits": deposits,
         "withdrawals": withdrawals,
         "disputes": await _disputes(connection, window, owner),
+        "surcharges": charged,
         "position": None if found is None else _position(found),
         "payouts": payouts,
         "standings": tiers,
         "demands": await demand.documents(connection, holds),
-        **await _value(connection, [*deposits, *withdrawals, *payouts], bool(tiers)),
+        **await _value(connection, [*deposits, *withdrawals, *payouts], bool(tiers or charged)),
         "rate_tables": await _tables(connection, versions),
         "offers": await offers.documents(connection, {pair["provider"] for pair in pairs}, window.closed_at),
         "checkpoint": None
@@ -295,6 +302,8 @@ async def _disputes(connection: Connection, window: Window, owner: Party) -> lis
             "id": row["id"],
             "journal_seq": row["seq"],
             "window": row["window_no"],
+            "opened_at": times.text(row["opened_at"]),
+            "closed_at": times.text(row["closed_at"]),
             "record": row["record"],
             "cause": row["cause"],
             "award": str(row["award"]),
@@ -303,6 +312,11 @@ async def _disputes(connection: Connection, window: Window, owner: Party) -> lis
         }
         for row in await storage.disputes(connection, owner.no, window.first_seq, window.last_seq)
     ]
+
+
+async def _surcharges(connection: Connection, window: Window, owner: Party) -> list[StoredSurcharge]:
+    assert window.last_seq is not None
+    return await stored_surcharges.between(connection, owner.id, window.first_seq, window.last_seq)
 
 
 def _position(row: Mapping[str, Any]) -> Document:
@@ -354,7 +368,7 @@ async def _standings(connection: Connection, days: Sequence[tuple[datetime, list
 
 async def _value(connection: Connection, converted: Sequence[Document], tiered: bool) -> Document:
     """What conversions by an index follow: the fixings, every policy, and the decimals of the assets; the policies also
-    of standings. Empty without either, since a fixed value needs no more than itself."""
+    of standings and surcharges. Empty without either, since a fixed value needs no more than itself."""
     numbers = {each["fixing"] for each in converted if each["fixing"] is not None}
     if not numbers and not tiered:
         return {"fixings": [], "policies": [], "decimals": {}}

@@ -509,3 +509,15 @@ LEFT JOIN usage_report r ON r.no = u.report_no
 WHERE d.record IS NOT NULL AND (d.consumer_no, d.window_no, d.charged, d.entry_seq)
     IS DISTINCT FROM (u.consumer_no, u.window_no, div(u.charge_pico, 1000000), r.journal_seq)
   AND d.window_no NOT IN (SELECT window_no FROM retention) ORDER BY 1;
+
+-- I28 surcharge_noticed: a surcharge takes at most what is due, for a day that a notice before it covers
+WITH said AS (
+    SELECT seq, kind, subject, split_part(subject, '/', 1) AS consumer, convert_from(payload, 'UTF8')::jsonb -> 'facts' AS facts
+    FROM journal_entry WHERE kind IN ('surcharge', 'surcharge_noticed')
+)
+SELECT s.subject FROM said s WHERE s.kind = 'surcharge' AND (NOT EXISTS (
+    SELECT 1 FROM said n WHERE n.kind = 'surcharge_noticed' AND n.consumer = s.consumer AND n.seq < s.seq
+    AND n.facts ->> 'since' <= s.facts ->> 'day' AND s.facts ->> 'day' < n.facts ->> 'until'
+) OR coalesce((
+    SELECT -sum(p.amount) FROM posting p JOIN account a ON a.no = p.account_no
+    WHERE p.entry_seq = s.seq AND a.kind = 'consumer'), 0) NOT BETWEEN 1 AND (s.facts ->> 'due')::bigint) ORDER BY 1;

@@ -74,11 +74,12 @@ WHERE e.kind = 'withdrawal_planned' AND e.seq BETWEEN :first AND :last AND o.par
 """)
 
 _DISPUTES = text("""
-SELECT e.seq, d.id, d.window_no, d.record::text AS record, d.cause, d.award, d.penalty, sum(p.amount) AS amount
-FROM journal_entry e JOIN dispute d ON d.id = split_part(e.subject, '/', 1)
+SELECT e.seq, d.id, d.window_no, w.opened_at, w.closed_at, d.record::text AS record, d.cause, d.award, d.penalty,
+       sum(p.amount) AS amount
+FROM journal_entry e JOIN dispute d ON d.id = split_part(e.subject, '/', 1) JOIN "window" w ON w.no = d.window_no
 JOIN posting p ON p.entry_seq = e.seq JOIN account a ON a.no = p.account_no
 WHERE e.kind IN ('dispute_ruled', 'dispute_paid') AND e.seq BETWEEN :first AND :last AND a.party_no = :party
-GROUP BY e.seq, d.no ORDER BY e.seq
+GROUP BY e.seq, d.no, w.no ORDER BY e.seq
 """)
 
 _VERSIONS = text("""
@@ -95,7 +96,7 @@ WHERE u.window_no = :window AND (u.provider_no = :party OR u.consumer_no = :part
 _HOLDS = text("""
 SELECT DISTINCT h.created_at FROM usage_report r
 JOIN hold_capture c ON c.report_no = r.no JOIN hold h ON h.id = c.hold_id
-WHERE r.window_no = :window AND (h.provider_no = :party OR h.consumer_no = :party)
+WHERE EXISTS (SELECT FROM demand) AND r.window_no = :window AND (h.provider_no = :party OR h.consumer_no = :party)
 """)
 
 _TABLES = text("SELECT version, digest, document, signatures FROM rate_table WHERE version = ANY(:versions) ORDER BY 1")
@@ -191,7 +192,7 @@ async def days(connection: Connection, window: int, party_no: int) -> list[tuple
 
 
 async def holds_made(connection: Connection, window: int, party_no: int) -> set[datetime]:
-    """When the holds were made that the party's records of a window name."""
+    """When the holds were made that the party's records of a window name; none while there is no step of demand."""
     rows = await connection.execute(_HOLDS, {"window": window, "party": party_no})
     return {row.created_at for row in rows}
 

@@ -41,6 +41,7 @@ def test_an_observation_is_read() -> None:
         ({"usd": {"XRP": "1e3"}}, "/usd/XRP"),
         ({"usd": {"XRP": 1}}, "/usd/XRP"),
         ({"more": 1}, "/more"),
+        ({"feed": "prices.csv"}, "/feed"),
     ],
 )
 def test_a_broken_observation_is_refused_at_its_place(changes: dict[str, Any], place: str) -> None:

@@ -12,7 +12,9 @@ from governance import impact as pure
 from governance.impact import Bill
 from governance.service import impact
 from settlement.core import rates, rating, times
-from settlement.core.errors import Conflict
+from settlement.core.errors import Conflict, NotFound
+from settlement.core.units import cu_text
+from settlement.services import offers, payouts, windows
 from tests.client.town import send
 from tests.governance.chamber import DAY, changed_document, seated
 from tests.governance.tables import following
@@ -86,6 +88,39 @@ async def test_records_that_the_proposed_table_does_not_rate_are_counted(world: 
     proposal = await chamber.propose("rates", document)
     total = (await impact.preview(world.context, proposal.id)).impact.total
     assert (total.records, total.unrated, total.after) == (2, 2, 0)
+
+
+async def test_a_party_sees_what_its_own_window_would_have_cost(world: World) -> None:
+    """By a proposal and by a version, on either side; nobody else's records are in it."""
+    chamber = await seated(world)
+    buyer, other = await world.consumer(micro=10**12), await world.consumer(micro=10**12)
+    seller = await world.provider()
+    body, signature = world.offer(seller, chamber.now + timedelta(minutes=10), usual="0.5")
+    await offers.publish(world.context, body, signature)
+    world.sources.settable.advance(minutes=11)
+    for person in (buyer, other):
+        await send(world, seller, [world.record(person, meters={"input_tokens": 9_999}) for _ in range(3)])
+    await windows.close(world.context)
+    await windows.advance(world.context, payouts.plan)
+    proposed = following(first_rates(), chamber.now + 20 * DAY)
+    proposal = await chamber.propose("rates", proposed)
+    for party, records in ((buyer, 3), (seller, 6)):
+        found = impact.would_be(party.id, 1, *await impact.counterfactual(world.context, party.id, 1, proposal.id))
+        par = records * 9_999 * 277_777_778 // 10**6
+        assert {name: found[name] for name in ("records", "before", "after", "charged", "change_percent")} == {
+            "records": records,
+            "before": cu_text(par),
+            "after": cu_text(2 * records * 9_999 * 277_777_778 // 10**6),
+            "charged": cu_text(par // 2),
+            "change_percent": "100.00",
+        }
+    same, table = await impact.counterfactual(world.context, buyer.id, 1, "1")
+    assert (table.version, same.bill.change) == (1, 0)
+    for named in ("2", "x", "prp_" + "0" * 26):
+        with pytest.raises(NotFound):
+            await impact.counterfactual(world.context, buyer.id, 1, named)
+    with pytest.raises(Conflict, match="window_not_netted"):
+        await impact.counterfactual(world.context, buyer.id, 2, "1")
 
 
 async def test_only_rates_have_an_impact(world: World) -> None:

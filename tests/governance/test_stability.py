@@ -94,7 +94,8 @@ def test_the_table_of_the_design_comes_out_within_its_noise(name: str) -> None:
     for stated, here in zip(moves, found.moves, strict=False):
         assert here == pytest.approx(stated, rel=0.25)
     if gap is not None:
-        assert found.gap == pytest.approx(gap, rel=0.35 if bitcoin else 0.5)
+        assert found.gap[0] == pytest.approx(gap[0], rel=0.25)
+        assert found.gap[1] == pytest.approx(gap[1], rel=0.07), "the worst gap is of December 2024, which both have"
     if bitcoin is not None:
         assert found.below_half_of_bitcoin == pytest.approx(bitcoin, abs=3)
 

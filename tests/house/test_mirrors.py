@@ -15,6 +15,8 @@ ELSEWHERE = {
     "settlement/storage/reputation.py": ("tests/services/test_reputation.py", "two queries, and the figures of a town"),
     "settlement/storage/demand.py": ("tests/services/test_demand.py", "its rows with real reports, holds and offers"),
     "settlement/client/demand.py": ("tests/services/test_demand.py", "both verifiers make the same steps again"),
+    "settlement/storage/surcharges.py": ("tests/services/test_surcharges.py", "counted from real holds"),
+    "settlement/client/surcharges.py": ("tests/services/test_surcharges.py", "held to real notices and charges"),
     "settlement/core/errors.py": ("tests/api/test_problems.py", "every error is seen as the answer that it becomes"),
     "governance/documents.py": ("tests/governance/test_proposals.py", "the reader of every governed document"),
     "governance/register.py": ("tests/governance/test_refusals.py", "what it refuses, asked through the use cases"),

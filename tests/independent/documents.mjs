@@ -3,6 +3,7 @@ import { compactPayload, detachedSigner, digest, documentSigned, micros, need, p
   same, unbase64 } from "./formats.mjs";
 import { busy, readStep } from "./demand.mjs";
 import { chain, checkProof, keysOf } from "./proof.mjs";
+import { due } from "./surcharges.mjs";
 import { ask, charge, inForce, madeAt, multiplier } from "./rating.mjs";
 
 const MICRO = 1_000_000n;
@@ -153,7 +154,15 @@ function account(found, posted) {
     need(most[0] <= big(amount) && big(amount) <= most[1], "dispute_amount", id, "more than was awarded");
     if (big(amount)) given.set(seq, big(amount));
   }
-  Object.assign(expected, { dispute_ruled: given, dispute_paid: given });
+  const surcharge = new Map();
+  const policies = found.policies.map((line) => ({ document: parseCanonical(line.document, "value_malformed", line.version) }))
+    .map(({ document }) => ({ document, from: micros(document.effective_from) })).sort((a, b) => (a.from < b.from ? -1 : 1));
+  for (const line of found.surcharges.filter((each) => each.amount !== undefined)) {
+    const right = due(policies, line);
+    need(String(right) === line.due && 0n < big(line.amount) && big(line.amount) <= right, "surcharge_due", line.day, `${right} is due`);
+    surcharge.set(line.journal_seq, -big(line.amount));
+  }
+  Object.assign(expected, { dispute_ruled: given, dispute_paid: given, surcharge });
   let [balance, last] = [big(found.opening), 0];
   for (const { journal_seq: seq, kind, subject, amount } of found.postings) {
     need(seq > last, "posting_order", seq, "out of order");

@@ -22,6 +22,7 @@ import { Money } from "./money.mjs";
 import { checkProof } from "./proof.mjs";
 import { inForce, multiplier } from "./rating.mjs";
 import { checkSolvency } from "./solvency.mjs";
+import { Surcharges } from "./surcharges.mjs";
 import { Usage } from "./usage.mjs";
 import { Windows } from "./windows.mjs";
 
@@ -42,6 +43,7 @@ class Export {
     this.money = new Money(this);
     this.disputes = new Disputes(this);
     this.demand = new Demand(this);
+    this.surcharges = new Surcharges(this);
     this.readers = {
       header: (line) => { this.header = line; },
       service_key: (line) => this.serviceKey(line), party_key: (line) => this.partyKey(line),
@@ -68,6 +70,7 @@ class Export {
       dispute_opened: (entry) => this.disputes.opened(entry), dispute_answered: (entry) => this.disputes.answered(entry),
       dispute_ruled: (entry) => this.disputes.ruled(entry), dispute_paid: (entry) => this.disputes.paid(entry),
       demand: (entry, about) => this.demand.book(entry, about),
+      surcharge_noticed: (entry) => this.surcharges.noticed(entry), surcharge: (entry) => this.surcharges.book(entry),
       netting: (entry) => this.windows.netting(entry), fixing: (entry) => this.index.book(entry),
       withdrawal_fee: (entry) => this.money.withdrawalFee(entry),
       withdrawal_fee_returned: (entry) => this.money.withdrawalFee(entry),

@@ -41,7 +41,7 @@ CAPACITY = 400_000_000
 
 async def use(world: World, till: Till, placed: holds.Answer | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """A record of 200 output tokens, under a hold or none: the record, and why it costs what it does."""
-    more = {} if placed is None else {"hold": placed.stored.id}
+    more: dict[str, Any] = {} if placed is None else {"hold": placed.stored.id}
     record = world.record(till.consumer, meters={**INPUT, "output_tokens": 200}, **more)
     await send(world, till.provider, [record])
     return record, await charges.explain(world.context, till.consumer.party, till.provider.id, record["id"])
@@ -162,13 +162,15 @@ def lies_are_found(lines: Lines, folder: Path) -> None:
     if NODE is not None:
         assert judged_lines(lines, folder / "export.ndjson")[1]["ok"]
     places = [at for at, line in enumerate(lines) if line["kind"] == "demand"]
-    for lie, code in (
-        (lambda line: line.update(document=line["document"].replace('"1.25"', '"1.5"')), "demand_digest"),
-        (lambda line: line.update(number=7), "demand_malformed"),
-        (lambda line: line.update(signatures=[]), "demand_signature"),
-    ):
+    told = lines[places[1]]
+    lies: list[tuple[dict[str, Any], str]] = [
+        ({"document": told["document"].replace('"1.25"', '"1.5"')}, "demand_digest"),
+        ({"number": 7}, "demand_malformed"),
+        ({"signatures": []}, "demand_signature"),
+    ]
+    for lie, code in lies:
         other = json.loads(json.dumps(lines))
-        lie(other[places[1]])
+        other[places[1]].update(lie)
         assert (fault := verified(other).fault) is not None
         assert fault.code == code
         if NODE is not None:

@@ -69,7 +69,7 @@ async def test_rows_add_up_to_the_statement(village: Town) -> None:
             worth = opened.usd_per_cu
             rows = list(csv.DictReader(io.StringIO(await text(focus.as_focus(opened, version)))))
         provider = "ProviderName" if version == "1.2" else "ServiceProviderName"
-        usage = [row for row in rows if row["ChargeCategory"] == "Usage"]
+        usage = [row for row in rows if row["ChargeCategory"] == "Usage" and row["ConsumedUnit"] == "Requests"]
         bought = [row for row in rows if row["ChargeCategory"] == "Purchase"]
         assert len(usage) == len(statement["records"])
         assert len(bought) == len(statement["deposits"]) == 1
@@ -85,3 +85,21 @@ async def test_rows_add_up_to_the_statement(village: Town) -> None:
             assert row["ChargePeriodStart"] < row["ChargePeriodEnd"]
             assert row["PricingCurrency"] == "CU"
             json.loads(row["Tags"])
+
+
+async def test_what_a_dispute_gives_back_later_is_a_correction_of_its_own_period(town: Town) -> None:
+    """Disputes over window 1 end in window 2: rows of that invoice, below zero, in the first one's period."""
+    first = await statements.statement(town.context, town.buyer.id, 1)
+    for party in (town.buyer, town.linked):
+        statement = await statements.statement(town.context, party.id, 2)
+        async with statements.opened(town.context, party.id, 2) as opened:
+            rows = list(csv.DictReader(io.StringIO(await text(focus.as_focus(opened, "1.2")))))
+        corrections = [row for row in rows if row["ChargeClass"] == "Correction"]
+        assert len(corrections) == len(statement["disputes"]) > 0
+        for row, dispute in zip(corrections, statement["disputes"], strict=True):
+            assert dispute["window"] == 1
+            assert (row["ChargePeriodStart"], row["ChargePeriodEnd"]) == (first["opened_at"], first["closed_at"])
+            assert (row["BillingPeriodStart"], row["InvoiceId"]) == (statement["opened_at"], "win_2")
+            assert Fraction(row["PricingQuantity"]) == -abs(Fraction(dispute["amount"])) / 10**6
+            assert Fraction(row["EffectiveCost"]) < 0
+            assert json.loads(row["Tags"])["dispute"] == dispute["id"]

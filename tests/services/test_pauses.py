@@ -12,6 +12,7 @@ from settlement.core.governing import GovernanceRules
 from settlement.services import chains, funding, pauses, payouts, windows
 from tests.client.town import CHAIN, fund, send
 from tests.governance.chamber import DAY, Chamber, seated
+from tests.holding import open_till
 from tests.world import World
 
 pytestmark = pytest.mark.database
@@ -58,10 +59,20 @@ async def test_paused_payouts_wait_and_leave_when_the_pause_is_over(world: World
 async def test_paused_holds_wait_and_payouts_do_not(world: World) -> None:
     chamber = await seated(world)
     assert await stopped(world) == (None, None)
+    till = await open_till(world, micro=10**9)
+    before = await till.place()
     await pause(chamber, "holds")
     holds, others = await stopped(world)
     assert holds is not None
     assert (holds.code, others) == ("paused", None)
+    with pytest.raises(Unavailable, match="paused"):
+        await till.place()
+    extended = await till.extend(before, 2)
+    assert extended.stored.hold.amount > before.stored.hold.amount, "an answer that runs is not cut off"
+    assert (await till.extend(before, 2)).replayed
+    record = world.record(till.consumer, hold=before.stored.id)
+    await send(world, till.provider, [record])
+    assert await till.count("captured") == 1
     world.sources.settable.advance(days=1)
     assert await stopped(world) == (None, None)
 

@@ -117,6 +117,10 @@ SEEDED = {
     "dispute_paid": "UPDATE dispute SET paid = paid - 1 WHERE paid > 0 AND penalty = 0",
     "dispute_steps": "UPDATE journal_entry SET subject = subject || 'x' WHERE kind = 'dispute_answered'",
     "disputed_charge": "UPDATE dispute SET charged = charged + 1",
+    "surcharge_noticed": """
+        INSERT INTO journal_entry SELECT 9999, window_no, 'surcharge', 'acc_a/2026-11-22', at, convert_to(
+            '{"facts":{"day":"2026-11-22T00:00:00Z","due":"5"}}', 'UTF8'), hash, hash
+        FROM journal_entry WHERE seq = 5""",
     "suspense_is_deposits": "UPDATE deposit SET amount = amount + 1 WHERE party_no IS NULL",
 }
 """A damage for each invariant, done as the owner with triggers and foreign keys off."""
