@@ -305,9 +305,10 @@ def pay_less(lines: Lines) -> None:
 
 
 def revoke_early(lines: Lines) -> None:
-    offering = {line["provider"] for line in lines if line["kind"] == "offer"}
-    at = of_kind(lines, "party_key", lambda line: line["party"].startswith("prv_") and line["party"] not in offering)
-    lines[at]["revoked_at"] = lines[at]["valid_from"]
+    """Behind the offers of its provider, and before the first report."""
+    report = lines[of_kind(lines, "usage_report")]
+    at = of_kind(lines, "party_key", lambda line: line["kid"] == report["kid"])
+    lines[at]["revoked_at"] = report["received_at"]
 
 
 def shift_the_rates(lines: Lines) -> None:
