@@ -242,7 +242,8 @@ def main() -> None:
         else:
             run(options)
     except KeyboardInterrupt:
-        raise SystemExit("interrupted: nothing was measured") from None
+        print("interrupted: nothing was measured", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def run(options: argparse.Namespace) -> None:

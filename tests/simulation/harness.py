@@ -210,6 +210,8 @@ class Installation:
     expected_credit: int = 0
     deposits_sent: int = 0
     walked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    patience: tuple[int, int] = (12, 120)
+    """How often an operator comes back, and how many passes the workers make each time, before something is stuck."""
     own: Any = None
     """The consumer's wallet, where its withdrawals go."""
     paid: int = 0
@@ -427,7 +429,8 @@ class Installation:
 
     async def _heal(self, number: int, asked: Withdrawal) -> None:
         """No more faults: an operator looks at what halted, and the workers go on. Everything must come to an end."""
-        for _ in range(12):
+        rounds, passes = self.patience
+        for _ in range(rounds):
             context = self.process()
             await self._pause()
             await funding.read_deposits(context, self.chain)
@@ -435,7 +438,7 @@ class Installation:
             await payouts.plan(context, number)
             await self._withdraw(context, asked)
             await self._send_back(context)
-            done = await chains.run_until_idle(context, self.chain, max_passes=120, pause=self._pause)
+            done = await chains.run_until_idle(context, self.chain, max_passes=passes, pause=self._pause)
             if (
                 done.idle and not done.halted and not await funding.suspense(context)
             ):  # a stranger's transaction may still have been waiting somewhere
