@@ -18,6 +18,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from settlement.chain import Expired, PayoutOrder, Settled, Transaction, Transfer
@@ -73,11 +74,11 @@ async def pay(peer: Peer, meter: Meter, count: int, turn: int) -> dict[str, int]
     transfers = [Transfer(await peer.payee(), peer.stable, AMOUNT, None, f"pay_{turn}_{n}") for n in range(count)]
     for at in range(0, count, each):
         order = PayoutOrder(f"ord_{turn}_{at}", tuple(transfers[at : at + each]))
-        tx = await meter.of(seen, "prepare", lambda order=order: peer.adapter.prepare(order, slot=None, busy=()))  # type: ignore[misc]
-        await meter.of(seen, "submit", lambda tx=tx: peer.adapter.submit(tx))  # type: ignore[misc]
-        await meter.of(seen, "pending", lambda tx=tx: peer.adapter.status(tx))  # type: ignore[misc]
+        tx = await meter.of(seen, "prepare", partial(peer.adapter.prepare, order, slot=None, busy=()))
+        await meter.of(seen, "submit", partial(peer.adapter.submit, tx))
+        await meter.of(seen, "pending", partial(peer.adapter.status, tx))
         await peer.close_ledgers()
-        ended = await meter.of(seen, "settled", lambda tx=tx: peer.adapter.status(tx))  # type: ignore[misc]
+        ended = await meter.of(seen, "settled", partial(peer.adapter.status, tx))
         assert isinstance(ended, Settled)
         seen["transactions"] += 1
         seen["bytes"] += bytes_of(peer, tx)

@@ -12,12 +12,13 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.commanding import Command
 from tests.loopback import Loopback
 from tests.rippled.engine import Engine
 from tests.rippled.face import Node
 from tests.rippled.peer import ISSUER, KEY, RLUSD, STABLE
 from tests.rippled.wallets import Wallet
-from tests.test_cli import Command, command, environment
+from tests.test_cli import command, environment
 
 pytestmark = [pytest.mark.database, pytest.mark.network]
 __all__ = ["command", "environment"]

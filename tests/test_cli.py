@@ -33,28 +33,13 @@ from settlement.core.errors import Unauthenticated
 from settlement.core.signatures import REPORT_TYPE, verify_detached
 from settlement.keystore import read_key
 from settlement.services import funding, halts
+from tests.commanding import Command, Said, commanding
 from tests.world import Member, SeededSources, World
 
 pytestmark = pytest.mark.database
 
 PROGRAM = Path(sys.executable).with_name("settlement")
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
-
-
-@dataclass
-class Said:
-    """What a command said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Said]
 
 
 @pytest.fixture
@@ -80,13 +65,7 @@ def command(environment: dict[str, str], capfdbinary: pytest.CaptureFixture[byte
     root = logging.getLogger()
     before = root.handlers[:], root.level
 
-    def run(*arguments: object) -> Said:
-        capfdbinary.readouterr()
-        code = cli.run([str(each) for each in arguments])
-        out, err = capfdbinary.readouterr()
-        return Said(code, out.decode(), err.decode())
-
-    yield run
+    yield commanding(capfdbinary)
     root.handlers[:], root.level = before
     structlog.reset_defaults()
 

@@ -19,6 +19,7 @@ from settlement.core.disputes import ANSWER_TYPE
 from settlement.core.signatures import sign_detached
 from settlement.services import disputes, metering
 from settlement.services.disputes import Claim
+from tests.commanding import installed
 from tests.world import SeededSources, World
 
 pytestmark = [pytest.mark.database, pytest.mark.network]
@@ -28,13 +29,7 @@ def test_a_ruling_goes_from_a_file_to_the_books(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    environment = {
-        "SETTLEMENT_DATABASE_URL": database_url,
-        "SETTLEMENT_DATA_DIR": str(tmp_path / "data"),
-        "SETTLEMENT_CHAINS": "simulated",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    environment = installed(database_url, tmp_path, monkeypatch)
     assert cli.run(["disputes", "list"]) == 0
     assert "no disputes" in capsys.readouterr().out
     dispute = asyncio.run(contested(Settings.from_environment(environment)))

@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from settlement import cli
+from tests.commanding import Command, commanding, installed
 
 pytestmark = pytest.mark.database
-
-
-@dataclass
-class Said:
-    """What a command said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture
 def said(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> Any:
+) -> Command:
     """Runs a command on a fresh installation."""
-    for name, value in (("DATABASE_URL", database_url), ("DATA_DIR", str(tmp_path / "data")), ("CHAINS", "simulated")):
-        monkeypatch.setenv(f"SETTLEMENT_{name}", value)
-
-    def run(*arguments: object) -> Said:
-        capfdbinary.readouterr()
-        code = cli.run([str(each) for each in arguments])
-        out, err = capfdbinary.readouterr()
-        return Said(code, out.decode(), err.decode())
-
-    return run
+    installed(database_url, tmp_path, monkeypatch)
+    return commanding(capfdbinary)
 
 
-def test_rates_are_built_published_and_shown(said: Any, tmp_path: Path) -> None:
+def test_rates_are_built_published_and_shown(said: Command, tmp_path: Path) -> None:
     file = tmp_path / "rates.json"
     built = said("rates", "build", "--effective-from", "2099-01-01T00:00:00Z", "--out", file, "--json")
     assert (built.code, built.json["version"]) == (0, 2)

@@ -16,6 +16,7 @@ from settlement.core.ids import public_id
 from settlement.services import reading, webhooks
 from settlement.storage import parties
 from settlement.storage.parties import Party
+from tests.commanding import installed
 from tests.hearing import poster, receiving
 from tests.loopback import Answer
 
@@ -57,13 +58,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_an_operator_finds_what_fails_and_sends_it_again(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    environment = {
-        "SETTLEMENT_DATABASE_URL": database_url,
-        "SETTLEMENT_DATA_DIR": str(tmp_path / "data"),
-        "SETTLEMENT_CHAINS": "simulated",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    environment = installed(database_url, tmp_path, monkeypatch)
     assert cli.run(["webhooks", "list"]) == 0
     assert "no webhooks" in capsys.readouterr().out
     failed = asyncio.run(failing(Settings.from_environment(environment)))
