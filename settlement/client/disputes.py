@@ -11,11 +11,11 @@ from datetime import datetime
 from settlement.client.books import CU, EntryLine, legs
 from settlement.client.governing import GovernanceLog
 from settlement.client.lines import Fields, Wrong, equal, require
-from settlement.client.offers import charge_of
 from settlement.client.reports import Reports, Seen
 from settlement.client.rules import Rules
 from settlement.client.settling import Windows
 from settlement.core import disputes, offers, rating, signatures, times
+from settlement.core.demand import as_multipliers
 from settlement.core.disputes import DisputeRules, Ruling, Share
 from settlement.core.errors import Malformed, Unauthenticated
 from settlement.core.offers import Offer
@@ -231,23 +231,24 @@ class Disputes:
         equal(given, members, "dispute_facts", name, "its facts")
         record, pico = seen.charged.record, seen.charged.pico
         at, table = times.parse(record["at"]), self._table(seen)
-        busy = self._rules.busy(found.pair[1], record)
+        day, busy = self._rules.standings(at), self._rules.busy(found.pair[1], record)
+        after = (*as_multipliers(busy), *day.multipliers(record["consumer"]))
         if found.ground == "price":
             found.due = "price_mismatch"
         elif found.ground == "empty" and disputes.is_empty(record):
             found.due = "empty_answer"
+        published = self._rules.asked_by(found.pair[1])
         if "offer" in facts:
             offer = self._offer(found, facts.object("offer"), at, name)
-            published = self._rules.asked_by(found.pair[1])
-            return disputes.whole_micro(disputes.overcharged(table, record, at, pico, offer, published, busy))
+            return disputes.whole_micro(disputes.overcharged(table, record, at, pico, offer, published, after))
         require(found.ground != "price", "dispute_facts", name, "there is no offer")
         if "counts" not in facts:
             return disputes.whole_micro(pico)
-        counted = {**record, "meters": facts.object("counts").plain()}
-        charge = charge_of(table, self._rules.asked_by(found.pair[1]), counted, at, busy=busy)
-        if isinstance(charge, rating.Refusal):
-            raise Wrong("dispute_claim", name, f"what was counted can't be rated: {charge.code}")
-        return disputes.whole_micro(max(0, pico - charge.pico))
+        counts = {name: facts.object("counts").whole(name) for name in facts.object("counts")}
+        much = disputes.miscounted(table, record, counts, at, pico, published, after)
+        if isinstance(much, rating.Refusal):
+            raise Wrong("dispute_claim", name, f"what was counted can't be rated: {much.code}")
+        return disputes.whole_micro(much)
 
     def _table(self, seen: Seen) -> RateTable:
         return next(table for table in self._rules.tables if table.version == seen.charged.rates)

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from settlement.core import rating, strictjson
-from settlement.core.demand import as_multipliers
 from settlement.core.errors import Broken
 from settlement.core.fields import DIGEST, NAME, Reader
-from settlement.core.multipliers import ONE
+from settlement.core.multipliers import Multiplier
 from settlement.core.offers import Offer, Offers
 from settlement.core.rates import RateTable
 from settlement.core.sections import Micro
@@ -202,19 +201,47 @@ def overcharged(
     charge_pico: int,
     offer: Offer,
     published: Offers,
-    busy: int = ONE,
+    after: Sequence[Multiplier] = (),
 ) -> int:
     """By how many picoCU a record was charged above an offer that its provider signed; 0 when the offer did not hold.
 
     It holds when it was to begin by the record's time, was not published, and no later version had begun by then.
-    `busy` is the multiplier of demand that was quoted with the record's hold.
+    `after` are the multipliers that the charge had after the ask: demand's and the consumer's standing.
     """
     known = published.at(at)
     superseded = known is not None and known.version > offer.version
     on_file = any(each.digest == offer.digest for each in published.all)
     if offer.effective_from > at or superseded or on_file:
         return 0
-    model = table.resolve(record["model"]) or record["model"]
-    further = (*Offers([offer]).multipliers(model, record["tier"], at), *as_multipliers(busy))
-    charge = rating.rate(table, model, record["tier"], record["outcome"], record["meters"], at, further)
+    charge = _rated(table, record, record["meters"], at, Offers([offer]), after)
     return 0 if isinstance(charge, rating.Refusal) else max(0, charge_pico - charge.pico)
+
+
+def miscounted(
+    table: RateTable,
+    record: Mapping[str, Any],
+    counts: Mapping[str, int],
+    at: datetime,
+    charge_pico: int,
+    published: Offers,
+    after: Sequence[Multiplier] = (),
+) -> int | rating.Refusal:
+    """By how many picoCU a record was charged above what `counts` cost by the same table, asks and multipliers `after`.
+
+    Never below zero, never more than was charged. A Refusal when the counts can't be rated.
+    """
+    charge = _rated(table, record, counts, at, published, after)
+    return charge if isinstance(charge, rating.Refusal) else max(0, charge_pico - charge.pico)
+
+
+def _rated(
+    table: RateTable,
+    record: Mapping[str, Any],
+    meters: Mapping[str, int],
+    at: datetime,
+    asked: Offers,
+    after: Sequence[Multiplier],
+) -> rating.Charge | rating.Refusal:
+    model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
+    further = (*asked.multipliers(model, tier, at), *after)
+    return rating.rate(table, model, tier, record["outcome"], meters, at, further)

@@ -21,8 +21,9 @@ from settlement.core.disputes import ANSWER_TYPE, WAITING, Cause, Ground, Ruling
 from settlement.core.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.keys import public_key
+from settlement.core.standing import day_of
 from settlement.core.units import PICO_PER_MICRO, cu_text
-from settlement.services import demand, events
+from settlement.services import demand, events, standing
 from settlement.services import evidence as signed_usage
 from settlement.services.authentication import by_signature
 from settlement.services.context import Context
@@ -331,9 +332,9 @@ async def _check_open(
         until = window.closed_at + (await governance.policy_at(connection, window.closed_at)).disputes.open_for
         if now >= until:
             raise Conflict("dispute_too_late", f"what {window.id} charged could be disputed until {times.text(until)}")
-    standing = await disputes.standing(connection, provider.no, consumer.no, charge.window_no, claim.record)
-    if standing is not None:
-        raise Conflict("dispute_exists", f"{standing.id} is about the same charge and is {standing.state}")
+    earlier = await disputes.standing(connection, provider.no, consumer.no, charge.window_no, claim.record)
+    if earlier is not None:
+        raise Conflict("dispute_exists", f"{earlier.id} is about the same charge and is {earlier.state}")
     rules = (await governance.policy_at(connection, now)).disputes
     if await disputes.count_waiting(connection, consumer.no) >= rules.most_open:
         raise Conflict("too_many_disputes", f"a consumer has at most {rules.most_open} disputes open at once")
@@ -382,16 +383,15 @@ async def _too_much(connection: Connection, provider: Party, charge: _Charge, cl
     stored = [each.offer for each in await offer_storage.of_providers(connection, [provider.id])]
     published = offers.Offers([offers.parse(each.body) for each in stored])
     busy = demand.multiplier(await demand.of_hold(connection, record.get("hold")), provider.id)
+    day = await standing.of_day(connection, day_of(at))
+    after = (*as_multipliers(busy), *day.multipliers(record["consumer"]))
     if claim.offer is not None:
         offer = await _offer(connection, provider, claim.offer, at)
-        return core.overcharged(table, record, at, charge.pico, offer, published, busy)
-    model, tier = table.resolve(record["model"]) or record["model"], record["tier"]
-    counts = claim.counts or {}
-    further = (*published.multipliers(model, tier, at), *as_multipliers(busy))
-    found = rating.rate(table, model, tier, record["outcome"], counts, at, further)
+        return core.overcharged(table, record, at, charge.pico, offer, published, after)
+    found = core.miscounted(table, record, claim.counts or {}, at, charge.pico, published, after)
     if isinstance(found, rating.Refusal):
         raise Malformed("claim_malformed", f"the rate table can't rate what you counted: {found.code} {found.meter}")
-    return max(0, charge.pico - found.pico)
+    return found
 
 
 async def _offer(connection: Connection, provider: Party, given: SignedOffer, at: datetime) -> offers.Offer:

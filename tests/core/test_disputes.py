@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from settlement.core import disputes, rates, sections, times
 from settlement.core.disputes import CAUSES, DisputeRules, Share, State
 from settlement.core.errors import Broken, Malformed
+from settlement.core.multipliers import DEMAND, STANDING, Multiplier
 from settlement.core.offers import Offer, Offers
+from settlement.core.rating import Refusal
 from tests.world import START, first_rates
 
 AMOUNTS = st.integers(0, 2**63 - 1)
@@ -190,3 +192,34 @@ def test_a_ruling_is_read_from_its_document() -> None:
         "reason": times.text(START),
     }
     assert disputes.Ruling.of(json.dumps(document).encode()) == disputes.Ruling("d", "a", "p", 5, 1)
+
+
+COUNTED = st.fixed_dictionaries({"input_tokens": st.integers(0, 3_000), "output_tokens": st.integers(0, 600)})
+AFTER = [Multiplier(DEMAND, 15_000), Multiplier(STANDING, 9_000)]
+
+
+@given(COUNTED, st.integers(1, 40_000), st.sampled_from([[], AFTER[:1], AFTER[1:], AFTER]), st.integers(0, PICO))
+def test_own_counts_are_rated_by_all_that_the_record_was_charged_by(
+    counts: dict[str, int], ask: int, after: list[Multiplier], left: int
+) -> None:
+    """The credit is the charge on file, which what a hold had left may have bounded, less that of these counts."""
+    table, published = rates.parse(first_rates()), Offers([offer(1, ask)])
+
+    def charge(meters: dict[str, int]) -> int:
+        pico = 277_777_778 * meters["input_tokens"] + 2_222_222_222 * meters["output_tokens"]
+        for value in (ask, *(each.value for each in after)):
+            pico = pico * value // 10_000
+        return pico
+
+    on_file = min(charge(RECORD["meters"]), left)
+    much = disputes.miscounted(table, RECORD, counts, START, on_file, published, after)
+    assert much == max(0, on_file - charge(counts))
+    assert disputes.miscounted(table, RECORD, RECORD["meters"], START, on_file, published, after) == 0
+    refusal = disputes.miscounted(table, RECORD, {"no_such_meter": 1}, START, on_file, published, after)
+    assert isinstance(refusal, Refusal)
+
+
+def test_an_offer_that_was_not_kept_counts_with_demand_and_standing() -> None:
+    table, on_file = rates.parse(first_rates()), PICO * 15_000 // 10_000 * 9_000 // 10_000
+    found = disputes.overcharged(table, RECORD, START, on_file, offer(1, 5_000), Offers(), AFTER)
+    assert found == on_file - PICO // 2 * 15_000 // 10_000 * 9_000 // 10_000

@@ -110,8 +110,8 @@ export class Disputes {
     const at = micros(record.at);
     const table = this.world.tables.find((each) => each.version === version).document;
     const published = this.world.offers.get(provider) ?? [];
-    const busy = this.world.busy(provider, record);
-    const rated = (counted, offer) => charge(table, counted, [...(offer ? [ask(offer, table, counted)] : []), busy]);
+    const after = [this.world.busy(provider, record), this.world.standing(record.consumer, at)];
+    const rated = (counted, offer) => charge(table, counted, [...(offer ? [ask(offer, table, counted)] : []), ...after]);
     const above = (other) => (pico > other ? pico - other : 0n);
     const asked = ["chat", "generate_content", "text_completion"].includes(record.operation)
       && ["completed", "truncated"].includes(record.outcome);

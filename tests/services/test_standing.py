@@ -6,12 +6,17 @@ import json
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from settlement.client.verifier import check_proof, recompute_statement
+from settlement.core.disputes import ANSWER, ANSWER_TYPE, Ground
+from settlement.core.signatures import sign_detached
 from settlement.core.standing import StandingRules, VolumeTier
-from settlement.services import charges, funding, proofs, statements
+from settlement.services import charges, disputes, funding, proofs, statements
+from settlement.services.disputes import Claim, SignedOffer
 from tests.client.market import change_policy
 from tests.client.test_documents import conforms
 from tests.client.town import CHAIN, exported, fund, parsed, send, settle, verified
@@ -20,15 +25,32 @@ from tests.world import Member, World
 
 pytestmark = pytest.mark.database
 BIG = {"input_tokens": 1_000_003, "output_tokens": 77_777}
+HALF = {"input_tokens": 500_001, "output_tokens": 38_888}
 TIERS = (VolumeTier(0, Fraction(98, 100)), VolumeTier(1, Fraction(1)), VolumeTier(800_000_000, Fraction(9, 10)))
 
 
-async def charge(world: World, seller: Member, buyer: Member) -> tuple[str, int]:
+def half_of(par: int) -> int:
+    """What half of par costs with a tenth off, step by step."""
+    return par * 5_000 // 10_000 * 9_000 // 10_000
+
+
+async def charge(world: World, seller: Member, buyer: Member, meters: dict[str, int] | None = None) -> tuple[str, int]:
     """A record now: its id, and the picoCU that are on file for it."""
-    record = world.record(buyer, meters=BIG)
+    record = world.record(buyer, meters=meters or BIG)
     await send(world, seller, [record])
     found = await charges.explain(world.context, buyer.party, seller.id, record["id"])
     return record["id"], int(found["charge_pico"])
+
+
+async def contest(world: World, seller: Member, buyer: Member, record: str, ground: Ground, **more: Any) -> int:
+    """A dispute of the record that the provider agrees with: the microCU that were given back."""
+    claim = Claim(seller.id, ground, record=UUID(record), **more)
+    dispute = await disputes.open_dispute(world.context, buyer.party, claim)
+    if dispute.state == "open":
+        body = json.dumps({"type": ANSWER, "dispute": dispute.id, "answer": "accept"}).encode()
+        dispute = await disputes.answer(world.context, body, sign_detached(seller.key, body, ANSWER_TYPE))
+    assert dispute.award == dispute.claimed
+    return dispute.award
 
 
 async def test_what_was_charged_in_the_days_before_makes_the_next_days_cheaper(world: World, tmp_path: Path) -> None:
@@ -50,6 +72,13 @@ async def test_what_was_charged_in_the_days_before_makes_the_next_days_cheaper(w
     explained = await charges.explain(world.context, buyer.party, seller.id, first)
     assert explained["multipliers"][-1]["name"] == "standing"
     assert int(explained["volume"]) >= 800_000_000
+    _, half = await charge(world, seller, buyer, HALF)
+    back = await contest(world, seller, buyer, first, "count", counts=HALF)
+    assert back == (cheaper - half) // 10**6, "as if the right counts had been reported that day"
+    second, _ = await charge(world, seller, buyer)
+    body = world.offer(seller, world.sources.clock(), usual="0.5")[0]
+    cheap = SignedOffer(body, sign_detached(seller.key, body, "offer+jws"))
+    assert await contest(world, seller, buyer, second, "price", offer=cheap) == (cheaper - half_of(par)) // 10**6
     await settle(world)
     clock.advance(days=3)
     assert (await charge(world, seller, buyer))[1] == par * 9_800 // 10_000, "all of that is too long ago"
