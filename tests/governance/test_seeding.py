@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from governance import seeding
 from governance.ratebook.catalogue import read_prices
 from governance.ratebook.document import build
-from settlement.core import canonical, rates
+from settlement.core import canonical, rates, times
 from settlement.core.errors import Malformed
 from settlement.core.policy import SECTIONS, Policy
 
@@ -24,7 +25,9 @@ def test_the_first_policy_states_every_section_with_its_defaults() -> None:
     found = seeding.first_policy(SINCE)
     assert found.left_out == frozenset()
     assert found == Policy(1, SINCE, usd_per_asset={code: Fraction(1) for code in ("USD", "USDC", "RLUSD")})
-    assert json.loads(found.document()).keys() >= SECTIONS.keys()
+    stated = json.loads((Path(seeding.__file__).parent / "seed" / "policy.json").read_text("utf-8"))
+    assert json.loads(found.document()) == stated | {"effective_from": times.text(SINCE)}, "nothing is behind the file"
+    assert stated.keys() >= SECTIONS.keys()
     assert seeding.first_policy(SINCE, {"minimum_payout": "5"}).minimum_payout == 5
     with pytest.raises(Malformed, match="policy_malformed"):
         seeding.first_policy(SINCE, {"windows": {}})
