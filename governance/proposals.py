@@ -141,6 +141,8 @@ def _rates(document: bytes) -> Governed:
 
 
 def _policy(document: bytes) -> Governed:
+    if len(document) > MAX_BYTES:
+        raise Malformed("policy_malformed", f"is larger than {MAX_BYTES} bytes")
     found = Policy.parse(document)
     if found.document() != document:
         raise Malformed("policy_malformed", "not in canonical form, or with members that no policy has")

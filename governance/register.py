@@ -285,6 +285,8 @@ class Register:
         if key.raw in found.approved or key.raw in found.vetoed:
             raise Conflict("already_decided", "this key has decided on the proposal already")
         self._check_next(found.governed)
+        if self._lapses(found, entry.at) == "expired":
+            raise Conflict("proposal_closed", f"{found.proposal.id} has found too few approvals in its time")
         if found.demand.notice > policy.NOTHING:
             self._check_notice(found.governed, found.demand, entry.at)
         found = replace(found, approved={**found.approved, key.raw: entry.at})

@@ -144,6 +144,7 @@ export class Governance {
     const kid = this.decided("approve", facts, at, subject, found);
     rule(!found.approved.has(kid) && !found.vetoed.has(kid), subject, "this key has decided");
     this.next(found, subject);
+    rule(at < found.at + this.seconds(at, "open_for"), subject, "its time for approvals is over");
     if (found.notice) this.inTime(found, at, subject);
     found.approved.add(kid);
     const count = (keys) => keys.filter((each) => found.approved.has(each.kid)).length;

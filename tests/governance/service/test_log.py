@@ -119,8 +119,11 @@ def _chain_anew(lines: Lines) -> None:
     lines[0]["counts"]["governance_entry"] = head.size
 
 
-async def test_a_process_that_comes_late_reads_the_same(world: World, database_url: str) -> None:
+async def test_a_process_that_comes_late_reads_the_same(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chamber = await decided(world)
+    monkeypatch.setattr(log, "_BATCH", 3)
     known = await chamber.register()
     late = Database(database_url)
     try:
