@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from settlement.client.lines import Fields, Wrong, equal, require
+from settlement.client.lines import Fields, Wrong, equal, integer, is_integer, require
 from settlement.core import canonical, journal
 from settlement.core.errors import Malformed
 from settlement.core.journal import GENESIS, Head
@@ -132,8 +132,9 @@ def _entry(seq: int, name: str, payload: bytes) -> EntryLine:
 def _leg(value: Any, name: str) -> tuple[str, str, int]:
     if not isinstance(value, list) or len(value) != 3 or not all(isinstance(part, str) for part in value):
         raise Wrong("entry_malformed", name, "a posting is not account, asset and amount")
-    account, asset, _ = value
-    amount = Fields({"amount": value[2]}, name).amount("amount")
+    account, asset, text = value
+    require(is_integer(text), "line_malformed", name, f"{text} is not an amount")
+    amount = integer(text)
     require(amount != 0, "entry_malformed", name, f"an empty leg on {account}")
     ours = account_kind(account) in KINDS and asset == account_asset(account)
     require(ours, "entry_malformed", name, f"{account} is no account of ours in {asset}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,8 @@ from settlement.core.rates import RateTable
 from settlement.core.signatures import PublicKey, verify_document
 from settlement.core.standing import Day, StandingRules, day_of
 from settlement.core.value import Fixing
+
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Rules:
         self.tables: list[RateTable] = []
         self.policies: list[tuple[Policy, str]] = []
         self.offers: dict[str, list[Offer]] = {}
+        self._asked: dict[str, Offers] = {}
         self.decimals: dict[tuple[str, str], int] = {}
         self.fee_assets: dict[str, str] = {}
         self.networks: dict[str, tuple[str, str]] = {}
@@ -160,10 +163,14 @@ class Rules:
         wrong = offers.outside(offer, policy[0].pricing)
         require(wrong is None, "offer_band", name, wrong or "")
         earlier.append(offer)
+        self._asked.pop(offer.provider, None)
 
     def asked_by(self, provider: str) -> Offers:
         """All offers of a provider."""
-        return Offers(self.offers.get(provider, ()))
+        found = self._asked.get(provider)
+        if found is None:
+            found = self._asked[provider] = Offers(self.offers.get(provider, ()))
+        return found
 
     def busy(self, provider: str, record: Mapping[str, Any]) -> int:
         """The multiplier of demand that was quoted with the hold of a record, in ten-thousandths."""
@@ -192,8 +199,8 @@ class Rules:
 
     def standings(self, at: datetime) -> Day:
         """The standings on the day of a time, by the policy in force when it began and the windows that count."""
-        begins = day_of(at)
-        if self._day is None or self._day[0] != begins:
+        if self._day is None or not self._day[0] <= at < self._day[0] + DAY:
+            begins = day_of(at)
             policy = self.policy_at(begins)
             rules = policy[0].standing if policy is not None else StandingRules()
             first, last = rules.counted(begins)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NoReturn
 
@@ -57,22 +58,27 @@ def _check(value: object, depth: int) -> None:
     if depth > MAX_DEPTH:
         _refuse(f"nesting is deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        for key, member in value.items():
-            if not isinstance(key, str) or not key.isascii():
-                _refuse("a key is not ASCII text")
-            if type(member) is int and -MAX_INTEGER <= member <= MAX_INTEGER:
-                continue
-            if type(member) is not str:
-                _check(member, depth + 1)
+        try:
+            ascii_keys = "".join(value).isascii()
+        except TypeError:
+            ascii_keys = False
+        if not ascii_keys:
+            _refuse("a key is not ASCII text")
+        _check_each(value.values(), depth)
     elif isinstance(value, (list, tuple)):
-        for member in value:
-            if type(member) is not str:
-                _check(member, depth + 1)
+        _check_each(value, depth)
     elif isinstance(value, int):
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             _refuse("an integer is beyond 2^53 - 1; amounts are strings")
     elif value is not None and not isinstance(value, str):
         _refuse(f"a {type(value).__name__} has no place in a canonical document")
+
+
+def _check_each(members: Iterable[object], depth: int) -> None:
+    for member in members:
+        kind = type(member)
+        if kind is not str and not (kind is int and -MAX_INTEGER <= member <= MAX_INTEGER):  # type: ignore[operator]
+            _check(member, depth + 1)
 
 
 def _refuse(detail: str) -> NoReturn:

@@ -47,7 +47,8 @@ class Sources:
 
 def micros(at: datetime) -> int:
     """Microseconds since 1970-01-01T00:00:00Z of an aware time, exactly."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+    since = at - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def uuid7(at: datetime, entropy: Entropy) -> bytes:

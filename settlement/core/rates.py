@@ -47,6 +47,15 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """One band of a tier as records are held to it: the parent of each meter that a record may name, and what a unit of
+    each meter costs that has a price, its own or its parent's, in the table's order; `requests` among the latter."""
+
+    parents: Mapping[str, str | None]
+    rates: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class RateTable:
     """A parsed table. ``meters`` are in an order in which every parent comes before its children."""
 
@@ -57,6 +66,8 @@ class RateTable:
     meters: Mapping[str, Meter]
     models: Mapping[str, Model]
     aliases: Mapping[str, str]
+    prices: dict[tuple[str, str, int], Prices] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What rating has worked out so far, by model, tier and threshold of the band."""
 
     def resolve(self, model: str) -> str | None:
         """The model's name in this table, by exact name or exact alias; never by prefix or pattern."""

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from settlement.core import multipliers
 from settlement.core.multipliers import Multiplier
-from settlement.core.rates import RateTable
+from settlement.core.rates import Prices, RateTable
 from settlement.core.tiers import CONTEXT_METER, PER_REQUEST, Band, Hours, Tier
 from settlement.core.units import MAX_AMOUNT
 
@@ -133,24 +133,30 @@ def rate(
     name, terms = found
     if outcome not in OUTCOMES:
         return Refusal("unknown_outcome")
-    refusal = _refused(table, terms.bands[0].rates, meters)
-    if refusal is not None:
-        return refusal
     context = meters.get(CONTEXT_METER, 0)
     band = terms.bands[0] if terms.excess else _band(terms.bands, context)
+    prices = _prices(table, name, tier, band)
+    below = _below(prices, meters)
+    if isinstance(below, Refusal):
+        return below
     if outcome == FREE_OUTCOME:
         return Charge(0, table.version, name, tier, band.above_input_tokens, ())
-    lines = (*_lines(table, band.rates, meters), *_excess_lines(terms, context))
-    topped_up = max(terms.minimum - sum(line.pico for line in lines), 0)
-    hours = Multiplier(multipliers.HOURS, terms.multiplier_at(at))
-    applied = tuple(each for each in (hours, *further) if each.value != multipliers.ONE)
-    pico = most = sum(line.pico for line in lines) + topped_up
+    lines = _lines(prices, meters, below)
+    if terms.excess:
+        lines.extend(_excess_lines(terms, context))
+    par = sum([line.pico for line in lines])
+    topped_up = max(terms.minimum - par, 0)
+    hours = terms.multiplier_at(at)
+    if hours != multipliers.ONE:
+        further = (Multiplier(multipliers.HOURS, hours), *further)
+    applied = tuple([each for each in further if each.value != multipliers.ONE])
+    pico = most = par + topped_up
     for each in applied:
         pico = multipliers.apply(pico, each.value)
         most = max(most, pico)
     if most > MAX_AMOUNT:
         return Refusal("charge_too_large")
-    return Charge(pico, table.version, name, tier, band.above_input_tokens, lines, topped_up, applied)
+    return Charge(pico, table.version, name, tier, band.above_input_tokens, tuple(lines), topped_up, applied)
 
 
 def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Refusal:
@@ -193,42 +199,51 @@ def _tier(table: RateTable, model: str, tier: str) -> tuple[str, Tier] | Refusal
     return Refusal("unknown_tier") if terms is None else (name, terms)
 
 
-def _refused(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int]) -> Refusal | None:
-    for meter in meters:
-        if meter not in table.meters or meter == PER_REQUEST:
-            return Refusal("unknown_meter", meter)
-    for meter, units in meters.items():
-        if units < 0:
-            return Refusal("negative_units", meter)
-    for meter, units in meters.items():
-        if units and not _priced(table, priced, meter):
-            return Refusal("unpriced_meter", meter)
-    below = _below(table, meters)
-    short = {whole for whole, units in below.items() if units > meters.get(whole, 0)}
-    if short:
-        return Refusal("subset_above_whole", next(whole for whole in _children(table) if whole in short))
-    return None
+def _prices(table: RateTable, model: str, tier: str, band: Band) -> Prices:
+    """A band worked out once: thousands of records are rated by it."""
+    key = (model, tier, band.above_input_tokens)
+    found = table.prices.get(key)
+    if found is None:
+        parents = {name: meter.parent for name, meter in table.meters.items() if name != PER_REQUEST}
+        priced = [name for name in table.meters if _priced(table, band.rates, name)]
+        found = Prices(parents, {name: _rate_of(table, band.rates, name) for name in priced})
+        table.prices[key] = found
+    return found
 
 
-def _lines(table: RateTable, priced: Mapping[str, int], meters: Mapping[str, int]) -> tuple[ChargeLine, ...]:
-    below = _below(table, meters)
-    lines = []
-    for meter in [name for name in table.meters if name in meters or name == PER_REQUEST]:
-        own = 1 if meter == PER_REQUEST else meters.get(meter, 0) - below.get(meter, 0)
-        if own and _priced(table, priced, meter):
-            each = _rate_of(table, priced, meter)
-            lines.append(ChargeLine(meter, own, each, own * each))
-    return tuple(lines)
-
-
-def _below(table: RateTable, meters: Mapping[str, int]) -> dict[str, int]:
-    """The units of the meters directly below each meter, of those that are given."""
+def _below(prices: Prices, meters: Mapping[str, int]) -> dict[str, int] | Refusal:
+    """The units of the meters directly below each meter, of those that are given; or why they can't be charged."""
     below: dict[str, int] = {}
+    parents, rates = prices.parents, prices.rates
     for meter, units in meters.items():
-        parent = table.meters[meter].parent
+        if units < 0 or meter not in parents or (units and meter not in rates):
+            return _refusal(prices, meters)
+        parent = parents[meter]
         if parent is not None:
             below[parent] = below.get(parent, 0) + units
+    short = {whole for whole, units in below.items() if units > meters.get(whole, 0)}
+    if short:
+        wholes = [parent for parent in parents.values() if parent in short]
+        return Refusal("subset_above_whole", wholes[0])
     return below
+
+
+def _refusal(prices: Prices, meters: Mapping[str, int]) -> Refusal:
+    """Why one of these meters, at least, can't be charged: unknown ones first, then counts, then prices."""
+    unknown = [meter for meter in meters if meter not in prices.parents]
+    negative = [meter for meter, units in meters.items() if units < 0]
+    unpriced = [meter for meter, units in meters.items() if units and meter not in prices.rates]
+    code = "unknown_meter" if unknown else "negative_units" if negative else "unpriced_meter"
+    return Refusal(code, (unknown or negative or unpriced)[0])
+
+
+def _lines(prices: Prices, meters: Mapping[str, int], below: Mapping[str, int]) -> list[ChargeLine]:
+    lines = []
+    for meter, each in prices.rates.items():
+        own = 1 if meter == PER_REQUEST else meters.get(meter, 0) - below.get(meter, 0)
+        if own:
+            lines.append(ChargeLine(meter, own, each, own * each))
+    return lines
 
 
 def _excess(terms: Tier) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from settlement.services.context import Context
 from settlement.services.segments import Row
 from settlement.storage import retention, usage_leaves
 from settlement.storage.database import Connection
-from settlement.storage.retention import Retired, RetiredReport
+from settlement.storage.retention import RetiredReport
 from settlement.storage.usage_leaves import ReportLines
 
 
@@ -25,7 +25,7 @@ from settlement.storage.usage_leaves import ReportLines
 class SignedRecord:
     """One charged record as its provider signed it, and what the books say of it.
 
-    `place` is its number among the window's leaves, from 0. `key` is its consumer's salt key: None before the
+    `index` is its number in the record tree, from 0. `key` is its consumer's salt key: None before the
     checkpoint, and after an erasure, when `erased` is set.
     """
 
@@ -39,7 +39,7 @@ class SignedRecord:
     record_id: bytes
     record: Mapping[str, Any]
     consumer: str
-    place: int
+    index: int
     key: bytes | None
     erased: bool
     received_at: datetime
@@ -99,7 +99,6 @@ async def record(context: Context, connection: Connection, provider: str, record
         return await _retired(context, connection, provider, record_id)
     report, (line,) = found.report, found.report.lines
     (signed,) = signed_records(report)
-    place = await usage_leaves.leaves_before(connection, found.window_no, found.journal_seq)
     return SignedRecord(
         window_no=found.window_no,
         journal_seq=found.journal_seq,
@@ -111,7 +110,7 @@ async def record(context: Context, connection: Connection, provider: str, record
         record_id=record_id.bytes,
         record=signed,
         consumer=found.consumer,
-        place=place + line.line - found.refused_before,
+        index=found.before + line.line - found.refused_before,
         key=found.key,
         erased=found.erased,
         received_at=found.received_at,
@@ -122,21 +121,15 @@ async def _retired(context: Context, connection: Connection, provider: str, reco
     for report in await retention.candidates(connection, provider, record_id):
         left = await retention.find(connection, report.window_no)
         assert left is not None, "a report that has left is of a window that has"
-        place = await usage_leaves.leaves_before(connection, report.window_no, report.journal_seq)
-        row = await _row(context, connection, left, report, place, record_id)
+        first = await usage_leaves.leaves_of_earlier(connection, report.window_no)
+        first += await usage_leaves.leaves_before(connection, report.window_no, report.journal_seq)
+        row = await shelf.record(context, left, report, first, record_id.bytes)
         if row is not None:
-            return await _signed(connection, report, row, place)
+            return await _signed(connection, report, row, first)
     return None
 
 
-async def _row(
-    context: Context, connection: Connection, left: Retired, report: RetiredReport, place: int, record_id: UUID
-) -> Row | None:
-    first = await usage_leaves.leaves_of_earlier(connection, report.window_no) + place
-    return await shelf.record(context, left, report, first, record_id.bytes)
-
-
-async def _signed(connection: Connection, report: RetiredReport, row: Row, place: int) -> SignedRecord:
+async def _signed(connection: Connection, report: RetiredReport, row: Row, first: int) -> SignedRecord:
     key, erased = await usage_leaves.salt_of(connection, report.window_no, row["consumer"])
     return SignedRecord(
         window_no=report.window_no,
@@ -149,7 +142,7 @@ async def _signed(connection: Connection, report: RetiredReport, row: Row, place
         record_id=row["id"],
         record=json.loads(row["record"]),
         consumer=row["consumer"],
-        place=place + row["line"] - sum(line < row["line"] for line in report.refused),
+        index=first + row["line"] - sum(line < row["line"] for line in report.refused),
         key=key,
         erased=erased,
         received_at=report.received_at,

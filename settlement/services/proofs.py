@@ -18,7 +18,7 @@ from settlement.core.liabilities import Sum
 from settlement.core.standing import day_of
 from settlement.services import demand, evidence, offers, service_keys, standing, window_trees
 from settlement.services.context import Context
-from settlement.storage import checkpoints, positions, trees, usage_leaves
+from settlement.storage import checkpoints, positions, trees
 from settlement.storage.checkpoints import Stored
 from settlement.storage.database import Connection
 
@@ -39,20 +39,19 @@ async def record_proof(context: Context, provider_id: str, record_id: str) -> Do
         found = await evidence.record(context, connection, provider_id, UUID(record_id))
         if found is None:
             raise NotFound("record_unknown", f"{provider_id} has no charged usage record {record_id}")
-        leaf = found.leaf()
+        leaf, index = found.leaf(), found.index
         stored = await checkpoints.get(connection, found.window_no)
-        index = await usage_leaves.leaves_of_earlier(connection, found.window_no) + found.place
         _check(index < stored.tree_size, "records", index)
         path = await trees.inclusion(connection, index, stored.tree_size)
         root = bytes.fromhex(json.loads(stored.document)["records"]["root"])
         _check(merkle.verify_inclusion(merkle.leaf_hash(leaf), index, stored.tree_size, path, root), "records", index)
         where = {"leaf": leaf.decode(), "index": index, "size": stored.tree_size, "path": [node.hex() for node in path]}
-        offer = await offers.in_force(connection, provider_id, times.parse(json.loads(leaf)["record"]["at"]))
+        at = times.parse(found.record["at"])
+        offer = await offers.in_force(connection, provider_id, at)
         asked: Document = {} if offer is None else {"offer": offer}
         step = await demand.of_hold(connection, found.record.get("hold"))
         if demand.multiplier(step, provider_id) != multipliers.ONE and step is not None:
             asked["demand"] = demand.document(step)
-        at = times.parse(json.loads(leaf)["record"]["at"])
         value = (await standing.of_day(connection, day_of(at))).multiplier(found.consumer)
         if value != multipliers.ONE:
             asked["standing"] = multipliers.to_text(value)

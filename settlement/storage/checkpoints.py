@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import zstandard
-from sqlalchemy import Row, insert, select, text
+from sqlalchemy import Row, bindparam, insert, select, text
 
 from settlement.core import canonical
 from settlement.core.errors import NotFound
@@ -17,12 +17,17 @@ from settlement.core.ids import Entropy
 from settlement.core.journal import Head
 from settlement.core.liabilities import SALT_SIZE, Entry
 from settlement.storage.database import Connection
-from settlement.storage.tables import chain_order, chain_state, checkpoint
+from settlement.storage.tables import checkpoint
 
 _BALANCES = text("""
 SELECT h.seq, h.hash, h.kid, a.id, a.settled
 FROM journal_head h LEFT JOIN account a ON a.kind IN ('consumer', 'provider', 'transit')
     AND a.asset = 'CU' AND a.settled > 0
+""")
+
+_ANCHORS = text("""
+SELECT o.chain, s.network, o.tx_id, o.ledger, o.ended_at FROM chain_order o JOIN chain_state s ON s.chain = o.chain
+WHERE o.kind = 'anchor' AND o.window_no = :window AND o.state = 'settled' ORDER BY o.chain
 """)
 
 
@@ -38,7 +43,7 @@ class Stored:
     created_at: datetime
 
 
-_STORED = select(*(checkpoint.c[name] for name in Stored.__slots__))
+_FIND = select(*(checkpoint.c[name] for name in Stored.__slots__)).where(checkpoint.c.window_no == bindparam("window"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ async def packed_liabilities(connection: Connection, window_no: int) -> bytes:
 
 async def find(connection: Connection, window_no: int) -> Stored | None:
     """A window's checkpoint, if it has one yet."""
-    row = (await connection.execute(_STORED.where(checkpoint.c.window_no == window_no))).first()
+    row = (await connection.execute(_FIND, {"window": window_no})).first()
     return None if row is None else _stored(row)
 
 
@@ -105,19 +110,7 @@ async def get(connection: Connection, window_no: int) -> Stored:
 
 async def anchors(connection: Connection, window_no: int) -> list[Anchored]:
     """The final transactions that carry the digest of a window's checkpoint."""
-    query = (
-        select(
-            chain_order.c.chain,
-            chain_state.c.network,
-            chain_order.c.tx_id,
-            chain_order.c.ledger,
-            chain_order.c.ended_at,
-        )
-        .join(chain_state, chain_state.c.chain == chain_order.c.chain)
-        .where(chain_order.c.kind == "anchor", chain_order.c.window_no == window_no, chain_order.c.state == "settled")
-        .order_by(chain_order.c.chain)
-    )
-    return [Anchored(*row) for row in await connection.execute(query)]
+    return [Anchored(*row) for row in await connection.execute(_ANCHORS, {"window": window_no})]
 
 
 def _stored(row: Row[Any]) -> Stored:

@@ -51,8 +51,7 @@ class Database:
         """One consistent snapshot for reading."""
         try:
             async with self.engine.connect() as connection:
-                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-                yield connection
+                yield await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         except (DBAPIError, psycopg.Error) as error:
             raise _translated(error) from error
 

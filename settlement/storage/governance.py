@@ -20,6 +20,14 @@ from settlement.storage.tables import model, policy, rate_table
 PUBLISHING = 0x5E778
 """Advisory lock: one publisher of governed documents at a time."""
 
+_LAST = {
+    table.name: select(table)
+    .where(table.c.effective_from <= bindparam("at"))
+    .order_by(table.c.effective_from.desc())
+    .limit(1)
+    for table in (policy, rate_table)
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Signed:
@@ -83,8 +91,7 @@ async def rates_at(connection: Connection, at: datetime) -> Signed:
 
 
 async def _in_force(connection: Connection, table: Table, at: datetime, code: str) -> Signed:
-    query = select(table).where(table.c.effective_from <= at).order_by(table.c.effective_from.desc()).limit(1)
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_LAST[table.name], {"at": at})).first()
     if row is None:
         raise NotFound(code, f"nothing was in force at {at.isoformat()}")
     return _signed(row)

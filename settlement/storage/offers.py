@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, insert, select
 
 from settlement.storage.database import Connection
 from settlement.storage.tables import offer, party, party_key
@@ -35,6 +35,15 @@ class SignedOffer:
     offer: StoredOffer
 
 
+_OF_PROVIDERS = (
+    select(party.c.id, party_key.c.public, offer)
+    .join(party, party.c.no == offer.c.provider_no)
+    .join(party_key, party_key.c.kid == offer.c.kid)
+    .where(party.c.id == any_(bindparam("providers", type_=ARRAY(Text))))
+    .order_by(party.c.id, offer.c.version)
+)
+
+
 async def of_provider(connection: Connection, provider_no: int) -> list[StoredOffer]:
     """Every offer of a provider, oldest first."""
     query = select(offer).where(offer.c.provider_no == provider_no).order_by(offer.c.version)
@@ -43,10 +52,8 @@ async def of_provider(connection: Connection, provider_no: int) -> list[StoredOf
 
 async def of_providers(connection: Connection, providers: Sequence[str]) -> list[SignedOffer]:
     """Every offer of these providers, by public id and version."""
-    query = select(party.c.id, party_key.c.public, offer).join(party, party.c.no == offer.c.provider_no)
-    query = query.join(party_key, party_key.c.kid == offer.c.kid)
-    query = query.where(party.c.id.in_(providers)).order_by(party.c.id, offer.c.version)
-    return [SignedOffer(row[0], row[1], StoredOffer(*row[2:])) for row in await connection.execute(query)]
+    found = await connection.execute(_OF_PROVIDERS, {"providers": list(providers)})
+    return [SignedOffer(row[0], row[1], StoredOffer(*row[2:])) for row in found]
 
 
 async def add(connection: Connection, stored: StoredOffer) -> None:

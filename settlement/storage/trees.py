@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import text
 
 from settlement.core import tiles
 from settlement.core.errors import Broken
 from settlement.core.merkle import Frontier, Range, consistency_ranges, inclusion_ranges, peak_ranges
 from settlement.core.tiles import TILE_LEVELS, TILE_WIDTH, Tile
 from settlement.storage.database import Connection, raw_cursor
-from settlement.storage.tables import tree_tile
 
 Place = tuple[int, int]
 
@@ -21,6 +20,11 @@ SELECT * FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[], %(hashes)s::
 ON CONFLICT (level, index) DO UPDATE SET hashes = excluded.hashes
 WHERE substr(excluded.hashes, 1, length(tree_tile.hashes)) = tree_tile.hashes
 """
+
+_READ = text("""
+SELECT level, index, hashes FROM tree_tile
+JOIN unnest(cast(:levels AS smallint[]), cast(:indexes AS bigint[])) asked(level, index) USING (level, index)
+""")
 
 
 class Growth:
@@ -131,6 +135,6 @@ def _places(spans: Iterable[Range]) -> list[Place]:
 async def _read(connection: Connection, places: Sequence[Place]) -> dict[Place, bytes]:
     if not places:
         return {}
-    columns = (tree_tile.c.level, tree_tile.c.index)
-    rows = await connection.execute(select(*columns, tree_tile.c.hashes).where(tuple_(*columns).in_(places)))
+    levels, indexes = zip(*places, strict=True)
+    rows = await connection.execute(_READ, {"levels": list(levels), "indexes": list(indexes)})
     return {(level, index): hashes for level, index, hashes in rows}

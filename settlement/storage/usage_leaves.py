@@ -15,7 +15,7 @@ from settlement.core.ids import Entropy
 from settlement.core.leaves import ChargedLine
 from settlement.core.tiles import TILE_WIDTH
 from settlement.storage.database import Connection, Cursor, raw_cursor
-from settlement.storage.tables import checkpoint, party, record_salt, usage_record, usage_report
+from settlement.storage.tables import checkpoint, party, record_salt
 from settlement.storage.usage import decompress
 
 BATCH_RECORDS = 10_000
@@ -69,6 +69,26 @@ FROM (VALUES (true)) one LEFT JOIN LATERAL (
 ) m ON true
 """)
 
+_FIND = text("""
+SELECT u.window_no, u.report_no, u.line, u.charge_pico, u.rates_version, r.journal_seq, r.digest, r.body, r.refusals,
+    r.received_at, consumer.id AS consumer, s.key, s.hashes,
+    coalesce(e.tree_size, 0) + coalesce(m.leaves, 0) + coalesce((
+        SELECT sum(accepted) FROM usage_report
+        WHERE window_no = u.window_no AND journal_seq >= coalesce(m.journal_seq, 0) AND journal_seq < r.journal_seq
+    ), 0) AS before
+FROM usage_record u
+JOIN party provider ON provider.no = u.provider_no
+JOIN party consumer ON consumer.no = u.consumer_no
+JOIN usage_report r ON r.no = u.report_no
+LEFT JOIN record_salt s ON s.window_no = u.window_no AND s.consumer_no = u.consumer_no
+LEFT JOIN checkpoint e ON e.window_no = u.window_no - 1
+LEFT JOIN LATERAL (
+    SELECT journal_seq, leaves FROM tree_mark WHERE window_no = u.window_no AND journal_seq <= r.journal_seq
+    ORDER BY journal_seq DESC LIMIT 1
+) m ON true
+WHERE u.id = :record AND provider.id = :provider
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class ReportLines:
@@ -82,13 +102,14 @@ class ReportLines:
 @dataclass(frozen=True, slots=True)
 class RecordEvidence:
     """Where one record is: its report, its line in it, and the salt key; the key is None before the checkpoint, and
-    once it was erased."""
+    once it was erased. `before` counts the leaves of the record tree before those of its report."""
 
     window_no: int
     report_no: int
     journal_seq: int
     report: ReportLines
     refused_before: int
+    before: int
     consumer: str
     key: bytes | None
     erased: bool
@@ -140,21 +161,7 @@ async def stream(connection: Connection, window_no: int) -> AsyncIterator[Report
 
 async def find(connection: Connection, provider_id: str, record_id: UUID) -> RecordEvidence | None:
     """The evidence of one record of a provider."""
-    consumer, provider = party.alias(), party.alias()
-    of_pair = (record_salt.c.window_no == usage_record.c.window_no) & (
-        record_salt.c.consumer_no == usage_record.c.consumer_no
-    )
-    query = (
-        select(usage_record, usage_report.c.journal_seq, usage_report.c.digest, usage_report.c.body)
-        .add_columns(usage_report.c.refusals, usage_report.c.received_at, consumer.c.id.label("consumer"))
-        .add_columns(record_salt.c.key, record_salt.c.hashes)
-        .outerjoin(record_salt, of_pair)
-        .join(provider, provider.c.no == usage_record.c.provider_no)
-        .join(consumer, consumer.c.no == usage_record.c.consumer_no)
-        .join(usage_report, usage_report.c.no == usage_record.c.report_no)
-        .where(usage_record.c.id == record_id, provider.c.id == provider_id)
-    )
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_FIND, {"record": record_id, "provider": provider_id})).first()
     if row is None:
         return None
     charged = ChargedLine(row.line, record_id.bytes, row.charge_pico, row.rates_version)
@@ -166,6 +173,7 @@ async def find(connection: Connection, provider_id: str, record_id: UUID) -> Rec
         row.journal_seq,
         report,
         refused,
+        int(row.before),
         row.consumer,
         row.key,
         row.hashes is not None,

@@ -71,6 +71,7 @@ async def test_the_evidence_of_one_record(world: World) -> None:
         assert last is not None
         assert await usage_leaves.leaves_before(connection, 1, found.journal_seq) == 0
         assert await usage_leaves.leaves_before(connection, 1, last.journal_seq) == 2
+        assert (found.before, last.before) == (0, 2), "of windows that have no checkpoint there is nothing to count"
         strangers = (
             (other.id, UUID(str(records[2]["id"]))),
             (provider.id, UUID(str(records[1]["id"]))),
