@@ -1,8 +1,8 @@
 """Ingest over HTTP against a raw COPY BINARY of the same rows, interleaved in one run.
 
-    .venv/bin/python -m bench.ingest [--passes 9] [--reports 40] [--records 1000] [--lanes 4] [--json FILE]
+    .venv/bin/python -m bench.ingest [--passes 9] [--reports 40] [--records 1000] [--lanes 4] [--processes 1]
 
-The service is the real one: `settlement serve` in a process of its own, embedded PostgreSQL with fsync on, every
+The service is the real one: `settlement serve` in processes of its own, embedded PostgreSQL with fsync on, every
 report signed, verified, charged, journalled and committed before its answer. The baseline copies the very rows that the
 service writes, in transactions of the same size, over one connection, into a table with the same columns and indexes.
 Ratios are the result; absolute figures are one machine's. After each pass the books are checked; a wrong sum voids it.
@@ -15,7 +15,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=40, help="reports a pass")
     parser.add_argument("--records", type=int, default=1000, help="records a report")
     parser.add_argument("--lanes", type=int, default=4, help="providers that report at the same time")
+    parser.add_argument("--processes", type=int, default=1, help="that serve the API")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="settlement-bench-") as folder:
@@ -59,14 +59,19 @@ def main() -> None:
 def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     with Installation(folder) as installation:
         streams = installation.participants(providers=options.lanes + 1, consumers=CONSUMERS, balance=BALANCE)
-        with _served(folder) as (port, pid):
+        with _served(folder, options.processes) as (port, pids):
             _send(port, [_reports(streams[1:], options.lanes * 2, options.records)], options.lanes)  # warm up
-            passes = [_pass(installation, port, pid, streams, options, turn) for turn in range(options.passes)]
+            passes = [_pass(installation, port, pids, streams, options, turn) for turn in range(options.passes)]
     return _summary(passes, options, installation.settings)
 
 
 def _pass(
-    installation: Installation, port: int, pid: int, streams: list[Stream], options: argparse.Namespace, turn: int
+    installation: Installation,
+    port: int,
+    pids: list[int],
+    streams: list[Stream],
+    options: argparse.Namespace,
+    turn: int,
 ) -> dict[str, float]:
     """One interleaved pass: sequential over HTTP, raw, concurrent over HTTP; the order rotates."""
     found: dict[str, float] = {}
@@ -86,7 +91,7 @@ def _pass(
         subjects[name]()
         found[name] = records / (time.perf_counter() - began)
     installation.check_books()
-    found["server_peak_mib"] = _peak_mib(pid)
+    found["server_peak_mib"] = _peak_mib(pids)
     print(f"pass {turn + 1}: " + "  ".join(f"{name} {value:,.0f}" for name, value in found.items()), file=sys.stderr)
     return found
 
@@ -152,39 +157,32 @@ def _send(port: int, batches: list[list[tuple[Stream, bytes, str]]], lanes: int)
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[tuple[int, int]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"SETTLEMENT_DATA_DIR": str(folder), "SETTLEMENT_LISTEN": f"127.0.0.1:{port}"}
-    program = Path(sys.executable).with_name("settlement")
-    with subprocess.Popen([program, "serve", "--no-worker"], env=environment, stdout=subprocess.DEVNULL) as server:
+def _served(folder: Path, processes: int) -> Iterator[tuple[int, list[int]]]:
+    """The service as it is shipped: its port, and its API processes, which all listen."""
+    environment = os.environ | {"SETTLEMENT_DATA_DIR": str(folder)}
+    command = [str(Path(sys.executable).with_name("settlement")), "serve", "--no-worker", "--listen", "127.0.0.1:0"]
+    command += ["--processes", str(processes), "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
         try:
-            _wait_until_ready(port, server)
-            yield port, server.pid
+            said = server.stdout.readline()
+            if not said:
+                raise SystemExit(f"the service ended with {server.wait()} before it was ready")
+            yield int(json.loads(said)["url"].rpartition(":")[2]), [server.pid, *_serving(server.pid)]
         finally:
             server.send_signal(signal.SIGTERM)
 
 
-def _wait_until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        if server.poll() is not None:
-            raise SystemExit(f"the service ended with {server.returncode} before it was ready")
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-            connection.request("GET", "/healthz")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("the service did not become ready")
+def _serving(parent: int) -> list[int]:
+    """The processes beside the first that serve as well: multiprocessing's own bookkeeper is none."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def _peak_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def _peak_mib(pids: list[int]) -> float:
+    """The peak of all processes together; what they share counts for each."""
+    status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def _summary(passes: list[dict[str, float]], options: argparse.Namespace, settings: dict[str, str]) -> dict[str, Any]:
@@ -201,6 +199,7 @@ def _summary(passes: list[dict[str, float]], options: argparse.Namespace, settin
         "reports_a_pass": options.reports,
         "records_a_report": options.records,
         "lanes": options.lanes,
+        "processes": options.processes,
         "records_per_second": {name: spread([each[name] for each in passes]) for name in ("raw", "one", "lanes")},
         "ratio_one_in_flight_to_raw": spread([each["one"] / each["raw"] for each in passes]),
         "ratio_lanes_to_raw": spread([each["lanes"] / each["raw"] for each in passes]),

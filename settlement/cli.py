@@ -12,7 +12,6 @@ from functools import cache
 import typer
 import typer.main
 
-from settlement.chain import ChainError
 from settlement.commands import (
     checking,
     council,
@@ -34,10 +33,7 @@ from settlement.commands import (
     value,
     webhooks,
 )
-from settlement.commands.running import FAILED, GOOD, INTERRUPTED, USAGE, let_go
-from settlement.core.errors import SettlementError
-
-SETTINGS_CODES = frozenset({"setting_unknown", "setting_malformed"})
+from settlement.commands.running import reported
 
 app = typer.Typer(
     name="settlement",
@@ -87,36 +83,10 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. What goes wrong becomes one sentence on standard error."""
-    try:
-        code = _command()(list(arguments) or ["--help"], standalone_mode=False, prog_name="settlement")
-    except SettlementError as error:
-        _say(error.code, error.detail)
-        for problem in error.problems:
-            typer.echo(f"  {problem.pointer or '/'}: {problem.code}: {problem.detail}", err=True)
-        return USAGE if error.code in SETTINGS_CODES else FAILED
-    except ChainError as error:
-        _say("chain_unavailable", f"the chain gives no answer that can be used ({error}); try again later")
-        return FAILED
-    except typer.TyperException as error:
-        _say("usage", f"{error.format_message().rstrip('.')}; try settlement --help")
-        return USAGE
-    except ModuleNotFoundError as error:
-        _say("extra_missing", f"it needs the package {error.name}: pip install 'compute-settlement[server]'")
-        return FAILED
-    except (typer.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except OSError as error:
-        let_go()
-        _say("output_unwritable", f"it can't be written: {error.strerror or error}")
-        return FAILED
-    return code if isinstance(code, int) else GOOD
+    return reported(lambda: _command()(list(arguments) or ["--help"], standalone_mode=False, prog_name="settlement"))
 
 
 @cache
 def _command() -> Callable[..., object]:
     """All commands, put together once."""
     return typer.main.get_command(app)
-
-
-def _say(code: str, detail: str) -> None:
-    typer.echo(f"settlement: {code}: {detail}", err=True)

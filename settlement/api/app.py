@@ -44,10 +44,11 @@ from settlement.api import (
     withdrawals,
 )
 from settlement.api.dependencies import Settings, State
-from settlement.api.guard import Guard, Traffic
+from settlement.api.guard import Guard
 from settlement.api.hot import Application
 from settlement.api.limits import Buckets
 from settlement.api.shapes import In, Out
+from settlement.api.traffic import Traffic
 from settlement.core import offers as offer
 from settlement.core.usage import MAX_BODY
 from settlement.services.context import Context
@@ -100,13 +101,18 @@ RFC 3339 in UTC. Every error is `application/problem+json` (RFC 9457) with a sta
 for five minutes, once."""
 
 
-def create_app(context: Context, settings: Settings | None = None, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
+def create_app(
+    context: Context,
+    settings: Settings | None = None,
+    *,
+    routers: Sequence[APIRouter] = (),
+    traffic: Traffic | None = None,
+) -> FastAPI:
     """The application over a context that the caller opens and closes; nothing is started here.
 
-    `routers` come from the floors above (governance, console).
+    `routers` come from the floors above (governance, console); `traffic` counts for more processes than this one.
     """
-    settings = settings or Settings()
-    traffic = Traffic()
+    settings, traffic = settings or Settings(), traffic or Traffic()
     guarded = partial(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
     app = Application(
         hot=(*holds.hot, usage_reports.hot),

@@ -13,8 +13,8 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from settlement.api.guard import Traffic
 from settlement.api.limits import Buckets
+from settlement.api.traffic import Traffic
 from settlement.core import strictjson
 from settlement.core.errors import Forbidden, Unauthenticated
 from settlement.services import authentication

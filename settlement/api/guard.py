@@ -8,14 +8,13 @@ media type other than JSON (415), a body over the cap of its route (413), and on
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from settlement.api import problems
+from settlement.api.traffic import Traffic
 from settlement.core.errors import Malformed, SettlementError
 from settlement.core.ids import Entropy
 
@@ -32,13 +31,6 @@ _ALWAYS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
-
-
-@dataclass(slots=True)
-class Traffic:
-    """How many requests were answered, by method and status class, since this process started."""
-
-    answered: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 class Guard:
@@ -93,12 +85,8 @@ class _Answer:
             for name, value in self._scope.get("rate_limit_headers", {}).items():
                 more.append((name.lower().encode(), value.encode()))
             message["headers"] = [*given, *more]
-            method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
-            self._traffic.answered[method, f"{message['status'] // 100}xx"] += 1
+            self._traffic.count(self._scope["method"], message["status"])
         await self._send(message)
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class _Counted:

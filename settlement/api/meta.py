@@ -114,14 +114,14 @@ async def readyz(context: ContextDep) -> StatusOut:
     responses={200: {"content": {"text/plain": {"example": 'settlement_windows{state="open"} 1\n'}}}},
 )
 async def metrics(state: StateDep) -> PlainTextResponse:
-    """Prometheus text format 0.0.4. Requests are counted by this process, all else is read from the database."""
+    """Prometheus text format 0.0.4. Requests are counted by the processes of one service, all else comes from rows."""
     lines: list[str] = []
     for name, rows in (await reading.counts(state.context)).items():
         meaning, labels = _METRICS[name]
         lines += [f"# HELP settlement_{name} {meaning}", f"# TYPE settlement_{name} gauge"]
         lines += [f"settlement_{name}{_labels(labels, text)} {value}" for text, value in rows]
-    lines += ["# HELP settlement_http_requests_total Answers of this process.", _COUNTER]
-    for (method, status), count in sorted(state.traffic.answered.items()):
+    lines += ["# HELP settlement_http_requests_total Answers of this service since it was started.", _COUNTER]
+    for method, status, count in state.traffic.answered():
         lines.append(f'settlement_http_requests_total{{method="{method}",status="{status}"}} {count}')
     return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 

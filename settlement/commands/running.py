@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from settlement.core.errors import Malformed, NotFound
+from settlement.chain import ChainError
+from settlement.core.errors import Malformed, NotFound, SettlementError
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 GOOD, FAILED, BROKEN, HALTED, USAGE, INTERRUPTED = 0, 1, 2, 3, 64, 130
 """Exit codes; docs/reference/command-line.md says what they mean."""
+
+SETTINGS_CODES = frozenset({"setting_unknown", "setting_malformed"})
 
 Result = TypeVar("Result")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -33,6 +36,37 @@ def settings() -> Settings:
     from settlement.config import Settings
 
     return Settings.from_environment(os.environ)
+
+
+def reported(use: Callable[[], object]) -> int:
+    """Call `use`; returns the exit code that it gives. What goes wrong becomes one sentence on standard error."""
+    try:
+        code = use()
+    except SettlementError as error:
+        _say(error.code, error.detail)
+        for problem in error.problems:
+            typer.echo(f"  {problem.pointer or '/'}: {problem.code}: {problem.detail}", err=True)
+        return USAGE if error.code in SETTINGS_CODES else FAILED
+    except ChainError as error:
+        _say("chain_unavailable", f"the chain gives no answer that can be used ({error}); try again later")
+        return FAILED
+    except typer.TyperException as error:
+        _say("usage", f"{error.format_message().rstrip('.')}; try settlement --help")
+        return USAGE
+    except ModuleNotFoundError as error:
+        _say("extra_missing", f"it needs the package {error.name}: pip install 'compute-settlement[server]'")
+        return FAILED
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except OSError as error:
+        let_go()
+        _say("output_unwritable", f"it can't be written: {error.strerror or error}")
+        return FAILED
+    return code if isinstance(code, int) else GOOD
+
+
+def _say(code: str, detail: str) -> None:
+    typer.echo(f"settlement: {code}: {detail}", err=True)
 
 
 def with_installation(use: Callable[[Installation], Awaitable[Result]]) -> Result:

@@ -6,16 +6,20 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from settlement.commands.running import Json, answer, settings
+from settlement.commands.running import Json, answer, reported, settings
+from settlement.commands.siblings import listening_on, siblings, until_parent_ends, url_of
 
 if TYPE_CHECKING:
+    from settlement.api.traffic import Traffic
     from settlement.bootstrap import Installation
     from settlement.config import Settings
 
@@ -44,22 +48,27 @@ def serve(
         str, typer.Option("--listen", metavar="HOST:PORT", help="Default: SETTLEMENT_LISTEN; port 0 takes a free one.")
     ] = "",
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Settle in this process as well.")] = True,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=64, help="Processes that serve the API, for as many cores.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Serve the API, and settle, until SIGINT or SIGTERM."""
+    from settlement.api.traffic import Traffic
     from settlement.config import parse_listen
 
-    chosen = settings()
+    chosen, traffic = settings(), Traffic.of_processes(processes)
     host, port = parse_listen(listen, "--listen") if listen else (chosen.host, chosen.port)
-    with listening_on(host, port) as bound:
-        url = url_of(bound)
+    with listening_on(host, port, processes) as bound:
+        url = url_of(bound[0])
 
         def ready() -> None:
             answer({"event": "listening", "url": url}, [f"listening on {url}"], as_json=as_json)
 
         async def both(installation: Installation, stop: asyncio.Event) -> None:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_serve(installation, bound, stop, ready))
+            others = list(zip([chosen] * (processes - 1), bound[1:], traffic[1:], strict=True))
+            async with siblings(stop, _serve_beside, others), asyncio.TaskGroup() as tasks:
+                tasks.create_task(_serve(installation, bound[0], traffic[0], stop, ready))
                 if worker:
                     tasks.create_task(_work(installation, stop))
 
@@ -127,8 +136,19 @@ async def _work(installation: Installation, stop: asyncio.Event) -> None:
     await jobs.work(installation.context, stop, webhooks_anywhere=chosen.webhook_targets == "any")
 
 
+def _serve_beside(chosen: Settings, bound: socket.socket, traffic: Traffic, ready: Connection) -> None:
+    """The whole of one more API process, on its own socket of the same address."""
+
+    async def serve_only(installation: Installation, stop: asyncio.Event) -> None:
+        until_parent_ends(stop)
+        with ready:
+            await _serve(installation, bound, traffic, stop, lambda: ready.send_bytes(b"listening"))
+
+    sys.exit(reported(lambda: _until_stopped(chosen, serve_only)))
+
+
 async def _serve(
-    installation: Installation, bound: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
+    installation: Installation, bound: socket.socket, traffic: Traffic, stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
     """Serve on a bound socket until `stop` is set, with ten seconds for requests that run then; at the end, set it."""
     import uvicorn
@@ -153,7 +173,7 @@ async def _serve(
 
     admission, targets = installation.settings.admit_providers, installation.settings.webhook_targets
     chosen = ApiSettings(admit_providers="open" if admission == "open" else "review", webhook_targets=targets)
-    app = create_app(installation.context, chosen, routers=[governance.router])
+    app = create_app(installation.context, chosen, routers=[governance.router], traffic=traffic)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -199,28 +219,3 @@ def _until_stopped(chosen: Settings, run: Callable[[Installation, asyncio.Event]
     configure_logging(chosen.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(opened())
-
-
-@contextmanager
-def listening_on(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address, before anything else is started. Raises Unavailable ``address_unavailable``."""
-    from settlement.core.errors import Unavailable
-
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise Unavailable("address_unavailable", f"{host} is no address here: {error.strerror}") from None
-    with bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind(address)
-        except OSError as error:
-            raise Unavailable("address_unavailable", f"can't listen on {host}:{port}: {error.strerror}") from None
-        yield bound
-
-
-def url_of(bound: socket.socket) -> str:
-    """Where a bound socket is reached."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

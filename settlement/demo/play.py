@@ -34,7 +34,7 @@ from settlement.chain import Asset, ChainAdapter
 from settlement.client.http import Client, ReportWriter
 from settlement.client.verifier import ExportVerifier
 from settlement.client.verifier import Report as Verdict
-from settlement.commands.service import listening_on, url_of
+from settlement.commands.siblings import listening_on, url_of
 from settlement.config import Settings
 from settlement.core import rates
 from settlement.core.errors import Malformed
@@ -211,14 +211,14 @@ async def _served(installation: Installation, settings: Settings, options: Optio
     app = create_app(installation.context, ApiSettings(admit_providers="open", requests_per_minute=100_000))
     server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
     with listening_on(settings.host, settings.port if options.stay else 0) as listening:
-        task = asyncio.create_task(server.serve([listening]))
+        task = asyncio.create_task(server.serve(listening))
         while not server.started:
             if task.done():
                 task.result()
                 raise RuntimeError("the API did not start")
             await asyncio.sleep(0.01)
         try:
-            yield url_of(listening)
+            yield url_of(listening[0])
         finally:
             server.should_exit = True
             await task

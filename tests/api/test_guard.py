@@ -10,7 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from settlement.api import guard
-from settlement.api.guard import Guard, Traffic
+from settlement.api.guard import Guard
+from settlement.api.traffic import Traffic
 from tests.api.people import Street
 
 

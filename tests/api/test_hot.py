@@ -11,8 +11,9 @@ from httpx2 import ASGITransport, AsyncClient
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from settlement.api.guard import Guard, Traffic
+from settlement.api.guard import Guard
 from settlement.api.hot import Application, HotRoute
+from settlement.api.traffic import Traffic
 from settlement.core.errors import Conflict
 
 
@@ -45,7 +46,7 @@ async def test_a_hot_route_has_its_parameters_and_what_every_answer_carries() ->
     assert (found.status_code, found.text) == (201, "one 2")
     assert found.headers["x-content-type-options"] == "nosniff"
     assert found.headers["x-request-id"] == "00" * 10
-    assert traffic.answered == {("POST", "2xx"): 1}
+    assert list(traffic.answered()) == [("POST", "2xx", 1)]
 
 
 @pytest.mark.parametrize(
