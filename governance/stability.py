@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -127,8 +128,16 @@ def read_closes(path: Path) -> dict[str, dict[date, Fraction]]:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
         found: dict[str, dict[date, Fraction]] = {}
         for row in csv.DictReader(io.StringIO(text)):
-            found.setdefault(row["asset"], {})[date.fromisoformat(row["date"])] = Fraction(row["close_usd"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as reason:
+            close = Fraction(row["close_usd"])
+            if close <= 0:
+                raise ValueError(f"a close of {row['asset']} is not above zero")
+            found.setdefault(row["asset"], {})[date.fromisoformat(row["date"])] = close
+    except (OSError, EOFError, zlib.error) as reason:
+        raise Malformed("prices_unreadable", f"{path.name} can't be read: {reason}") from None
+    except KeyError as missing:
+        columns = "date, asset and close_usd"
+        raise Malformed("prices_unreadable", f"{path.name} has no column {missing}; it needs {columns}") from None
+    except (ValueError, TypeError, ArithmeticError) as reason:
         raise Malformed("prices_unreadable", f"{path.name} has no daily closes: {reason}") from None
     return found
 

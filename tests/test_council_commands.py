@@ -46,7 +46,22 @@ def test_a_council_is_founded_by_files_and_decides_by_files(
     assert cli.run([*drafted, "--out", "council.json"]) == 0
     for name in MEMBERS:
         assert cli.run(["council", "sign", "council.json", "--key", f"{name}.jwk", "--out", f"{name}.signature"]) == 0
-    capsys.readouterr()
+    shown = capsys.readouterr().err
+    public = json.loads(Path("cy.public.json").read_text())["kid"]
+    assert all(word in shown for word in ("cy", public, when, "ordinary 2, higher 3, pause 1, veto 2"))
+    said(capsys, "keys", "new", "--out", "stranger.jwk")
+    for code, *call in (
+        ("key_not_member", "sign", "council.json", "--key", "stranger.jwk"),
+        ("council_malformed", "draft", "--member", "ada=ada.signature", *drafted[2:]),
+        ("key_malformed", "draft", "--member", "ada=council.txt", *drafted[2:]),
+        ("signature_malformed", "found", "council.json", "--signature", "ada.public.json"),
+        ("signature_malformed", "found", "council.json", "--signature", "council.txt"),
+        ("decision_malformed", "approve", "ada.signature"),
+        ("decision_malformed", "approve", "council.txt"),
+    ):
+        Path("council.txt").write_bytes(b"\xff[")
+        assert cli.run(["council", *call]) == 1
+        assert code in capsys.readouterr().err, call
     few = ["council", "found", "council.json", "--signature", "ada.signature", "--signature", "bo.signature"]
     assert cli.run(few) == 1
     assert "not_enough_signatures" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.ratebook.meters import CSV_FIELDS, CSV_LONG_FIELDS, CSV_LONG_THRESHOLD, MILLION, PRICE_KEYS
+from governance.ratebook.vendors import NAMES
 from settlement.core.errors import Malformed
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -348,7 +349,7 @@ def _csv_row(
         skipped.append(Skip("", "", "row", "has too few columns"))
         return
     vendor, model, meter, text = (row[place[name]].strip() for name in ("vendor", "model", "meter", "price"))
-    price = amount(text)
+    vendor, price = NAMES.get(vendor, vendor), amount(text)
     if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(model):
         skipped.append(
             Skip(vendor[:128], model[:128], "row", "has no vendor and model id that a usage record can carry")

@@ -16,7 +16,7 @@ from typing import Any
 from governance.ratebook import market, vendors
 from governance.ratebook.catalogue import Catalogue, Listing, Price, Skip, Source
 from governance.ratebook.effort import Method, by_effort, one_name_each
-from governance.ratebook.holding import hold_back
+from governance.ratebook.holding import gone, hold_back
 from governance.ratebook.known_ids import KNOWN_IDS
 from governance.ratebook.match import equal_ids, matches
 from governance.ratebook.meters import METERS
@@ -117,6 +117,7 @@ def build(
         disagreements=tuple(_disagreements(everyone)),
         contradictions=tuple(findings.contradictions),
         held=tuple(held),
+        gone=tuple(gone(previous, {*models, *aliases})),
     )
     return data, report
 

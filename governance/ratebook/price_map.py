@@ -13,15 +13,8 @@ from types import MappingProxyType
 
 from governance.ratebook.catalogue import Catalogue, Dated, Listing, Price, Skip, Source, Variant, amount, is_name
 from governance.ratebook.meters import MILLION
+from governance.ratebook.vendors import NAMES
 
-VENDORS = MappingProxyType(
-    {
-        "azure_ai": "azure", "bedrock_converse": "bedrock", "cohere_chat": "cohere", "fireworks_ai": "fireworks",
-        "gemini": "google", "together_ai": "together", "text-completion-openai": "openai", "moonshot": "moonshotai",
-        "dashscope": "alibaba", "databricks": "databricks",
-    }
-)  # fmt: skip
-"""Vendors that the map calls by another name than the other catalogues."""
 FIELDS = MappingProxyType(
     {
         "input_cost_per_token": "input_tokens",
@@ -69,7 +62,7 @@ def from_price_map(source: Source, value: Mapping[str, object]) -> Catalogue:
 
 def _listing(source: Source, key: str, fields: Mapping[str, object], skipped: list[Skip]) -> Listing | None:
     named = str(fields.get("litellm_provider", "")).split("-")[0] if fields.get("litellm_provider") else ""
-    vendor = VENDORS.get(str(fields.get("litellm_provider")), "vertexai" if named == "vertex_ai" else named)
+    vendor = NAMES.get(str(fields.get("litellm_provider")), NAMES.get(named, named))
     model = key.partition("/")[2] if key.partition("/")[0] == fields.get("litellm_provider") else key
     if not is_name(vendor) or not is_name(model):
         skipped.append(Skip(vendor[:128], model[:128], "model", "has no vendor and id that a usage record can carry"))

@@ -59,6 +59,8 @@ class Report:
     disagreements: tuple[Disagreement, ...]
     contradictions: tuple[Contradiction, ...] = ()
     held: tuple[Held, ...] = ()
+    gone: tuple[str, ...] = ()
+    """Names that the table before rates and this one does not: models that it would retire."""
 
     def text(self) -> str:
         """The report as lines of text; reasons are counted, not listed one by one."""
@@ -80,6 +82,8 @@ class Report:
         ]
         lines.append(f"tenfold moves held for a person: {len(self.held)}")
         lines += [f"  {item.model} {item.tier} {item.meter}: {item.old} would be {item.new}" for item in self.held]
+        lines.append(f"models and aliases that the table before has and this one has not: {len(self.gone)}")
+        lines += [f"  {name}" for name in self.gone]
         return "\n".join(lines) + "\n"
 
 

@@ -7,17 +7,28 @@ vendor that nobody has classified yet sets a price only for the models that no h
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 HOSTS = frozenset(
     {
-        "alibaba", "anthropic", "arcee", "avian", "aws", "azure", "baseten", "bedrock", "cerebras", "cloudflare",
-        "cohere", "databricks", "deepseek", "doubleword", "fireworks", "gemini", "google", "groq", "hyperbolic",
+        "alibaba", "anthropic", "arcee", "avian", "aws", "azure", "baseten", "cerebras", "cloudflare", "cohere",
+        "databricks", "deepseek", "doubleword", "fireworks", "google", "groq", "hyperbolic",
         "meta", "minimax", "mistral", "modal", "moonshotai", "nebius", "novita", "nscale", "openai", "ovhcloud",
-        "perplexity", "sambanova", "together", "vertexai", "voyageai", "x-ai", "xai", "zai", "zhipuai",
+        "perplexity", "sambanova", "together", "vertexai", "voyageai", "x-ai", "zai", "zhipuai",
     }
 )  # fmt: skip
 
 RESELLERS = frozenset({"cursor", "github-copilot", "openrouter", "quicksilverpro"})
 RESELLER_PREFIX = "huggingface"
+
+NAMES = MappingProxyType(
+    {
+        "azure_ai": "azure", "bedrock": "aws", "bedrock_converse": "aws", "cohere_chat": "cohere",
+        "dashscope": "alibaba", "fireworks_ai": "fireworks", "gemini": "google", "moonshot": "moonshotai",
+        "text-completion-openai": "openai", "together_ai": "together", "vertex_ai": "vertexai", "xai": "x-ai",
+    }
+)  # fmt: skip
+"""Vendors that catalogues call by another name: under two names a host would count twice and agree with itself."""
 
 
 def rank(vendor: str) -> int | None:

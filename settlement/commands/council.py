@@ -9,19 +9,21 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from settlement.commands.running import Json, Out, answer, read, table, with_installation, writing
 
 if TYPE_CHECKING:
+    from governance.council import Council
     from governance.proposals import Proposal
     from settlement.bootstrap import Installation
 
 app = typer.Typer(help="The council: found it, propose, sign, decide.")
 
 TIMEOUT_SECONDS = 120
+Value = TypeVar("Value")
 
 Key = Annotated[Path, typer.Option("--key", metavar="KEYFILE", help="A private JWK, as `keys new` makes it.")]
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The service; default: this machine's own.")]
@@ -58,8 +60,10 @@ def draft(
         name, separator, file = member.partition("=")
         if not separator:
             raise Malformed("member_malformed", "a member is NAME=FILE, the file of its public key")
-        jwk = json.loads(read(Path(file), "public key"))
+        jwk = _object(Path(file), "public key", "key_malformed")
         public = jwk.get("public", jwk)
+        if not isinstance(public, dict):
+            raise Malformed("key_malformed", f"{file} holds no public JWK")
         seats.append(
             {
                 "name": name,
@@ -101,11 +105,14 @@ def sign(
     data, signer = read(file, "document"), read_key(key)
     if data.startswith(b'{"charter"'):
         found = council.parse(data)
-        typer.echo(f"council {found.version}, {len(found.members)} members, {found.digest}", err=True)
+        lines = [f"council {found.version}, {found.digest}", *_council_lines(found)]
+        typer.echo("\n".join([*lines, f"signed with the key {signer.public.kid}"]), err=True)
+        if found.version == 1 and found.member(signer.public.kid) is None:
+            raise Malformed("key_not_member", f"{key} is the key of no member of this council")
         signed: dict[str, Any] = {"council": found.digest, "signature": sign_document(signer, data)}
     else:
         proposal = proposals.parse(data)
-        typer.echo("\n".join(_described(proposal)), err=True)
+        typer.echo("\n".join([*_described(proposal), f"signed with the key {signer.public.kid}"]), err=True)
         choice = next((each for each in proposals.CHOICES if each == decision), None)
         if choice is None:
             raise Malformed("decision_malformed", f"--decision is one of {', '.join(proposals.CHOICES)}")
@@ -126,7 +133,7 @@ def found(
 ) -> None:
     """Found the council: the operator signs last. From its effective_from on the operator governs no more."""
     document = read(file, "council")
-    given = [json.loads(read(each, "signature"))["signature"] for each in signatures]
+    given = [_member(_object(each, "signature", "signature_malformed"), "signature", dict, each) for each in signatures]
 
     async def use(installation: Installation) -> dict[str, Any]:
         from governance import service
@@ -190,10 +197,16 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Send a signed decision, an approval or another, to the service."""
-    signed = json.loads(read(file, "decision"))
-    place = {"approve": "approvals", "veto": "vetoes", "withdraw": "withdrawal"}[signed["decision"]]
-    path = f"/v1/governance/proposals/{signed['proposal']}/{place}"
-    document = _send(url, path, signed["body"].encode(), signed["signature"])
+    from settlement.core.errors import Malformed
+
+    signed = _object(file, "decision", "decision_malformed")
+    decision, proposal, body, signature = [
+        _member(signed, name, str, file, "decision_malformed") for name in ("decision", "proposal", "body", "signature")
+    ]
+    place = {"approve": "approvals", "veto": "vetoes", "withdraw": "withdrawal"}.get(decision)
+    if place is None:
+        raise Malformed("decision_malformed", f"{file} is not what `council sign` writes about a proposal")
+    document = _send(url, f"/v1/governance/proposals/{proposal}/{place}", body.encode(), signature)
     answer(document, _lines(document), as_json=as_json)
 
 
@@ -302,13 +315,68 @@ def _next_pause(url: str) -> tuple[int, str | None]:
     return (1, None) if newest is None else (newest["version"] + 1, newest["document_digest"])
 
 
+def _object(file: Path, what: str, code: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises Malformed with the code given, NotFound ``file_missing``."""
+    from settlement.core.errors import Malformed
+
+    try:
+        found = json.loads(read(file, what))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Malformed(code, f"{file} holds no {what}")
+    return found
+
+
+def _member(
+    found: dict[str, Any], name: str, kind: type[Value], file: Path, code: str = "signature_malformed"
+) -> Value:
+    from settlement.core.errors import Malformed
+
+    value = found.get(name)
+    if not isinstance(value, kind):
+        raise Malformed(code, f"{file} is not what `council sign` writes: it has no {name}")
+    return value
+
+
 def _described(proposal: Proposal) -> list[str]:
+    """What a proposal would put in force, for whoever is about to sign it and has nothing but the file."""
+    from governance import council, proposals
+    from settlement.core import times
+    from settlement.core.units import cu_text
+
     governed = proposal.governed
-    return [
-        f"{proposal.id} would put {governed.kind} {governed.subject} version {governed.version} in force",
-        f"from {governed.effective_from.isoformat()} on: {proposal.statement}",
+    what = f"{governed.kind} {governed.subject}".strip()
+    lines = [
+        f"{proposal.id} would put {what} version {governed.version} in force",
+        f"from {times.text(governed.effective_from)} on: {proposal.statement}",
         f"document {governed.digest}, proposal {proposal.digest}",
     ]
+    if governed.kind == "council":
+        lines += _council_lines(council.parse(governed.document))
+    elif governed.kind == "pause":
+        pause = proposals.pause(governed.document)
+        stop = " and ".join(sorted(pause.stop)) or "nothing"
+        lines.append(f"stops {stop} until {times.text(pause.until)}: {pause.reason}")
+    elif governed.kind == "participant":
+        status = proposals.status(governed.document)
+        lines.append(f"{status.party} is {status.status}: {status.reason}")
+    elif governed.kind == "ruling":
+        ruling = proposals.ruling(governed.document)
+        given, fine = cu_text(ruling.award), cu_text(ruling.penalty)
+        lines.append(f"{ruling.provider} gives {ruling.consumer} {given} CU back, with a penalty of {fine} CU")
+    elif governed.kind == "rates" and proposal.correction:
+        lines.append("it is marked as the correction of an error, which shortens its notice")
+    return lines
+
+
+def _council_lines(found: Council) -> list[str]:
+    from settlement.core import times
+
+    counts = ", ".join(f"{name} {number}" for name, number in found.thresholds.items())
+    rows = [[each.name, each.key.kid, times.text(each.since), times.text(each.until)] for each in found.members]
+    lines = [f"from {times.text(found.effective_from)} on; thresholds: {counts}"]
+    return lines + table(["member", "key", "since", "until"], rows)
 
 
 def _lines(document: dict[str, Any]) -> list[str]:

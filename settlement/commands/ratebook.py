@@ -86,6 +86,7 @@ def build_rates(
         write(document)
     if as_json and out is not None:
         found = {"version": version, "parent": parent, "models": report.priced, "aliases": report.aliases}
+        found["gone"] = list(report.gone)
         found["held"] = [f"{each.model} {each.tier} {each.meter}" for each in report.held]
         answer({**found, "effective_from": times.text(since or midnight), "report": report.text()}, [], as_json=True)
     else:
@@ -103,10 +104,11 @@ def diff_rates(a: Named, b: Named, as_json: Json = False) -> None:
 
     found = difference(*(rates.parse(each) for each in _documents([a, b])))
     rows = [[each.model, each.tier, each.above, each.meter, each.old, each.new, each.percent] for each in found.changed]
+    shown = [["-" if value is None else value for value in row] for row in rows]
     lines = [f"{len(found.added)} models more, {len(found.removed)} fewer, {len(rows)} rates changed"]
     lines += [f"added    {', '.join(found.added)}"] if found.added else []
     lines += [f"removed  {', '.join(found.removed)}"] if found.removed else []
-    lines += table(["model", "tier", "above", "meter", "old", "new", "%"], rows) if rows else []
+    lines += table(["model", "tier", "above", "meter", "old", "new", "%"], shown) if rows else []
     lines += [f"terms    {model} {tier}" for model, tier in found.terms]
     lines += [
         f"tokens   {each}: more than 3 % other counts for the same text need a new model" for each in found.tokens

@@ -37,8 +37,8 @@ def backtest(
     from governance.stability import backtest as run
     from governance.stability import days_of, read_closes, targets, volatility
 
+    first, last = _day(since), _day(until)
     closes = read_closes(prices)
-    first, last = date.fromisoformat(since), date.fromisoformat(until)
     designs = run(closes, since=first, until=last, seed=seed)
     chosen = next(each for each in designs if each.name.startswith("+ drift"))
     met = targets(chosen.figures)
@@ -73,6 +73,15 @@ def backtest(
         "targets": [{"name": each.name, "wanted": each.wanted, "found": each.found, "met": each.met} for each in met],
     }
     answer(document, lines, as_json=as_json)
+
+
+def _day(text: str) -> date:
+    from settlement.core.errors import Malformed
+
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise Malformed("time_malformed", f"{text} is no day such as 2018-01-01") from None
 
 
 @app.command()

@@ -12,6 +12,7 @@ import pytest
 
 from governance import stability
 from governance.stability import Design
+from settlement import cli
 from settlement.core.errors import Malformed
 from settlement.core.value import IndexRules
 from tests.shared import shared
@@ -52,11 +53,24 @@ def test_a_cap_holds_the_value_to_what_it_was_thirty_days_before() -> None:
     assert max(moves[1:]) > Fraction(1019, 1000)
 
 
-def test_a_file_without_closes_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_closes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.csv"
-    path.write_text("date,asset\n2024-01-01,BTC\n", "utf-8")
-    with pytest.raises(Malformed, match="prices_unreadable"):
+    line = "date,asset,close_usd\n2024-01-01,BTC,"
+    for text, told in (
+        ("date,asset\n2024-01-01,BTC\n", "no column 'close_usd'; it needs date, asset and close_usd"),
+        (f"{line}0\n", "not above zero"),
+        (f"{line}1/0\n", "no daily closes"),
+        (f"{line}\n", "no daily closes"),
+    ):
+        path.write_text(text, "utf-8")
+        with pytest.raises(Malformed, match="prices_unreadable") as caught:
+            stability.read_closes(path)
+        assert told in caught.value.detail
+    path.write_bytes(b"\x1f\x8b\x08" + bytes(20))
+    with pytest.raises(Malformed, match="can't be read"):
         stability.read_closes(path)
+    assert cli.run(["value", "backtest", "--prices", str(path), "--since", "monday"]) == 1
+    assert "time_malformed: monday is no day" in capsys.readouterr().err
 
 
 def test_a_backtest_needs_days() -> None:

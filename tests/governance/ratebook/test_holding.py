@@ -31,6 +31,17 @@ def test_a_model_that_would_move_tenfold_stays_as_it_was(rate: int, held: bool) 
     assert "new" in models
 
 
+def test_further_bands_are_looked_at_too() -> None:
+    previous = canonical.encode(document())
+    models: dict[str, Any] = copy.deepcopy(document()["models"])
+    bands = models["gpt-5"]["tiers"]["standard"]["bands"]
+    far = bands[-1] | {"above_input_tokens": 10**6, "rates": bands[-1]["rates"] | {"output_tokens": 10**13}}
+    models["gpt-5"]["tiers"]["standard"]["bands"] = [*bands, far]
+    (found,) = hold_back(models, previous, ())
+    assert (found.meter, found.new) == ("output_tokens", 10**13)
+    assert models == document()["models"]
+
+
 def test_a_person_may_accept_it() -> None:
     models = moved(1)
     assert hold_back(models, canonical.encode(document()), {"gpt-5"}) == []

@@ -53,6 +53,7 @@ def test_vendors_have_one_name_and_ids_lose_their_vendor(tmp_path: Path) -> None
     value = {
         "vertex_ai/model-a": GPT | {"litellm_provider": "vertex_ai-language-models"},
         "fireworks_ai/model-b": GPT | {"litellm_provider": "fireworks_ai"},
+        "bedrock/model-d": GPT | {"litellm_provider": "bedrock_converse"},
         "model c": GPT,
         "whisper": GPT | {"mode": "audio_transcription"},
         "empty": {"litellm_provider": "openai", "mode": "chat"},
@@ -61,6 +62,7 @@ def test_vendors_have_one_name_and_ids_lose_their_vendor(tmp_path: Path) -> None
     assert [(each.vendor, each.model) for each in found.listings] == [
         ("vertexai", "vertex_ai/model-a"),
         ("fireworks", "model-b"),
+        ("aws", "bedrock/model-d"),
     ]
     reasons = {skip.model: skip.reason for skip in found.skipped if skip.what == "model"}
     assert set(reasons) == {"model c", "whisper", "empty"}

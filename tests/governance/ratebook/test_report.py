@@ -33,6 +33,7 @@ def test_everything_that_was_left_out_is_counted_by_its_reason() -> None:
         disagreements=(Disagreement("m", "input_tokens", "a", "1", "b", "10.5"),),
         contradictions=(Contradiction("v", "m", "input_tokens", "one", "1", "two", "1.06"),),
         held=(Held("m", "standard", "input_tokens", 1, 10),),
+        gone=("old",),
     )
     assert report.text().splitlines() == [
         "3 models priced, 4 aliases",
@@ -48,4 +49,6 @@ def test_everything_that_was_left_out_is_counted_by_its_reason() -> None:
         "  v m input_tokens: one 1, two 1.06",
         "tenfold moves held for a person: 1",
         "  m standard input_tokens: 1 would be 10",
+        "models and aliases that the table before has and this one has not: 1",
+        "  old",
     ]

@@ -12,7 +12,7 @@ from governance.ratebook.catalogue import read_prices
     ("vendor", "rank"),
     [
         ("openai", 0),
-        ("bedrock", 0),
+        ("aws", 0),
         ("openrouter", None),
         ("huggingface_novita", None),
         ("nobody-knows", 1),
@@ -25,6 +25,8 @@ def test_hosts_before_the_unknown_and_never_resellers(vendor: str, rank: int | N
 
 def test_no_vendor_is_both() -> None:
     assert not vendors.HOSTS & vendors.RESELLERS
+    assert vendors.HOSTS.issuperset(vendors.NAMES.values())
+    assert not vendors.NAMES.keys() & (vendors.HOSTS | vendors.RESELLERS), "nobody has two names"
     assert not any(host.startswith(vendors.RESELLER_PREFIX) for host in vendors.HOSTS)
 
 
