@@ -1,4 +1,5 @@
-"""Rating many records at once against one call of a pricing library for each, and its share of reading a report.
+"""Rating many records at once against one call of a pricing library for each, and its share of reading a report; and
+what of that is looking the rates up.
 
     .venv/bin/python -m bench.rating [--passes 9] [--records 1000] [--reports 20] [--json FILE]
 
@@ -64,10 +65,11 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "minimum": (RateBook([_with(document, models, minimum=10**9)]), Offers()),
         "ask": (plain, Offers([_offer()])),
     }
-    timed: dict[str, list[float]] = {name: [] for name in ("decode", "library", *variants)}
+    timed: dict[str, list[float]] = {name: [] for name in ("decode", "lookup", "library", *variants)}
     _agree(report, plain)
     for _ in range(options.passes):
         timed["decode"].append(_timed(lambda: usage.decode(body), options.reports) / options.records)
+        timed["lookup"].append(_timed(lambda: _looked_up(report, plain), options.reports) / options.records)
         timed["library"].append(_timed(lambda: _library(report), 1) / options.records)
         for name, (book, asked) in variants.items():
 
@@ -83,6 +85,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "library_over_plain": _ratio(timed["library"], timed["plain"]),
         "variant_over_plain": {name: _ratio(timed[name], timed["plain"]) for name in variants},
         "rating_over_decoding": _ratio(timed["plain"], timed["decode"]),
+        "lookup_over_decoding": _ratio(timed["lookup"], timed["decode"]),
     }
 
 
@@ -91,6 +94,13 @@ def _rated(report: usage.UsageReport, book: RateBook, asked: Offers) -> object:
     at = np.full(len(report.ids), int(NOW.timestamp()) * 10**6, np.int64)
     tables = np.searchsorted(book.starts, at, side="right") - 1
     return assessment._rate({}, report, at, tables, columns.coded(report.models), book, asked)
+
+
+def _looked_up(report: usage.UsageReport, book: RateBook) -> object:
+    """The rates of every record found, and nothing charged: table by time, form by model, tier and meters."""
+    at = np.full(len(report.ids), int(NOW.timestamp()) * 10**6, np.int64)
+    tables = np.searchsorted(book.starts, at, side="right") - 1
+    return [book.form(*key) for key, _ in assessment._alike(report, tables, columns.coded(report.models))]
 
 
 def _library(report: usage.UsageReport) -> list[Decimal]:

@@ -1,7 +1,7 @@
 """The impact preview: the last 30 days of every account, rated again by a proposed table.
 
-Bounded: at most `MOST_RECORDS` records, the newest ones, one report in memory at a time, off the event loop. What was
-found is kept for an hour, and of those who ask at once one computes.
+Bounded: at most `MOST_RECORDS` records in `MOST_REPORTS` reports, the newest ones, one report in memory at a time, off
+the event loop. What was found is kept for an hour, and of those who ask at once one computes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from settlement.storage.database import Database
 SPAN = timedelta(days=30)
 KEPT_FOR = timedelta(hours=1)
 MOST_RECORDS = 2_000_000
+MOST_REPORTS = 100_000
+"""A report of one record takes a millisecond: a provider that sends each alone shall not make a preview last hours."""
 MOST_KEPT = 8
 TOGETHER = 1_000
 """How many records of a statement are rated at once."""
@@ -35,7 +37,7 @@ TOGETHER = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What was replayed: `complete` unless there were more records than `MOST_RECORDS` in the 30 days."""
+    """What was replayed: `complete` unless there was more in the 30 days than the bounds let in."""
 
     made_at: datetime
     since: datetime
@@ -74,13 +76,22 @@ async def replayed(context: Context, proposed: RateTable, now: datetime) -> Prev
     async with context.database.read() as connection:
         in_force = rates.parse((await governance.rates_at(connection, now)).document)
         replay = Replay(in_force, proposed)
+        reports = 0
         async for past in usage_replay.backwards(connection, since):
-            report = await asyncio.to_thread(usage.decode, past.body)
-            if replay.impact.total.records + len(report.ids) > MOST_RECORDS:
+            reports += 1
+            if reports > MOST_REPORTS or not await asyncio.to_thread(_fits, replay, past):
                 since, complete = past.received_at, False
                 break
-            await asyncio.to_thread(replay.add, report, past.refused)
     return Preview(now, since, complete, replay.impact)
+
+
+def _fits(replay: Replay, past: usage_replay.PastReport) -> bool:
+    """Count a report, if there is room for it."""
+    report = usage.decode(past.body)
+    fits = replay.impact.total.records + len(report.ids) <= MOST_RECORDS
+    if fits:
+        replay.add(report, past.refused)
+    return fits
 
 
 async def counterfactual(context: Context, party: str, window_no: int, named: str) -> tuple[Counterfactual, RateTable]:

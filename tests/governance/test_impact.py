@@ -143,6 +143,9 @@ async def test_a_preview_stops_at_its_bound_and_says_so(world: World, monkeypatc
     found = await impact.preview(world.context, proposal.id)
     assert (found.impact.total.records, found.complete) == (4, False)
     assert found.since > chamber.now - timedelta(minutes=4)
+    monkeypatch.setattr(impact, "MOST_REPORTS", 1)
+    few = await impact.replayed(world.context, rates.parse(following(first_rates(), chamber.now)), chamber.now)
+    assert (few.impact.total.records, few.complete) == (2, False)
 
 
 def test_classes_hold_everybody_once() -> None:
