@@ -1,8 +1,9 @@
 """The first thing a request meets: limits on everything that can be too big, and what every answer carries.
 
 Pure ASGI, so that a body is counted while it streams and nothing is buffered here. It refuses, in this order: a path or
-query that is too long (414), too many or too long headers (431), a Content-Encoding (415: nothing is ever unpacked), a
-media type other than JSON (415), a body over the cap of its route (413), and one that comes too slowly (408).
+query that is too long (414) or has a NUL (422), too many or too long headers (431), a Content-Encoding (415: nothing is
+ever unpacked), a media type other than JSON (415), a body over the cap of its route (413), and one that comes too
+slowly (408).
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class _Counted:
 def _check_head(scope: Scope, cap: int) -> None:
     if len(scope.get("raw_path") or scope["path"].encode()) > MAX_PATH or len(scope["query_string"]) > MAX_QUERY:
         raise Malformed("uri_too_long", f"at most {MAX_PATH} bytes of path and {MAX_QUERY} of query", status=414)
+    if "\0" in scope["path"] or b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
+        raise Malformed("request_malformed", "no path and no query has a NUL")
     headers = scope["headers"]
     size = sum(len(name) + len(value) for name, value in headers)
     if len(headers) > MAX_HEADER_COUNT or size > MAX_HEADERS:

@@ -18,6 +18,7 @@ from settlement.core.signatures import SigningKey, sign_detached
 from tests.api.people import JSON, Street
 from tests.governance.chamber import DAY, seated
 from tests.governance.tables import following
+from tests.governance.test_refusals import state
 from tests.world import World, first_rates
 
 pytestmark = pytest.mark.database
@@ -102,3 +103,70 @@ async def test_the_description_is_complete(app: FastAPI) -> None:
     assert len([path for path in paths if path.startswith(("/v1/governance/", "/v1/council"))]) == 11
     for path in ("/v1/council", "/v1/governance/log", "/v1/governance/proposals/{proposal}/approvals"):
         assert path in paths
+
+
+ABOUT = ("council", "governance", "disputes", "observations", "fixings", "demand", "offers", "rate-tables", "meters",
+         "counterfactual", "surcharges", "reputation")  # fmt: skip
+"""Words of the paths of what governs, of what a CU is worth, and of disputes."""
+NAMES = ("x", "prp_" + "0" * 26, "win_1", "0", "-1", "9" * 30, "%00", "%ff", "..", "é", "a" * 3000,
+         "prp_%0a" + "0" * 25)  # fmt: skip
+BODIES = (b"", b"null", b"[]", b"{}", b"[" * 2000, b'{"a":NaN}', b'{"a":1,"a":1}', b"\xff", b'{"text":""}',
+          b'{"type":"x","more":1e9}', b'{"text":17}',
+          b'{"provider":"prv_x","ground":"count","record":"x","window":"win_1"}')  # fmt: skip
+QUERIES = ("?after=-1", "?after=x&limit=0", "?limit=1000000", "?cursor=%00", "?rates=prp_x", "?rates=", "?rates=-1")
+SIGNATURES = (None, "", "a..b", "." * 5000, "e30..AAAA")
+
+
+def calls(app: FastAPI) -> list[tuple[str, str]]:
+    """Each method and path that is about governing, value and disputes."""
+    return [
+        (method.upper(), path)
+        for path, methods in app.openapi()["paths"].items()
+        if any(f"/{word}" in path for word in ABOUT)
+        for method in methods
+    ]
+
+
+async def test_bad_input_to_every_route_is_a_documented_problem_and_changes_nothing(
+    app: FastAPI, client: AsyncClient, world: World
+) -> None:
+    """Names, queries, bodies and signatures that do harm, with a consumer's API key, a provider's, and none."""
+    chamber, street = await seated(world), Street(client, world)
+    proposal = await chamber.propose("rates", following(first_rates(), chamber.now + 20 * DAY))
+    doors = [{}, (await street.consumer()).auth, (await street.provider()).auth]
+    found = calls(app)
+    assert len(found) > 25
+    before, seen = await state(world), set()
+    for number, (method, path) in enumerate(found):
+        names = (*NAMES, proposal.id) if "{" in path else ("",)
+        tries: list[tuple[str, str, bytes, str | None]] = [(name, "", b"{}", None) for name in names]
+        tries += [(proposal.id, query, b"{}", None) for query in QUERIES]
+        tries += [(proposal.id, "", body, SIGNATURES[turn % 5]) for turn, body in enumerate(BODIES * 2)]
+        tries += [(proposal.id, "", body, "signed") for body in BODIES] if method == "POST" else []
+        for turn, (name, query, body, signature) in enumerate(tries):
+            if signature == "signed":
+                signature = sign_detached(chamber.keys[0], body, (PROPOSAL_TYPE, DECISION_TYPE)[turn % 2])
+            headers = {**JSON, **doors[(number + turn) % 3]} | (
+                {} if signature is None else {"x-jws-signature": signature}
+            )
+            place = path
+            while "{" in place:
+                place = place.replace(place[place.index("{") : place.index("}") + 1], name)
+            answer = await client.request(method, place + query, content=body, headers=headers)
+            what = f"{method} {place[:80]}{query} {body[:40]!r} {str(signature)[:20]}: {answer.text[:300]}"
+            assert answer.status_code < 500, what
+            if answer.is_success or answer.status_code == 304:
+                assert method == "GET", what
+                continue
+            assert answer.headers["content-type"] == "application/problem+json", what
+            assert answer.json()["code"] in CODES, what
+            seen.add(answer.json()["code"])
+        assert method == "GET" or await state(world) == before, f"{method} {path}"
+    assert {
+        "unknown_proposal",
+        "signature_missing",
+        "api_key_missing",
+        "json_duplicate_key",
+        "proposal_malformed",
+    } <= seen
+    assert "rate_limited" not in seen
