@@ -485,6 +485,34 @@ def test_an_interrupted_command_is_exit_code_130(command: Command, tmp_path: Pat
     assert (process.returncode, said) == (130, "")
 
 
+def test_an_interrupt_while_the_program_is_read_is_as_quiet() -> None:
+    code = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "settlement.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from settlement.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_a_window_is_named_by_its_number_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is opened: a number that no window can have is a mistake in the command line."""
+    for arguments in (
+        ["proof", "liability", "--party", "acc_x", "--window", "99999999999"],
+        ["proof", "growth", "1", "99999999999"],
+        ["statement", "get", "--party", "acc_x", "--window", "win_x"],
+        ["chain", "orders", "--window", "-1"],
+        ["archive", "write", "--window", "x", "--out", "never"],
+    ):
+        assert cli.run(arguments) == 64
+        assert "is a number or win_N" in capsys.readouterr().err
+
+
 def test_an_installation_can_be_opened_by_several_at_once(command: Command, environment: dict[str, str]) -> None:
     async def held() -> Said:
         async with open_installation(Settings.from_environment(environment)) as installation:

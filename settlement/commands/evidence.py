@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from settlement.commands.checking import Nodes, by_chain
-from settlement.commands.running import BROKEN, Json, Out, answer, cu, progress, read, with_installation, writing
+from settlement.commands.running import (
+    BROKEN,
+    Json,
+    Out,
+    answer,
+    cu,
+    progress,
+    read,
+    window_number,
+    with_installation,
+    writing,
+)
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
@@ -83,7 +94,9 @@ def get_proof(
 
 @archive_app.command("write")
 def write_archive(
-    window: Annotated[int, typer.Option("--window", metavar="N", help="An anchored window's number.")],
+    window: Annotated[
+        int, typer.Option("--window", metavar="N", parser=window_number, help="An anchored window's number.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for segments and manifest.")],
     as_json: Json = False,
 ) -> None:
@@ -157,7 +170,7 @@ def _json_object(text: bytes) -> dict[str, Any]:
 @proof_app.command("liability")
 def get_liability(
     party: Annotated[str, typer.Option("--party", metavar="ID", help="The participant's id, acc_... or prv_...")],
-    window: Annotated[int, typer.Option("--window", metavar="N", help="The window's number.")],
+    window: Annotated[int, typer.Option("--window", metavar="N", parser=window_number, help="The window's number.")],
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -181,8 +194,12 @@ def get_liability(
 
 @proof_app.command("growth")
 def get_consistency(
-    first: Annotated[int, typer.Argument(metavar="N", help="The window whose checkpoint is known.")],
-    later: Annotated[int, typer.Argument(metavar="LATER", help="The window whose checkpoint must build on it.")],
+    first: Annotated[
+        int, typer.Argument(metavar="N", parser=window_number, help="The window whose checkpoint is known.")
+    ],
+    later: Annotated[
+        int, typer.Argument(metavar="LATER", parser=window_number, help="The window whose checkpoint must build on it.")
+    ],
     out: Out = None,
     as_json: Json = False,
 ) -> None:

@@ -31,6 +31,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE; - is standard output.")]
 
 
+def window_number(text: str) -> int:
+    """The number of a window, from itself or win_N, as an option or argument. Raises BadParameter."""
+    number = text.removeprefix("win_")
+    if not (number.isascii() and number.isdecimal() and len(number) < 10):
+        raise typer.BadParameter("is a number or win_N")
+    return int(number)
+
+
 def settings() -> Settings:
     """The settings of the environment. Raises Malformed ``setting_unknown`` or ``setting_malformed``."""
     from settlement.config import Settings

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import BROKEN, FAILED, HALTED, DryRun, Json, answer, progress, table, with_installation
+from settlement.commands.running import (
+    BROKEN,
+    FAILED,
+    HALTED,
+    DryRun,
+    Json,
+    answer,
+    progress,
+    table,
+    window_number,
+    with_installation,
+)
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
@@ -174,8 +185,11 @@ def set_up(
 @chain_app.command("orders")
 def list_orders(
     window: Annotated[
-        int, typer.Option("--window", metavar="N", min=0, help="All orders of window N; default: those not ended yet.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--window", metavar="N", parser=window_number, help="All orders of window N; default: those not ended yet."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List chain orders with their slots and attempts, and the accounts for which nothing may be signed."""
@@ -473,7 +487,7 @@ def _status(found: Health, seen: ChainView, asked: Condition | None) -> dict[str
 
 @chain_app.command("choices")
 def list_choices(
-    window: Annotated[int, typer.Option("--window", metavar="N", min=1, help="The window's number.")],
+    window: Annotated[int, typer.Option("--window", metavar="N", parser=window_number, help="The window's number.")],
     as_json: Json = False,
 ) -> None:
     """List which rail each payout of a window took, for providers that have two, and why."""
@@ -491,12 +505,12 @@ def list_choices(
     answer(rows, lines, as_json=as_json)
 
 
-async def _orders(connection: Connection, chains: Iterable[str], window: int) -> list[Order]:
+async def _orders(connection: Connection, chains: Iterable[str], window: int | None) -> list[Order]:
     """All orders of a window; without one, those of every chain that have not ended."""
     from settlement.core.states import ORDER_STATES
     from settlement.storage import chain_orders
 
-    if window:
+    if window is not None:
         return await chain_orders.of_window(connection, window)
     going = [state for state in ORDER_STATES if state not in ("settled", "failed")]
     return [order for name in chains for order in await chain_orders.in_states(connection, name, going)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from settlement.commands.evidence import TrustedKey, stop_at, trusted_jwk
-from settlement.commands.running import BROKEN, Json, Out, answer, cu, read, with_installation, writing
+from settlement.commands.running import BROKEN, Json, Out, answer, cu, read, window_number, with_installation, writing
 
 if TYPE_CHECKING:
     from settlement.bootstrap import Installation
@@ -32,18 +32,17 @@ class Format(StrEnum):
 @app.command("get")
 def get(
     party: Annotated[str, typer.Option("--party", metavar="ID", help="The participant's id, acc_... or prv_...")],
-    window: Annotated[str, typer.Option("--window", metavar="N", help="The window: its number, or win_N.")],
+    window: Annotated[
+        int, typer.Option("--window", metavar="N", parser=window_number, help="The window: its number, or win_N.")
+    ],
     form: Annotated[Format, typer.Option("--format", help="json is all of it, html a page to print.")] = Format.JSON,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Write all that a participant needs to recompute its window alone."""
-    number = window.removeprefix("win_")
-    if not (number.isascii() and number.isdecimal() and len(number) < 10):
-        raise typer.BadParameter("is a number or win_N", param_hint="--window")
     name: Name = form.value
     with writing(out) as write:
-        records, closing = with_installation(lambda found: _write(found, party, int(number), name, write))
+        records, closing = with_installation(lambda found: _write(found, party, window, name, write))
     if out is not None and str(out) != "-":
         document = {"file": str(out), "records": records, "closing": closing}
         answer(document, [f"{records} records, closing balance {cu(int(closing))}: {out}"], as_json=as_json)

@@ -128,7 +128,7 @@ async def missing_guard(connection: Connection) -> str | None:
             if named and constraint.name is not None and (each.name, str(constraint.name)) not in present:
                 return f"constraint {constraint.name} on {each.name}"
         for index in each.indexes:
-            if (each.name, str(index.name)) not in present:
+            if (each.name, f"{index.name} unique" if index.unique else str(index.name)) not in present:
                 return f"index {index.name} on {each.name}"
     asked = {"names": list(APPEND_ONLY), "rights": list(_RIGHTS)}
     held = {(row.name, row.held) for row in await connection.execute(_HELD, asked)}
@@ -141,6 +141,8 @@ async def missing_guard(connection: Connection) -> str | None:
         for right in _RIGHTS:
             if (name, right) in held:
                 return f"the service role may {right} {name}"
+    if (await connection.exec_driver_sql("SHOW session_replication_role")).scalar_one() != "origin":
+        return "session_replication_role, which switches triggers off"
     return None
 
 
@@ -148,8 +150,9 @@ _RIGHTS = ("UPDATE", "DELETE", "TRUNCATE")
 _HELD = text(
     "SELECT name, held FROM unnest(CAST(:names AS text[])) AS name, unnest(CAST(:rights AS text[])) AS held"
     " WHERE has_table_privilege(CURRENT_USER, name, held)"
+    " OR (held = 'UPDATE' AND has_any_column_privilege(CURRENT_USER, name, held))"
 )
-"""The rights among those that the role has on tables that are append-only."""
+"""The rights among those that the role has on tables that are append-only, or on a column of them."""
 
 VIEWS_ON_FILE = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'audit'"
 """The digest of the views that the database has."""
@@ -161,8 +164,10 @@ UNION ALL
 SELECT c.relname, n.conname AS guard FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
 WHERE c.relnamespace = 'public'::regnamespace AND n.convalidated
 UNION ALL
-SELECT c.relname, i.relname AS guard
-FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
+SELECT c.relname, i.relname || CASE WHEN s.only_once THEN ' unique' ELSE '' END AS guard
+FROM (VALUES (true), (false)) s(only_once)
+JOIN pg_index x ON x.indisunique OR NOT s.only_once
+JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
 WHERE c.relnamespace = 'public'::regnamespace AND x.indisvalid AND x.indisready
 UNION ALL
 SELECT c.relname, t.tgname AS guard FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid

@@ -178,7 +178,11 @@ GUARDS = {
     "DROP INDEX uq_chain_order_slot": "index uq_chain_order_slot on chain_order",
     "ALTER TABLE deposit DROP CONSTRAINT uq_deposit_chain_tx_tx_index":
         "constraint uq_deposit_chain_tx_tx_index on deposit",
+    "DROP INDEX uq_chain_order_slot; CREATE INDEX uq_chain_order_slot ON chain_order (chain)":
+        "index uq_chain_order_slot on chain_order",
     "GRANT UPDATE ON posting TO settlement_service": "the service role may UPDATE posting",
+    "GRANT UPDATE (amount) ON posting TO settlement_service": "the service role may UPDATE posting",
+    "SET LOCAL session_replication_role = replica": "session_replication_role, which switches triggers off",
 }  # fmt: skip
 
 
