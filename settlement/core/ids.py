@@ -81,14 +81,18 @@ def public_id(prefix: str, value: bytes) -> str:
 
 
 def made_at(text: str) -> datetime:
-    """The millisecond in which a public id was made, from its UUIDv7. Raises ValueError for text that is no id."""
+    """The millisecond in which a public id was made, from its UUIDv7. Raises ValueError for text that is no id, or one
+    of a time after the year 9999, which nothing can have."""
     match = _PUBLIC.fullmatch(text)
     if match is None:
         raise ValueError("not a public id")
     number = 0
     for character in match.group(2):
         number = number << 5 | _ALPHABET.index(character)
-    return EPOCH + timedelta(milliseconds=number >> 80)
+    try:
+        return EPOCH + timedelta(milliseconds=number >> 80)
+    except OverflowError:
+        raise ValueError("not a public id of any time") from None
 
 
 def is_public_id(prefix: str, text: str) -> bool:

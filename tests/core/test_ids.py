@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from settlement.core.ids import EPOCH, Sources, is_public_id, made_at, micros, permuted, public_id, uuid7, uuid_text
+from tests.core.test_reference_pages import page, vectors
 
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
 TEN = st.binary(min_size=10, max_size=10)
@@ -90,6 +91,19 @@ def test_public_ids_are_one_to_one_and_ordered(a: bytes, b: bytes) -> None:
 )
 def test_what_is_no_public_id(text: str) -> None:
     assert not is_public_id("acc", text)
+
+
+def test_the_vectors_of_ids() -> None:
+    found = vectors("ids.json")
+    for each in found["ids"]:
+        raw = bytes.fromhex(each["bytes_hex"])
+        assert public_id(each["id"][:3], raw) == each["id"]
+        assert made_at(each["id"]) == EPOCH + timedelta(milliseconds=each["milliseconds"])
+    shown, *_ = found["ids"]
+    assert [text for text in map(str, shown.values()) if text not in page("canonical-json.md")] == []
+    for text in found["refused"]:
+        with pytest.raises(ValueError, match="not a public id"):
+            made_at(text)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=32))

@@ -78,11 +78,12 @@ export function ask(offer, table, record) {
   return multiplier((asks.find((each) => each.tier !== undefined) ?? asks[0])?.multiplier ?? offer.usual);
 }
 
-// The microseconds in which a hold was made, from the UUIDv7 in its id; null for text that is no hold's id.
+// The microseconds in which a hold was made, from the UUIDv7 in its id; null for text that is no hold's id, or of no time.
 export function madeAt(hold) {
   if (!/^hld_[0-7][0-9a-hjkmnp-tv-z]{25}$/.test(hold)) return null;
   const digits = [...hold.slice(4)].map((digit) => "0123456789abcdefghjkmnpqrstvwxyz".indexOf(digit));
-  return (digits.reduce((number, digit) => number << 5n | BigInt(digit), 0n) >> 80n) * 1000n;
+  const milliseconds = digits.reduce((number, digit) => number << 5n | BigInt(digit), 0n) >> 80n;
+  return milliseconds <= 253402300799999n ? milliseconds * 1000n : null;
 }
 
 // Steps 1 to 12 of "Checks on each record", without step 4: {code} or {pico, version}. `offers` are its provider's.

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Broken, Tree, canonical, climb, digest, leafHash, node, parseFraction, readHandover, sha256 } from "./formats.mjs";
 import { checkConsistency } from "./proof.mjs";
+import { madeAt } from "./rating.mjs";
 
 const read = (name) => JSON.parse(readFileSync(`${process.argv[2]}/${name}.json`));
 const hex = (text) => Buffer.from(text, "hex");
@@ -57,6 +58,7 @@ const top = climb(hashes[index - (sealed.size - hashes.length)], index, sealed.s
 console.log(JSON.stringify({
   kids: [links[0].from, ...links.map(({ to }) => to)],
   refused: keys.refused.map((each) => refused(() => readHandover(each))),
+  made: [read("ids").ids[0].id, ...read("ids").refused].map((id) => madeAt(id)?.toString() ?? null),
   grown: checkConsistency(proof, [keys.kids[0]]).windows,
   shrunk: refused(() => checkConsistency({ ...proof, path: proof.path.slice(1) }, [])),
   digest: digest(measured.document) === measured.digest,
