@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
-from pathlib import Path
 from typing import cast
 
 import structlog
@@ -35,6 +33,7 @@ from settlement.core.retention import RetentionRules
 from settlement.core.signatures import SigningKey
 from settlement.core.units import MICRO_PER_CU
 from settlement.core.windows import WindowRules
+from settlement.interpreter import check_interpreter
 from settlement.keystore import open_signing_key, own_key
 from settlement.services import funding
 from settlement.services.context import Context
@@ -128,16 +127,6 @@ def make_data_dir(settings: Settings) -> None:
         raise Unavailable("data_dir_refused", f"the data directory {folder} can't be made: {error.strerror}") from None
 
 
-def check_interpreter() -> None:
-    """Raises Broken ``assertions_off`` under ``python -O``, ``packages_apart`` when a namesake would be imported."""
-    if sys.flags.optimize:
-        raise Broken("assertions_off", "this program checks itself with assert; run it without -O and PYTHONOPTIMIZE")
-    places = {name: _place(name) for name in ("settlement", "adapters", "governance", "migrations")}
-    if len(set(places.values())) > 1:
-        where = ", ".join(f"{name} in {place or 'no place'}" for name, place in places.items())
-        raise Broken("packages_apart", f"the project's packages should lie side by side, but Python finds {where}")
-
-
 def configure_logging(level: str) -> None:
     """Everything that is logged goes to standard error: lines for people on a terminal, JSON otherwise."""
     shared: list[structlog.types.Processor] = [
@@ -173,11 +162,6 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for talkative in ("apscheduler", "alembic", "httpx2", "httpcore2", "asyncio"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
-
-
-def _place(package: str) -> Path | None:
-    spec = find_spec(package)
-    return None if spec is None or spec.origin is None else Path(spec.origin).resolve().parents[1]
 
 
 def _migrate(url: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from settlement.bootstrap import Installation, check_interpreter, make_data_dir, open_installation
+from settlement.bootstrap import Installation, make_data_dir, open_installation
 from settlement.config import Settings
 from settlement.core.errors import Broken, Malformed, SettlementError, Unavailable
 from settlement.core.policy import Policy
@@ -187,24 +187,3 @@ async def test_without_a_url_the_embedded_server_is_used_and_given_back() -> Non
                 break
             await asyncio.sleep(0.1)
         assert not running.exists()
-
-
-def test_assertions_must_be_on() -> None:
-    check_interpreter()
-    code = "from settlement.bootstrap import check_interpreter as check\ncheck()"
-    ended = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert "assertions_off" in ended.stderr
-
-
-def test_a_namesake_of_one_of_the_packages_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "adapters").mkdir()
-    (tmp_path / "adapters" / "__init__.py").write_text("")
-    code = "from settlement.bootstrap import check_interpreter as check\ncheck()"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    ended = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
-    )
-    assert ended.returncode == 1
-    assert "packages_apart" in ended.stderr
-    assert str(tmp_path) in ended.stderr

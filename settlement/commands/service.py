@@ -33,7 +33,8 @@ GARBAGE_THRESHOLD = 20_000
 @db_app.command()
 def upgrade(as_json: Json = False) -> None:
     """Run the migrations that the database has not seen; start the embedded server for it if there is no URL."""
-    from settlement.bootstrap import check_interpreter, configure_logging, open_database
+    from settlement.bootstrap import configure_logging, open_database
+    from settlement.interpreter import check_interpreter
 
     chosen = settings()
     configure_logging("warning")
