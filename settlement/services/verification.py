@@ -7,6 +7,7 @@ and makes every root again from the signed bytes.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from settlement.client.verifier import ExportVerifier, Report
 from settlement.core.errors import Broken, SettlementError, Unavailable
 from settlement.services import audit, shelf
 from settlement.services.context import Context
-from settlement.storage import halts, invariants, retention
+from settlement.storage import checkpoints, halts, invariants, retention, trees
+from settlement.storage.database import Connection
 from settlement.storage.invariants import Violation
 from settlement.storage.retention import Retired
 
@@ -49,7 +51,7 @@ Depth = Literal["quick", "books", "export"]
 
 
 async def verify(context: Context, depth: Depth = "export") -> VerificationReport:
-    """Check the server's durability, the schema's guards, SQL invariants and, at depth ``export``, the whole export.
+    """Check durability, the schema's guards, SQL invariants and stored tree; at depth ``export`` the whole export too.
 
     Stops at the first failure and names it. Changes nothing; whoever calls it decides what to halt.
     """
@@ -64,7 +66,7 @@ async def verify(context: Context, depth: Depth = "export") -> VerificationRepor
         if failure is None:
             failure = await invariants.first_violation(connection, deep=depth != "quick")
         if failure is None and depth != "quick":
-            failure = _missing_segment(context, await retention.every(connection))
+            failure = await _wrong_tile(connection) or _missing_segment(context, await retention.every(connection))
     held = sum(depth != "quick" or not each.deep for each in invariants.invariants()) if failure is None else 0
     if failure is None and depth == "export":
         try:
@@ -77,6 +79,18 @@ async def verify(context: Context, depth: Depth = "export") -> VerificationRepor
             if export.fault is not None:
                 failure = Violation(export.fault.code, export.fault.subject, export.fault.detail)
     return VerificationReport(failure, stopped, held, export, await context.database.checksums())
+
+
+async def _wrong_tile(connection: Connection) -> Violation | None:
+    """Where the record tree on file, from which proofs are made, is not the one that the last checkpoint states."""
+    last = await checkpoints.newest(connection)
+    if last is None:
+        return None
+    stated = bytes.fromhex(json.loads(last.document)["records"]["root"])
+    wrong = await trees.first_wrong(connection, last.tree_size, stated)
+    if wrong is None:
+        return None
+    return Violation("tree_tiles", wrong, "the record tree on file is the one that the last checkpoint states")
 
 
 def _missing_segment(context: Context, left: Sequence[Retired]) -> Violation | None:

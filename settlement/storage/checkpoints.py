@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import zstandard
-from sqlalchemy import Row, bindparam, insert, select, text
+from sqlalchemy import Row, bindparam, func, insert, select, text
 
 from settlement.core import canonical
 from settlement.core.errors import NotFound
@@ -98,6 +98,12 @@ async def find(connection: Connection, window_no: int) -> Stored | None:
     """A window's checkpoint, if it has one yet."""
     row = (await connection.execute(_FIND, {"window": window_no})).first()
     return None if row is None else _stored(row)
+
+
+async def newest(connection: Connection) -> Stored | None:
+    """The last checkpoint, if there is one yet."""
+    row = (await connection.execute(select(func.max(checkpoint.c.window_no)))).scalar_one()
+    return None if row is None else await find(connection, row)
 
 
 async def get(connection: Connection, window_no: int) -> Stored:

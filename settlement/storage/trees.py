@@ -8,11 +8,13 @@ from sqlalchemy import text
 
 from settlement.core import tiles
 from settlement.core.errors import Broken
-from settlement.core.merkle import Frontier, Range, consistency_ranges, inclusion_ranges, peak_ranges
+from settlement.core.merkle import Frontier, Range, consistency_ranges, inclusion_ranges, peak_ranges, perfect_root
 from settlement.core.tiles import TILE_LEVELS, TILE_WIDTH, Tile
 from settlement.storage.database import Connection, raw_cursor
 
 Place = tuple[int, int]
+_AT_A_TIME = 64
+"""Tiles that are read at a time when all of them are."""
 
 _STORE = """
 INSERT INTO tree_tile (level, index, hashes)
@@ -120,6 +122,33 @@ async def consistency(connection: Connection, old: int, new: int) -> list[bytes]
     """The proof that the tree of `old` leaves is the beginning of that of `new`; one query for O(log new) tiles."""
     stored = await _read(connection, _places(consistency_ranges(old, new)))
     return tiles.consistency(old, new, lambda level, place: stored.get((level, place), b""))
+
+
+async def first_wrong(connection: Connection, size: int, stated: bytes) -> str | None:
+    """What is first found in the stored tree of `size` that does not lead to the stated root; None when all of it does.
+
+    A wrong hash in a full tile shows beside the entry above it alone: no root is made from it any more, but proofs are.
+    """
+    level, below = 0, list[bytes]()
+    while entries := size >> TILE_LEVELS * level:
+        made: list[bytes] = []
+        count = -(-entries // TILE_WIDTH)
+        for first in range(0, count, _AT_A_TIME):
+            places = [(level, index) for index in range(first, min(first + _AT_A_TIME, count))]
+            stored = await _read(connection, places)
+            for place in places:
+                at, tile = place[1] * TILE_WIDTH, stored.get(place, b"")
+                hashes = [tile[byte : byte + 32] for byte in range(0, len(tile), 32)]
+                width = min(TILE_WIDTH, entries - at)
+                if len(hashes) < width:
+                    return f"tile {place[1]} of level {level}"
+                for entry, expected in enumerate(below[at : at + width]):
+                    if hashes[entry] != expected:
+                        return f"tile {at + entry} of level {level - 1}"
+                if width == TILE_WIDTH:
+                    made.append(perfect_root(hashes))
+        level, below = level + 1, made
+    return None if await root(connection, size) == stated else "the tiles at its end"
 
 
 def _places(spans: Iterable[Range]) -> list[Place]:

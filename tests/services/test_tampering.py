@@ -81,6 +81,10 @@ ROWS = {
         DELETE FROM usage_record WHERE report_no = 2; DELETE FROM usage_report WHERE no = 2""",
         "entry_has_postings",
     ),
+    "a cached hash changed": (
+        "UPDATE tree_tile SET hashes = set_byte(hashes, 0, 255 - get_byte(hashes, 0)) WHERE level = 0",
+        "tree_tiles",
+    ),
     "an obligation lowered with its report": (
         "UPDATE usage_report SET total = total - 1 WHERE no = 1",
         "report_total",

@@ -56,6 +56,38 @@ async def test_what_is_on_file_is_never_rewritten(database: Database) -> None:
         assert await trees.root(connection, 12) == root_of(LEAVES[:12]), "a step that is done again stands"
 
 
+async def test_every_tile_is_held_to_the_one_above_it_and_to_the_root(database: Database) -> None:
+    """Also the full ones, of which no root is made any more, while proofs still are."""
+    size, stated = len(LEAVES), root_of(LEAVES)
+    async with database.begin() as connection:
+        await grow(connection, 0, LEAVES)
+    async with database.read() as connection:
+        assert await trees.first_wrong(connection, size, stated) is None
+        assert await trees.first_wrong(connection, 0, EMPTY_ROOT) is None
+    found = {}
+    for level, index in ((0, 0), (0, 2), (0, 3), (1, 0)):
+        for change in (
+            "hashes = overlay(hashes PLACING decode('00ff', 'hex') FROM 34)",
+            "hashes = substr(hashes, 1, 32)",
+        ):
+            async with database.engine.connect() as connection:
+                await connection.execute(
+                    text(f"UPDATE tree_tile SET {change} WHERE level = {level} AND index = {index}")
+                )
+                found[level, index, change[9:16]] = await trees.first_wrong(connection, size, stated)
+                await connection.rollback()
+    assert found == {
+        (0, 0, "overlay"): "tile 0 of level 0",
+        (0, 0, "substr("): "tile 0 of level 0",
+        (0, 2, "overlay"): "tile 2 of level 0",
+        (0, 2, "substr("): "tile 2 of level 0",
+        (0, 3, "overlay"): "the tiles at its end",
+        (0, 3, "substr("): "tile 3 of level 0",
+        (1, 0, "overlay"): "tile 1 of level 0",
+        (1, 0, "substr("): "tile 0 of level 1",
+    }
+
+
 async def test_a_tile_that_is_gone_is_missed(database: Database) -> None:
     async with database.begin() as connection:
         await grow(connection, 0, LEAVES[:5])
