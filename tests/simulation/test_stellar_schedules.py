@@ -1,7 +1,7 @@
 """Nothing lost, doubled or stuck on Stellar: crash schedules on the shipped adapter, services and database.
 
-How many is decided by SETTLEMENT_STELLAR_SCHEDULES; `make nightly` runs 5,000. A run that never saw some fault or some
-legal step counts as failed. The shortcuts that everybody takes, taken on purpose, must turn the schedules red.
+How many is decided by SETTLEMENT_STELLAR_SCHEDULES; `make nightly` runs 5,000. A long run that never saw some fault or
+some legal step counts as failed. The shortcuts that everybody takes, taken on purpose, must turn the schedules red.
 """
 
 from __future__ import annotations
@@ -18,23 +18,13 @@ from adapters.stellar import StellarAdapter
 from settlement.chain import Failed, Outcome, Pending, Rejected, Settled, Transaction, Unreachable
 from settlement.core.errors import SettlementError
 from settlement.core.states import ORDER_STEPS
+from tests.simulation.harness import BY_A_PERSON, LONG, SURE
 from tests.simulation.stellar import RATES, STRANGER, StellarInstallation
 from tests.stellarnet.network import KINDS
 
 pytestmark = pytest.mark.network
 
 FRESH = int.from_bytes(os.urandom(4), "big")
-EDGES = {
-    ("planned", "signed"),
-    ("signed", "submitted"),
-    ("signed", "unknown"),
-    ("submitted", "settled"),
-    ("submitted", "failed"),
-    ("unknown", "planned"),
-}
-"""Steps that even a short run must take; a long one must take them all but those in `BY_A_PERSON`."""
-BY_A_PERSON = {("contested", "settled")}
-LONG = 1_000
 MOST = 25
 """Schedules within which a shortcut must have been caught; most are in the first few."""
 
@@ -55,7 +45,7 @@ async def run(new_database: Callable[[], str], schedules: int) -> tuple[Counter[
         fired.update(found.peer.net.plan.fired)
         walked.update(found.walked)
 
-    fifth = max(3, schedules // 5)
+    fifth = max(2, schedules // 5)
     async with asyncio.TaskGroup() as group:
         group.create_task(lane(1, schedules - 2 * fifth, RATES, nodes=1))
         group.create_task(lane(2, fifth, RATES, nodes=2))
@@ -64,16 +54,19 @@ async def run(new_database: Callable[[], str], schedules: int) -> tuple[Counter[
 
 
 def judge(schedules: int, fired: Counter[str], walked: Counter[tuple[str, str]]) -> None:
-    """Red when something never happened."""
+    """Red when something never happened; in short runs, when what happens in every one did not."""
     print(f"\n{schedules} schedules; faults {dict(fired)}; steps {dict(walked)}")
+    assert walked.keys() >= SURE
+    assert sum(fired[name] > 0 for name in KINDS) >= len(KINDS) // 2
+    if schedules < LONG:
+        return
     each = 100 * schedules // 10_000
-    assert {name for name in KINDS if fired[name] < max(1, each)} == set()
-    steps = ORDER_STEPS.keys() - BY_A_PERSON if schedules >= LONG else EDGES
-    assert {step for step in steps if walked[step] < max(1, each // 10)} == set()
+    assert {name for name in KINDS if fired[name] < each} == set()
+    assert {step for step in ORDER_STEPS.keys() - BY_A_PERSON if walked[step] < max(1, each // 10)} == set()
 
 
 async def test_nothing_lost_doubled_or_stuck_on_stellar(new_database: Callable[[], str]) -> None:
-    schedules = int(os.environ.get("SETTLEMENT_STELLAR_SCHEDULES", "20"))
+    schedules = int(os.environ.get("SETTLEMENT_STELLAR_SCHEDULES", "10"))
     judge(schedules, *await run(new_database, schedules))
 
 

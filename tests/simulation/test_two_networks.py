@@ -18,7 +18,7 @@ from settlement.services.context import Context
 from settlement.services.rails import GivenUp
 from settlement.storage import chain_orders
 from tests.simulation import stellar, xrpl
-from tests.simulation.two_rails import TwoRails, judge
+from tests.simulation.two_rails import MOMENTS, TwoRails, judge
 from tests.simulation.xrpl import XrplInstallation
 from tests.stellarnet.network import Plan
 from tests.stellarnet.peer import USDC, StellarPeer
@@ -74,7 +74,7 @@ async def run(url: str, schedules: int) -> Counter[str]:
     made = await TwoNetworks.both(url, 78)
     try:
         for turn in range(schedules):
-            await made.two_windows(turn if turn % 2 else FRESH + turn, seen)
+            await made.two_windows(turn if turn % 2 else FRESH * MOMENTS + turn, seen)
         seen.update(made.effects.died)
         seen.update({f"stellar {kind}": count for kind, count in made.other.net.plan.fired.items()})
         seen.update({f"xrpl {kind}": count for node in made.peer.nodes for kind, count in node.fired.items()})
@@ -84,7 +84,7 @@ async def run(url: str, schedules: int) -> Counter[str]:
 
 
 async def test_failover_from_the_xrp_ledger_to_stellar_pays_everybody_once(new_database: Callable[[], str]) -> None:
-    schedules = int(os.environ.get("SETTLEMENT_NETWORK_SCHEDULES", "8"))
+    schedules = int(os.environ.get("SETTLEMENT_NETWORK_SCHEDULES", "5"))
     judge(schedules, await run(new_database(), schedules))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from adapters.simulated import USD, Network, SimulatedAdapter, Wallet
 from tests.simulation.harness import RATES
-from tests.simulation.two_rails import TwoRails, judge
+from tests.simulation.two_rails import MOMENTS, TwoRails, judge
 
 
 class SimulatedRails(TwoRails):
@@ -50,7 +50,7 @@ async def run(url: str, folder: Path, schedules: int) -> Counter[str]:
     try:
         fresh = int.from_bytes(os.urandom(4), "big")
         for turn in range(schedules):
-            await made.two_windows(turn if turn % 2 else fresh + turn, seen)
+            await made.two_windows(turn if turn % 2 else fresh * MOMENTS + turn, seen)
         seen.update(made.effects.died)
     finally:
         await made.close()
@@ -59,7 +59,7 @@ async def run(url: str, folder: Path, schedules: int) -> Counter[str]:
 
 
 async def test_failover_between_two_chains_pays_everybody_once(new_database: Callable[[], str], tmp_path: Path) -> None:
-    schedules = int(os.environ.get("SETTLEMENT_RAIL_SCHEDULES", "15"))
+    schedules = int(os.environ.get("SETTLEMENT_RAIL_SCHEDULES", "8"))
     judge(schedules, await run(new_database(), tmp_path, schedules))
 
 

@@ -32,7 +32,7 @@ RATES = {
     "rate_limited": 3_000,
 }
 """Chances in millionths, most of them for each request: far worse than any real node."""
-STRANGER = {**RATES, "stranger": 300_000}
+STRANGER = {**RATES, "stranger": 500_000}
 START_BALANCE = 10**12
 
 
