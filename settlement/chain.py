@@ -180,6 +180,7 @@ class SetupStep:
     """Something that the treasury's account should have, and whether a final ledger says that it has it.
 
     `orderable` says whether the service's own key can bring it about; what it can't is for a person, as `detail` says.
+    `once`: bringing it about twice would make two of it, so that no second order of it is made once one has settled.
     """
 
     name: str
@@ -187,6 +188,7 @@ class SetupStep:
     done: bool
     orderable: bool = True
     detail: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

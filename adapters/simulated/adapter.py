@@ -27,6 +27,7 @@ from adapters.simulated.ledger import BASE_FEE, RESERVE, SIM, USD
 from adapters.simulated.network import HELD_AHEAD, Final, Network, Snapshot
 from adapters.simulated.wallet import DECIMALS, Wallet, payment_uri
 from settlement.chain import (
+    NO_OP,
     AnchorOrder,
     Asset,
     Contested,
@@ -46,6 +47,7 @@ from settlement.chain import (
     SentPage,
     Settled,
     SetupOrder,
+    SetupStep,
     Slot,
     Transaction,
     Transfer,
@@ -134,6 +136,16 @@ class SimulatedAdapter:
         """The treasury's sequence at the tip. Raises Unreachable."""
         return await asyncio.to_thread(self._next_numbers)
 
+    async def setup(self) -> tuple[SetupStep, ...]:
+        """Nothing: an account of this network has neither switches nor lines."""
+        return ()
+
+    async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+        """As `prepare`; the only step here is the one that does nothing. Raises Unpayable ``step_unknown`` too."""
+        if order.step != NO_OP:
+            raise Unpayable("step_unknown", order.step[:80])
+        return await asyncio.to_thread(self._prepare, order, slot, busy)
+
     async def holdings(self) -> Holdings:
         """The treasury's balances at the tip; of the native coin what is above the reserve. Raises Unreachable."""
         return await asyncio.to_thread(self._holdings)
@@ -168,7 +180,7 @@ class SimulatedAdapter:
 
     # --- in a thread ----------------------------------------------------------------------------------------------
 
-    def _prepare(self, order: Order, slot: Slot | None, busy: Container[Slot]) -> Transaction:
+    def _prepare(self, order: Order | SetupOrder, slot: Slot | None, busy: Container[Slot]) -> Transaction:
         if not order.id or len(order.id) > INVOICE_CHARACTERS or not order.id.isascii() or not order.id.isprintable():
             raise Unpayable("id_malformed", f"an order's id is 1 to {INVOICE_CHARACTERS} ASCII characters")
         fee = min(max(-(-self._network.required_fee() * 12 // 10), BASE_FEE), FEE_CAP)
@@ -180,14 +192,13 @@ class SimulatedAdapter:
         blob = self._key.signed(body)
         return Transaction(blob_id(blob), (), blob, slot, first, last, fee)
 
-    def _contents(self, view: Snapshot, order: Order, fee: int) -> tuple[bytes, tuple[Payment, ...]]:
+    def _contents(self, view: Snapshot, order: Order | SetupOrder, fee: int) -> tuple[bytes, tuple[Payment, ...]]:
         """Memo and payments of an order that could be paid from final state as it is, else Unpayable."""
         needed = {SIM: fee}
-        if isinstance(order, AnchorOrder):
-            if not 0 < len(order.digest) <= MEMO_BYTES:
-                raise Unpayable("memo_size", f"an anchor carries 1 to {MEMO_BYTES} bytes, not {len(order.digest)}")
-            transfers: tuple[Transfer, ...] = ()
-        else:
+        if isinstance(order, AnchorOrder) and not 0 < len(order.digest) <= MEMO_BYTES:
+            raise Unpayable("memo_size", f"an anchor carries 1 to {MEMO_BYTES} bytes, not {len(order.digest)}")
+        transfers: tuple[Transfer, ...] = ()
+        if isinstance(order, PayoutOrder):
             transfers = _counted(order, self.facts.transfers)
         for index, transfer in enumerate(transfers):
             self._check(view, transfer, index)

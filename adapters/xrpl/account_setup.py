@@ -56,14 +56,19 @@ class Wanted:
 
 
 async def steps(
-    node: Node, treasury: str, keys: Keys, assets: Mapping[Asset, int], wanted: Wanted
+    node: Node,
+    treasury: str,
+    keys: Keys,
+    assets: Mapping[Asset, int],
+    wanted: Wanted,
+    ledger: int | str = "validated",
 ) -> tuple[SetupStep, ...]:
     """The state of the treasury, which `keys` sign for."""
-    root = await rpc.account(node, treasury)
+    root = await rpc.account(node, treasury, ledger)
     if root is None:
         why = "send it XRP: the base reserve, 0.2 XRP for each line and ticket, and what fees will take"
         return (SetupStep("funded", f"{treasury} is an account", False, False, why),)
-    listed = await rpc.signer_list(node, treasury)
+    listed = await rpc.signer_list(node, treasury, ledger)
     found = [SetupStep("funded", f"{treasury} is an account", True), _key(treasury, root, keys, listed)]
     if wanted.regular_key:
         title = f"its regular key is {wanted.regular_key}"
@@ -77,15 +82,15 @@ async def steps(
     found.append(SetupStep("no_rippling", "nobody exchanges through the account", not root.flags & _DEFAULT_RIPPLE_BIT))
     for asset in assets:
         if asset != XRP:
-            held = await rpc.line(node, treasury, asset)
+            held = await rpc.line(node, treasury, asset, ledger)
             found.append(SetupStep(f"line:{asset.text}", f"it can hold {asset.text}", held is not None))
     if wanted.tickets:
-        left = len(await rpc.tickets(node, treasury))
+        left = len(await rpc.tickets(node, treasury, ledger))
         found.append(SetupStep("tickets", f"it has {wanted.tickets} tickets ({left} now)", left >= wanted.tickets))
     if wanted.cu_token:
-        issued = await _cu_token(node, treasury)
+        issued = await _cu_token(node, treasury, ledger)
         title = "it issues the closed-loop CU" + (f", {issued}" if issued else "")
-        found.append(SetupStep("cu_token", title, bool(issued)))
+        found.append(SetupStep("cu_token", title, bool(issued), once=True))
     return tuple(found)
 
 
@@ -107,9 +112,9 @@ def _master(flags: int) -> SetupStep:
     return SetupStep("master_off", "the master key is off", bool(flags & MASTER_OFF), False, why)
 
 
-async def _cu_token(node: Node, treasury: str) -> str:
+async def _cu_token(node: Node, treasury: str, ledger: int | str) -> str:
     """The id of the issuance that is as it should be; empty when there is none."""
-    for each in await rpc.issuances(node, treasury):
+    for each in await rpc.issuances(node, treasury, ledger):
         flags = int(each.get("Flags", 0))
         named = str(each.get("MPTokenMetadata", "")).upper() == CU_METADATA.hex().upper()
         if named and flags == _MPT_REQUIRE_AUTHORIZATION and each.get("AssetScale") == CU_SCALE:
@@ -118,25 +123,25 @@ async def _cu_token(node: Node, treasury: str) -> str:
 
 
 async def members(
-    node: Node, treasury: str, keys: Keys, step: str, assets: Mapping[Asset, int], wanted: Wanted
+    node: Node, treasury: str, keys: Keys, step: str, assets: Mapping[Asset, int], wanted: Wanted, ledger: int
 ) -> tuple[dict[str, Any], int]:
     """The members of the transaction that brings a step about, and how many objects it adds to the account's reserve.
 
-    Raises Unpayable ``step_unknown``, ``step_done``.
+    Both as that validated ledger has the account. Raises Unpayable ``step_unknown``, ``step_done``.
     """
     if step == NO_OP:
         return {"TransactionType": "AccountSet"}, 0
-    made = await _made(node, treasury, step, assets, wanted)
-    if any(each.done for each in await steps(node, treasury, keys, assets, wanted) if each.name == step):
+    made = await _made(node, treasury, step, assets, wanted, ledger)
+    if any(each.done for each in await steps(node, treasury, keys, assets, wanted, ledger) if each.name == step):
         raise Unpayable("step_done", step)
     return made
 
 
 async def _made(
-    node: Node, treasury: str, step: str, assets: Mapping[Asset, int], wanted: Wanted
+    node: Node, treasury: str, step: str, assets: Mapping[Asset, int], wanted: Wanted, ledger: int
 ) -> tuple[dict[str, Any], int]:
     if step == "tickets" and wanted.tickets:
-        count = wanted.tickets - len(await rpc.tickets(node, treasury))
+        count = wanted.tickets - len(await rpc.tickets(node, treasury, ledger))
         return {"TransactionType": "TicketCreate", "TicketCount": count}, count
     if step == "signer_list" and wanted.signer_list is not None:
         return _signer_list(wanted.signer_list), 1

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
-from adapters.nodes import Node, Nodes
+from adapters.nodes import NoAnswer, Node, Nodes
 from adapters.xrpl import account_setup, cursors, preflight, rpc
 from adapters.xrpl.account_setup import Wanted
 from adapters.xrpl.amounts import DECIMALS_OF_XRP, XRP, currency, is_mpt, key_of, places, units
@@ -22,6 +22,7 @@ from adapters.xrpl.sent import sent_page
 from adapters.xrpl.signing import Keys
 from adapters.xrpl.transactions import MEMO_BYTES, address_fits, fields, hash_of, mark, x_address
 from settlement.chain import (
+    NO_OP,
     AnchorOrder,
     Asset,
     Condition,
@@ -184,7 +185,11 @@ class XrplAdapter:
         )
 
     async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Transaction:
-        """As `prepare`, for one step of `setup`. Raises Unpayable ``step_unknown`` and ``step_done`` too."""
+        """As `prepare`, for one step of `setup`. Raises Unpayable ``step_unknown`` and ``step_done`` too.
+
+        What is missing is read from the ledger whose next sequence is signed: when it has come about since, that
+        sequence is used and the transaction can't land. So a node that lags makes nothing twice.
+        """
         return await self._nodes.first(lambda node: self._prepare(node, order, slot, busy))
 
     async def condition(self) -> Condition:
@@ -288,7 +293,7 @@ class XrplAdapter:
         if isinstance(order, AnchorOrder):
             return None, None
         members, objects = await account_setup.members(
-            node, self.treasury, self._keys, order.step, self._assets, self._settings.wanted
+            node, self.treasury, self._keys, order.step, self._assets, self._settings.wanted, own.at
         )
         if objects:
             await preflight.check_reserve(node, own, fee, objects)
@@ -306,9 +311,12 @@ class XrplAdapter:
     async def _slot(
         self, node: Node, order: Order | SetupOrder, own: rpc.Account, slot: Slot | None, busy: Container[Slot]
     ) -> Slot:
+        step = isinstance(order, SetupOrder) and order.step != NO_OP
         if slot is not None:
             if slot.account != self.treasury:
                 raise Unpayable("slot_foreign", f"{slot} is not one of {self.treasury}")
+            if step and own.sequence < slot.number:
+                raise NoAnswer(f"{node.name} lags: its ledger {own.at} is older than {slot}")
             return slot
         if self._settings.wanted.tickets and not isinstance(order, SetupOrder):
             for number in await rpc.tickets(node, self.treasury):
@@ -316,6 +324,8 @@ class XrplAdapter:
                     return free
         for number in range(own.sequence, own.sequence + IN_FLIGHT):
             if (free := Slot(self.treasury, number)) not in busy:
+                if step and number != own.sequence:
+                    raise NoAnswer(f"{node.name} lags: number {own.sequence} of its ledger {own.at} is used")
                 return free
         raise Unpayable("no_free_slot", f"{IN_FLIGHT} transactions are out already")
 

@@ -217,16 +217,16 @@ async def issuance(node: Node, asset: Asset) -> dict[str, Any] | None:
     return found
 
 
-async def tickets(node: Node, address: str) -> list[int]:
+async def tickets(node: Node, address: str, ledger: int | str = "validated") -> list[int]:
     """The account's tickets, lowest first."""
-    found = await _objects(node, address, "ticket")
+    found = await _objects(node, address, "ticket", ledger)
     with _reading(node, "account_objects"):
         return sorted(int(each["TicketSequence"]) for each in found)
 
 
-async def signer_list(node: Node, address: str) -> SignerList | None:
+async def signer_list(node: Node, address: str, ledger: int | str = "validated") -> SignerList | None:
     """The account's signer list."""
-    found = await _objects(node, address, "signer_list")
+    found = await _objects(node, address, "signer_list", ledger)
     with _reading(node, "account_objects"):
         for each in found:
             entries = [one["SignerEntry"] for one in each["SignerEntries"]]
@@ -235,20 +235,20 @@ async def signer_list(node: Node, address: str) -> SignerList | None:
     return None
 
 
-async def issuances(node: Node, address: str) -> list[dict[str, Any]]:
+async def issuances(node: Node, address: str, ledger: int | str = "validated") -> list[dict[str, Any]]:
     """The issuances of multi-purpose tokens that an account has made."""
-    return await _objects(node, address, "mpt_issuance")
+    return await _objects(node, address, "mpt_issuance", ledger)
 
 
-async def _objects(node: Node, address: str, kind: str) -> list[dict[str, Any]]:
-    """All of an account's objects of one kind in the last validated ledger."""
+async def _objects(node: Node, address: str, kind: str, ledger: int | str) -> list[dict[str, Any]]:
+    """All of an account's objects of one kind in a validated ledger."""
     found: list[dict[str, Any]] = []
     marker: dict[str, Any] = {}
     while True:
         result = await command(
-            node, "account_objects", account=address, type=kind, ledger_index="validated", limit=400, **marker
+            node, "account_objects", account=address, type=kind, ledger_index=ledger, limit=400, **marker
         )
-        _check_validated(node, result, "validated")
+        _check_validated(node, result, ledger)
         with _reading(node, "account_objects"):
             found += [dict(each) for each in result["account_objects"]]
         if "marker" not in result:

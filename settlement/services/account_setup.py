@@ -7,6 +7,7 @@ and a process that dies leaves an order that the next pass of the runner takes u
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from settlement.chain import Administered, SetupStep, Unreachable
 from settlement.core.errors import NotFound, Unavailable
@@ -19,6 +20,7 @@ from settlement.storage.database import Connection
 async def steps(context: Context, chain: str) -> tuple[SetupStep, ...]:
     """What the account should have, and what of it a final ledger shows; nothing where the adapter has no list.
 
+    What must be there once, and was made by an order already, can't be ordered again, whatever a node doesn't show.
     Raises NotFound ``unknown_chain``, Unavailable ``chain_unavailable``.
     """
     adapter = context.chains.get(chain)
@@ -27,9 +29,18 @@ async def steps(context: Context, chain: str) -> tuple[SetupStep, ...]:
     if not isinstance(adapter, Administered):
         return ()
     try:
-        return await adapter.setup()
+        found = await adapter.setup()
     except Unreachable as error:
         raise Unavailable("chain_unavailable", f"{chain} can't be asked now: {error}") from error
+    async with context.database.read() as connection:
+        return tuple([await _once(connection, chain, adapter.treasury, step) for step in found])
+
+
+async def _once(connection: Connection, chain: str, treasury: str, step: SetupStep) -> SetupStep:
+    made = None if step.done or not step.once else await chain_orders.made_by(connection, chain, treasury, step.name)
+    if made is None:
+        return step
+    return replace(step, orderable=False, detail=f"{made} has made it: the node lags, or it was taken away by hand")
 
 
 async def plan(context: Context, chain: str, wanted: Sequence[SetupStep]) -> int:
@@ -37,13 +48,15 @@ async def plan(context: Context, chain: str, wanted: Sequence[SetupStep]) -> int
 
     Raises Unavailable ``halted``.
     """
+    treasury = context.chains[chain].treasury
 
     async def use_case(connection: Connection) -> int:
         window = await windows.enter(connection)
         await refuse_while_halted(connection)
         now = context.sources.clock()
         added = 0
-        for step in wanted:
+        for asked in wanted:
+            step = await _once(connection, chain, treasury, asked)
             if not step.done and step.orderable:
                 order_id = context.sources.new_id("ord")
                 added += await chain_orders.add(

@@ -132,6 +132,17 @@ async def of_window(connection: Connection, window_no: int) -> list[Order]:
     return [_order(row) for row in await connection.execute(query)]
 
 
+async def made_by(connection: Connection, chain: str, account: str, step: str) -> str | None:
+    """The order that has brought a step about, signed by an account."""
+    query = select(chain_order.c.id).where(
+        chain_order.c.chain == chain,
+        chain_order.c.step == step,
+        chain_order.c.state == "settled",
+        chain_order.c.slot_account == account,
+    )
+    return (await connection.execute(query.order_by(chain_order.c.id).limit(1))).scalar_one_or_none()
+
+
 async def claim(connection: Connection, order: Order) -> bool:
     """Lock the order for this transaction. False when somebody else holds it or has moved it since it was read."""
     query = (

@@ -56,6 +56,8 @@ class Node:
         self.blocked = False
         self.amendments: set[str] = set()
         self.lowest = FIRST_LEDGER
+        self.behind = 0
+        """How many ledgers it is late by, always."""
         self.lies: dict[str, int] = {}
         """Balances in drops that this server makes up."""
         self.stranger_blob: Any = None
@@ -111,7 +113,7 @@ class Node:
             self.engine.close()
         if self.fires("lagging"):
             return max(FIRST_LEDGER, self.engine.number - self.dice.randint(1, 4))
-        return self.engine.number
+        return self.engine.number - self.behind
 
     def _state(self, parameters: Mapping[str, Any]) -> tuple[int, State]:
         index = parameters.get("ledger_index", "validated")

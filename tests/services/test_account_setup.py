@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from adapters.xrpl.account_setup import CU_METADATA, Wanted
 from adapters.xrpl.rpc import SignerList
-from settlement.chain import Asset, SetupOrder, Unpayable
+from settlement.chain import Asset, SetupOrder, Slot, Unpayable, Unreachable
 from settlement.core.errors import NotFound, Unavailable
 from settlement.services import account_setup, chains, funding, halts, refunds, solvency
 from settlement.services.context import Context
@@ -265,3 +265,27 @@ async def test_the_closed_loop_cu_is_issued_once(scene: Scene) -> None:
     assert await scene.set_up(cu_token=True) == 0
     with pytest.raises(Unpayable, match="step_done"):
         await scene.peer.open().prepare_step(SetupOrder("ord_1", "cu_token"), slot=None, busy=())
+
+
+async def test_a_node_that_lags_issues_nothing_twice(scene: Scene) -> None:
+    await scene.set_up(cu_token=True)
+    await scene.run()
+    engine, treasury = scene.peer.engine, scene.peer.settings.treasury
+    (issued,) = [each for each in engine.by_account[treasury] if each.tx["TransactionType"] == "MPTokenIssuanceCreate"]
+    for node in scene.peer.nodes:
+        node.behind = engine.number - issued.ledger + 1
+    (step,) = [each for each in await account_setup.steps(scene.context, "xrpl") if each.name == "cu_token"]
+    assert (step.done, step.orderable) == (False, False)
+    assert "has made it" in step.detail
+    assert await account_setup.plan(scene.context, "xrpl", [replace(step, orderable=True)]) == 0
+    # Books from before the issuance know nothing of it, and no node can make them sign on a later number.
+    async with scene.context.database.read() as connection:
+        busy = await chain_orders.busy_slots(connection, "xrpl")
+    adapter = scene.peer.open()
+    for slot in (None, Slot(treasury, engine.state.accounts[treasury].sequence)):
+        with pytest.raises(Unreachable, match="lags"):
+            await adapter.prepare_step(SetupOrder("ord_2", "cu_token"), slot=slot, busy=busy)
+    for node in scene.peer.nodes:
+        node.behind = 0
+    with pytest.raises(Unpayable, match="step_done"):
+        await adapter.prepare_step(SetupOrder("ord_2", "cu_token"), slot=None, busy=busy)

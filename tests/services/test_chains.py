@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from adapters.simulated import USD, SimulatedAdapter
 from settlement.chain import (
+    NO_OP,
     Contested,
     Expired,
     Failed,
@@ -416,6 +417,26 @@ async def test_a_halt_raised_while_an_order_is_prepared_keeps_its_bytes_in(insta
     adapter.prepare = halting  # type: ignore[method-assign]
     assert (await chains.run_once(context, CHAIN)).signed == 0
     assert adapter.submitted == []
+
+
+async def test_a_number_that_nobody_takes_any_more_is_filled(database_url: str, tmp_path: Path) -> None:
+    """A payment's first bytes are lost and its payee turns it away: what was signed behind it waits for its number."""
+    async with installed(database_url, tmp_path, transfers=1) as installation:
+        number = await planned(installation, 2)
+        context, adapter = scripted(installation)
+        adapter.arrives = False
+        await chains.run_once(context, CHAIN)
+        first, second = sorted(await orders(installation), key=lambda each: each.slot.number if each.slot else 0)
+        (refused,) = [each for each in await payouts.of_window(context, number) if each.order_id == first.id]
+        installation.network.require_reference(refused.address)
+        for _ in range(20):  # until they are proven dead
+            await chains.run_once(context, CHAIN)
+        adapter.arrives = True
+        assert (await chains.run_until_idle(context, CHAIN)).idle
+        (filler,) = await orders(installation, "setup")
+        assert (filler.step, filler.state, filler.slot) == (NO_OP, "settled", first.slot)
+        assert [each.state for each in await orders(installation) if each.id == second.id] == ["settled"]
+        await installation.audit()
 
 
 async def test_commands_for_a_person_refuse_what_does_not_need_one(installation: Installation) -> None:

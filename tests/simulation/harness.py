@@ -64,7 +64,7 @@ RATES = {
     "late": 200_000,
     "at_last": 50_000,
     "restart": 100_000,
-    "failed": 150_000,
+    "failed": 80_000,
     "fee_spike": 30_000,
     "lagging": 80_000,
     "gap": 80_000,
@@ -149,6 +149,13 @@ class CrashingAdapter:
         found = await self._inner.prepare(order, slot=slot, busy=busy)
         self._effects.point("after prepare")
         return found
+
+    async def setup(self) -> Any:
+        return await self._inner.setup()  # type: ignore[attr-defined]
+
+    async def prepare_step(self, order: SetupOrder, *, slot: Slot | None, busy: Container[Slot]) -> Any:
+        self._effects.point("before prepare")
+        return await self._inner.prepare_step(order, slot=slot, busy=busy)  # type: ignore[attr-defined]
 
     async def submit(self, tx: Transaction) -> None:
         self._effects.point("before submit")
