@@ -1,9 +1,9 @@
 """Holds and captures over HTTP against a no-op endpoint of FastAPI, interleaved in one run.
 
-    .venv/bin/python -m bench.holds [--passes 9] [--seconds 4] [--accounts 100000] [--connections 64] [--json FILE]
+    .venv/bin/python -m bench.holds [--passes 9] [--seconds 4] [--accounts 100000] [--connections 64] [--processes 1]
     .venv/bin/python -m bench.holds trace FILE.csv.gz
 
-Every server is a process of its own with the same loop and parser as `settlement serve`; the client is another. A pass
+Every server is one process or several, with the loop and parser of `settlement serve`; the client is another. A pass
 runs each subject once, in turn: the no-op; holds with captures over many accounts and over one; holds alone; holds with
 one transaction a request; leases of 100. Captures are usage reports, signed and charged, of the holds placed before.
 After each pass: no answer but 201, and what is held is what open holds reserve. Ratios are the result.
@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -46,6 +46,7 @@ from fastapi import FastAPI, Request, Response
 from bench.installation import Installation, Stream
 from settlement import bootstrap
 from settlement.api.app import create_app
+from settlement.commands.siblings import listening_on
 from settlement.config import Settings
 from settlement.core import canonical
 from settlement.core import holds as core
@@ -92,7 +93,7 @@ class Run:
 def main() -> None:
     """Run the passes and print the figures; or serve, or replay a trace."""
     if sys.argv[1:2] == ["serve"]:
-        _serve(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+        _serve(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
         return
     if sys.argv[1:2] == ["trace"]:
         print(json.dumps(replay(Path(sys.argv[2])), indent=2))
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--providers", type=int, default=4, help="that send reports; the rest of the connections hold")
+    parser.add_argument("--processes", type=int, default=1, help="of every server")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="settlement-bench-") as folder:
@@ -157,7 +159,7 @@ def _pass(
     for name in names[at:] + names[:at]:
         installation.execute("CHECKPOINT")
         kind = name if name in ("noop", "alone") else "batched"
-        with _served(folder, kind) as port:
+        with _served(folder, kind, options.processes) as port:
             asyncio.run(_load(port, name, cast, options, WARM_UP))  # a new process reads and compiles the rate tables
             found[name] = asyncio.run(_load(port, name, cast, options, options.seconds))
         if name != "noop":
@@ -383,34 +385,34 @@ def _settings(folder: Path) -> Settings:
 
 
 @contextmanager
-def _served(folder: Path, kind: str) -> Iterator[int]:
-    """A server of that kind in a process of its own; its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "bench.holds", "serve", str(folder), str(port), kind]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(1_200):
-                if server.poll() is not None:
-                    raise SystemExit(f"the server ended with {server.returncode} before it was ready")
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            yield port
-        finally:
-            server.send_signal(signal.SIGTERM)
+def _served(folder: Path, kind: str, processes: int) -> Iterator[int]:
+    """Servers of that kind in processes of their own, at one address; its port."""
+    with listening_on("127.0.0.1", 0, processes) as bound, ExitStack() as running:
+        command = [sys.executable, "-m", "bench.holds", "serve", str(folder), kind]
+        for each in bound:
+            server = running.enter_context(
+                subprocess.Popen([*command, str(each.fileno())], stdout=subprocess.PIPE, pass_fds=[each.fileno()])
+            )
+            running.callback(server.send_signal, signal.SIGTERM)
+            assert server.stdout is not None
+            if not server.stdout.readline():
+                raise SystemExit(f"the server ended with {server.wait()} before it was ready")
+        yield bound[0].getsockname()[1]
 
 
-def _serve(folder: Path, port: int, kind: str) -> None:
-    """The no-op, the service, or the service with one transaction a request; until SIGTERM."""
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print("listening", flush=True)
+
+
+def _serve(folder: Path, kind: str, bound: int) -> None:
+    """The no-op, the service, or the service with one transaction a request, on a bound socket; until SIGTERM."""
 
     async def serve(app: Any) -> None:
         gc.freeze()
-        config = uvicorn.Config(app, port=port, log_config=None, access_log=False, lifespan="off", server_header=False)
-        await uvicorn.Server(config).serve()
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
+        await _Server(config).serve([socket.socket(fileno=bound)])
 
     async def noop() -> None:
         app = FastAPI(openapi_url=None)
@@ -469,6 +471,7 @@ def _summary(passes: list[dict[str, Run]], options: argparse.Namespace, settings
         "passes": len(passes),
         "seconds": options.seconds,
         "connections": options.connections,
+        "processes": options.processes,
         "accounts": options.accounts,
         "per_second": {name: spread([rate(each[name], both) for each in passes]) for name in SUBJECTS},
         "holds_and_captures_to_noop": ratio("many", "noop", both, both),

@@ -14,6 +14,10 @@ from settlement.core.errors import SettlementError, Unavailable
 Ask = TypeVar("Ask")
 Outcome = TypeVar("Outcome")
 
+MOST_TOGETHER = 32
+"""Enough that a transaction's own cost hardly counts, and few enough that the next are read while these commit: if all
+who wait went together, their next requests would come together as well, and process and database work in turn."""
+
 
 Ask_contra = TypeVar("Ask_contra", contravariant=True)
 Outcome_co = TypeVar("Outcome_co", covariant=True)
@@ -30,7 +34,10 @@ class Lane(Generic[Ask, Outcome]):
     """Gives requests to `settle`, which answers any number of them, up to `most`, in one transaction."""
 
     def __init__(
-        self, settle: Callable[[Sequence[Ask]], Awaitable[Sequence[Outcome | SettlementError]]], *, most: int = 256
+        self,
+        settle: Callable[[Sequence[Ask]], Awaitable[Sequence[Outcome | SettlementError]]],
+        *,
+        most: int = MOST_TOGETHER,
     ) -> None:
         self._settle = settle
         self._most = most
