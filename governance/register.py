@@ -228,7 +228,7 @@ class Register:
             if not entry.at - AHEAD <= found.effective_from <= entry.at:
                 raise Conflict("effective_date_in_past", "a ruling of the operator holds from now on")
         elif found.effective_from <= entry.at + AHEAD or found.effective_from <= self._last(found).effective_from:
-            detail = f"{kind} are in force from more than 5 minutes ahead: records may be dated so far ahead already"
+            detail = f"a version of {kind} holds from more than 5 minutes ahead: records may be dated so far ahead"
             raise Conflict("effective_date_in_past", detail)
         self._enter(found, entry.at)
 

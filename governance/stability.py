@@ -47,12 +47,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A published target, what was found, and whether it is met."""
+    """A published target, what was found, and whether it is met; None before there are days enough to say."""
 
     name: str
     wanted: str
     found: str
-    met: bool
+    met: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,12 @@ def targets(found: Figures) -> list[Target]:
     if stablecoin is not None:
         found_text = f"{stablecoin:.1f} %"
         rows.append(Target("more than twice a stablecoin's", "on most days", found_text, stablecoin >= 50))
-    return rows
+    return [each if found.days >= _needs(each) else replace(each, found="", met=None) for each in rows]
+
+
+def _needs(target: Target) -> int:
+    """The days that a figure takes: a gap is of one day, all else of 30 days and the one before."""
+    return 1 if target.name.startswith("gap") else SPAN + 1
 
 
 def read_closes(path: Path) -> dict[str, dict[date, Fraction]]:

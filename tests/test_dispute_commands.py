@@ -39,6 +39,10 @@ def test_a_ruling_goes_from_a_file_to_the_books(
     shown: dict[str, Any] = json.loads(Path("dispute.json").read_text("utf-8"))
     assert shown["signed_record"]["id"] == shown["record"]
     draft = ["disputes", "draft", "dispute.json", "--award", "0.5", "--penalty", "0.1", "--reason", "as the log says"]
+    for content in ("[", "[]", '{"id":1}'):
+        Path("other.json").write_text(content, "utf-8")
+        assert cli.run([*draft[:2], "other.json", *draft[3:]]) == 1
+        assert "dispute_malformed" in capsys.readouterr().err
     assert cli.run([*draft, "--out", "ruling.json"]) == 0
     assert cli.run(["disputes", "rule", "ruling.json", "--json"]) == 0
     ended = json.loads(capsys.readouterr().out)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from settlement.commands.running import Json, Out, answer, read, table, with_installation, writing
+from settlement.commands.running import Json, Out, answer, read, read_object, table, with_installation, writing
 
 if TYPE_CHECKING:
     from governance.council import Council
@@ -60,7 +60,7 @@ def draft(
         name, separator, file = member.partition("=")
         if not separator:
             raise Malformed("member_malformed", "a member is NAME=FILE, the file of its public key")
-        jwk = _object(Path(file), "public key", "key_malformed")
+        jwk = read_object(Path(file), "public key", "key_malformed")
         public = jwk.get("public", jwk)
         if not isinstance(public, dict):
             raise Malformed("key_malformed", f"{file} holds no public JWK")
@@ -133,7 +133,9 @@ def found(
 ) -> None:
     """Found the council: the operator signs last. From its effective_from on the operator governs no more."""
     document = read(file, "council")
-    given = [_member(_object(each, "signature", "signature_malformed"), "signature", dict, each) for each in signatures]
+    given = [
+        _member(read_object(each, "signature", "signature_malformed"), "signature", dict, each) for each in signatures
+    ]
 
     async def use(installation: Installation) -> dict[str, Any]:
         from governance import service
@@ -199,7 +201,7 @@ def approve(
     """Send a signed decision, an approval or another, to the service."""
     from settlement.core.errors import Malformed
 
-    signed = _object(file, "decision", "decision_malformed")
+    signed = read_object(file, "decision", "decision_malformed")
     decision, proposal, body, signature = [
         _member(signed, name, str, file, "decision_malformed") for name in ("decision", "proposal", "body", "signature")
     ]
@@ -313,19 +315,6 @@ def _next_pause(url: str) -> tuple[int, str | None]:
     done = [each for each in known if each["object"] == "pause" and each["state"] == "enacted"]
     newest = max(done, key=lambda each: int(each["version"]), default=None)
     return (1, None) if newest is None else (newest["version"] + 1, newest["document_digest"])
-
-
-def _object(file: Path, what: str, code: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises Malformed with the code given, NotFound ``file_missing``."""
-    from settlement.core.errors import Malformed
-
-    try:
-        found = json.loads(read(file, what))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Malformed(code, f"{file} holds no {what}")
-    return found
 
 
 def _member(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from settlement.commands.running import Json, Out, answer, read, table, with_installation, writing
+from settlement.commands.running import Json, Out, answer, read, read_object, table, with_installation, writing
 from settlement.commands.usage import TIMEOUT_SECONDS, document_of, own_url
 
 if TYPE_CHECKING:
@@ -64,9 +64,12 @@ def draft(
     """Write a ruling/1, without any service: for `council propose ruling` or, without a council, for `rule`."""
     from governance import proposals
     from settlement.core import canonical, times
+    from settlement.core.errors import Malformed
     from settlement.core.units import parse_decimal
 
-    found = json.loads(read(file, "dispute"))
+    found = read_object(file, "dispute", "dispute_malformed")
+    if not {"id", "consumer", "provider"} <= found.keys():
+        raise Malformed("dispute_malformed", f"{file} is not what `disputes show` writes")
     document = canonical.encode(
         {
             "type": "ruling/1",

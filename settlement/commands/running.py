@@ -113,6 +113,17 @@ def read(path: Path, what: str) -> bytes:
         raise Malformed("file_unreadable", f"{what} {path} can't be read: {error.strerror}") from None
 
 
+def read_object(path: Path, what: str, code: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises Malformed with the code given when it is none; else as `read`."""
+    try:
+        found = json.loads(read(path, what))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Malformed(code, f"{path} holds no {what}")
+    return found
+
+
 @contextmanager
 def writing(path: Path | None) -> Iterator[Callable[[bytes], object]]:
     """A function that writes to `path`, which appears complete or not at all; None and ``-`` are standard output.

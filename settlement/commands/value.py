@@ -193,7 +193,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Draw it as .svg or .png.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold the fixings on file to the published targets. Volatility needs 31 of them."""
+    """Hold the fixings on file to the published targets. All but the gap need 31 of them, one a day."""
 
     async def use(installation: Installation) -> list[Fixing]:
         from settlement.core.observations import read_fixing
@@ -234,5 +234,6 @@ def _row(design: Design) -> list[object]:
 
 
 def _targets(met: Sequence[Target]) -> list[str]:
-    rows = [[each.name, each.wanted, each.found, "met" if each.met else "missed"] for each in met]
+    words = {True: "met", False: "missed", None: "too few days"}
+    rows = [[each.name, each.wanted, each.found, words[each.met]] for each in met]
     return table(["target", "wanted", "found", ""], rows)

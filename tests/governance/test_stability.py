@@ -29,6 +29,10 @@ def test_targets_are_met_or_missed_by_the_figures() -> None:
     calm = np.full(100, 1.0)
     found = stability.targets(stability.figures(calm, calm))
     assert [each.met for each in found] == [False, False, True, True]
+    for days, gap in ((0, None), (1, True), (30, True)):
+        early = stability.targets(stability.figures(calm[:days], calm[:days], calm[:days]))
+        assert [each.met for each in early] == [None, None, None, gap, None], "nothing is missed before it can be met"
+    assert None not in [each.met for each in stability.targets(stability.figures(calm[:31], calm[:31], calm[:31]))]
 
 
 def test_fixings_are_compared_with_bitcoin_and_a_stablecoin_on_their_own_days() -> None:
