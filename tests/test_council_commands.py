@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from governance import service
+from governance import council, service
 from settlement import cli
 from settlement.bootstrap import open_installation
 from settlement.commands import council as commands
 from settlement.config import Settings
-from settlement.core import times
-from tests.governance.chamber import changed_document
+from settlement.core import canonical, times
+from settlement.core.signatures import SigningKey
+from tests.governance.chamber import changed_document, first_council
 from tests.governance.tables import following
+from tests.world import START
 
 pytestmark = pytest.mark.database
 MEMBERS = ("ada", "bo", "cy")
@@ -62,6 +64,20 @@ def test_a_council_is_founded_by_files_and_decides_by_files(
         Path("council.txt").write_bytes(b"\xff[")
         assert cli.run(["council", *call]) == 1
         assert code in capsys.readouterr().err, call
+    Path("dee.public.json").write_text(json.dumps(said(capsys, "keys", "new", "--out", "dee.jwk")))
+    following_ = ["council", "draft", "--after", "council.json", *seats[:4], "--member", "dee=dee.public.json"]
+    following_ += ["--ordinary", "2", "--higher", "2", "--effective-from", "2099-06-01T00:00:00Z"]
+    owner = ["--interest", f"ada=prv_{'0' * 26}=owns it"]
+    assert cli.run([*following_, *owner, "--out", "second.json"]) == 0
+    first, second = (council.parse(Path(name).read_bytes()) for name in ("council.json", "second.json"))
+    assert (second.version, second.parent, len(second.members)) == (2, first.digest, 3)
+    assert [each.since for each in second.members] == [first.members[0].since] * 2 + [second.effective_from]
+    assert [len(each.interests) for each in second.members] == [1, 0, 0]
+    assert cli.run([*following_, "--after", "second.json", "--out", "third.json"]) == 0
+    third = council.parse(Path("third.json").read_bytes())
+    assert third.members == second.members, "a seat is kept, with its interests"
+    assert cli.run([*following_, "--interest", "zoe=x=y"]) == 1
+    assert "member_malformed" in capsys.readouterr().err
     few = ["council", "found", "council.json", "--signature", "ada.signature", "--signature", "bo.signature"]
     assert cli.run(few) == 1
     assert "not_enough_signatures" in capsys.readouterr().err
@@ -92,7 +108,7 @@ def test_a_proposal_is_signed_without_a_service(
     from governance.register import DECISION_TYPE
     from settlement.core.signatures import verify_detached
     from settlement.keystore import read_key
-    from tests.world import START, first_rates
+    from tests.world import first_rates
 
     monkeypatch.chdir(tmp_path)
     said(capsys, "keys", "new", "--out", "ada.jwk")
@@ -121,3 +137,25 @@ def test_a_proposal_is_signed_without_a_service(
     assert cli.run(["council", "sign", "proposal.json", "--key", "ada.jwk", "--decision", "abstain"]) == 1
     Path("proposal.json").write_bytes(changed_document(body, statement="") + b" ")
     assert cli.run(["council", "sign", "proposal.json", "--key", "ada.jwk"]) == 1
+
+
+def test_drafts_follow_what_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers of a service as they are written; the service itself is in the tests of its routes."""
+    monkeypatch.chdir(tmp_path)
+    party, digest = "prv_" + "0" * 26, "sha256:" + "a" * 64
+    ended = {"object": "participant", "state": "enacted", "document_digest": digest, "version": 1}
+    document = json.loads(first_council([SigningKey(bytes([number]) * 32) for number in (1, 2, 3)], START))
+    found = {"governed_by": "council", "council": {"digest": digest, **document}}
+    answers = {"/v1/governance/proposals": {"data": [ended | {"subject": party}, ended | {"subject": "x"}]}}
+    monkeypatch.setattr(commands, "_get", lambda url, path: (answers | {"/v1/council": found})[path])
+    assert (
+        cli.run(["council", "status", party, "suspended", "--reason", "does not answer", "--out", "status.json"]) == 0
+    )
+    status = json.loads(Path("status.json").read_bytes())
+    assert (status["version"], status["parent"], status["status"]) == (2, digest, "suspended")
+    assert cli.run(["council", "status", party, "gone", "--reason", "x"]) == 1
+    assert "proposal_malformed" in capsys.readouterr().err
+    assert cli.run(["council", "show", "--out", "council.json"]) == 0
+    assert Path("council.json").read_bytes() == canonical.encode(document)

@@ -44,9 +44,19 @@ def draft(
     charter: Annotated[
         Path | None, typer.Option("--charter", metavar="FILE", help="The charter's text; default: ours.")
     ] = None,
+    interests: Annotated[
+        list[str] | None,
+        typer.Option("--interest", metavar="NAME=PARTY=WHAT", help="What ties a member to a participant."),
+    ] = None,
+    after: Annotated[
+        Path | None, typer.Option("--after", metavar="FILE", help="The council that this one follows; default: none.")
+    ] = None,
     out: Out = None,
 ) -> None:
-    """Write the document of a first council, for its members to look at and sign."""
+    """Write the document of a council, for its members to look at: the first one, or the one that follows another.
+
+    Who is a member already keeps its seat, with its term and interests, until the term ends.
+    """
     from governance import council, seeding
     from governance.council import Threshold
     from settlement.core import canonical, times
@@ -55,7 +65,10 @@ def draft(
     since = times.parse(effective_from)
     until = since.replace(year=since.year + years, day=min(since.day, 28))
     text = read(charter, "charter") if charter else seeding.charter()
-    seats: list[dict[str, object]] = []
+    earlier = read(after, "council") if after else None
+    before = None if earlier is None else council.parse(earlier)
+    had = {} if earlier is None else {seat["key"]["x"]: seat for seat in json.loads(earlier)["members"]}
+    seats: list[dict[str, Any]] = []
     for member in members:
         name, separator, file = member.partition("=")
         if not separator:
@@ -64,19 +77,17 @@ def draft(
         public = jwk.get("public", jwk)
         if not isinstance(public, dict):
             raise Malformed("key_malformed", f"{file} holds no public JWK")
-        seats.append(
-            {
-                "name": name,
-                "key": {part: public.get(part) for part in ("crv", "kty", "x")},
-                "since": times.text(since),
-                "until": times.text(until),
-                "interests": [],
-            }
-        )
+        seat = had.get(public.get("x"), {"interests": [], "until": times.text(since)})
+        if times.parse(seat["until"]) <= since:
+            key = {part: public.get(part) for part in ("crv", "kty", "x")}
+            seat = {**seat, "key": key, "since": times.text(since), "until": times.text(until)}
+        seats.append({**seat, "name": name})
+    for interest in interests or ():
+        _declare(seats, interest)
     thresholds: dict[Threshold, int] = {"ordinary": ordinary, "higher": higher, "pause": pause, "veto": veto}
     document = council.document(
-        version=1,
-        parent=None,
+        version=1 if before is None else before.version + 1,
+        parent=None if before is None else before.digest,
         effective_from=times.text(since),
         thresholds=thresholds,
         members=seats,
@@ -85,6 +96,16 @@ def draft(
     council.parse(document)
     with writing(out) as write:
         write(document)
+
+
+def _declare(seats: list[dict[str, Any]], interest: str) -> None:
+    from settlement.core.errors import Malformed
+
+    name, party, what = [*interest.split("=", 2), "", ""][:3]
+    seat = next((each for each in seats if each["name"] == name), None)
+    if seat is None or not what:
+        raise Malformed("member_malformed", "an interest is NAME=PARTY=WHAT of a member that is named")
+    seat["interests"] = [*seat["interests"], {"party": party or None, "what": what}]
 
 
 @app.command()
@@ -230,7 +251,7 @@ def pause(
     from settlement.keystore import read_key
 
     signer, now = read_key(key), datetime.now(UTC).replace(microsecond=0)
-    version, parent = _next_pause(url)
+    version, parent = _next_version(url, "pause")
     document = canonical.encode(
         {
             "type": "pause/1",
@@ -251,13 +272,42 @@ def pause(
 
 
 @app.command()
+def status(
+    party: Annotated[str, typer.Argument(metavar="PARTY", help="A participant's id.")],
+    wanted: Annotated[str, typer.Argument(metavar="STATUS", help="active or suspended.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for everybody to read.")],
+    out: Out = None,
+    url: Url = "",
+) -> None:
+    """Write the participant/1 that would admit or suspend a participant, for `council propose participant`."""
+    from governance import proposals
+    from settlement.core import canonical, times
+
+    version, parent = _next_version(url, "participant", party)
+    document = canonical.encode(
+        {
+            "type": "participant/1",
+            "version": version,
+            "parent": parent,
+            "effective_from": times.text(datetime.now(UTC).replace(microsecond=0)),
+            "party": party,
+            "status": wanted,
+            "reason": reason,
+        }
+    )
+    proposals.read_governed("participant", document)
+    with writing(out) as write:
+        write(document)
+
+
+@app.command()
 def show(
     proposal: Annotated[str, typer.Argument(metavar="[PROPOSAL]", help="A proposal's id; default: the council.")] = "",
     out: Out = None,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
-    """Show the council, or a proposal; with --out, write the exact bytes of the proposal, to be signed elsewhere."""
+    """Show the council, or a proposal; with --out, write its exact bytes, to be signed elsewhere or followed."""
     if not proposal:
         found = _get(url, "/v1/council")
         council = found["council"] or {"members": [], "thresholds": {}}
@@ -266,6 +316,11 @@ def show(
             f"governed by the {found['governed_by']}",
             *(table(["member", "since", "until"], rows) if rows else ()),
         ]
+        if out is not None and found["council"]:
+            from settlement.core import canonical
+
+            with writing(out) as write:
+                write(canonical.encode({name: each for name, each in found["council"].items() if name != "digest"}))
         answer(found, lines, as_json=as_json)
         return
     document = _get(url, f"/v1/governance/proposals/{proposal}")
@@ -309,10 +364,11 @@ def log(
     answer(entries, table(["no", "at", "kind", "about"], rows) if rows else ["nothing"], as_json=as_json)
 
 
-def _next_pause(url: str) -> tuple[int, str | None]:
-    """The version of the next pause and its parent's digest."""
+def _next_version(url: str, kind: str, subject: str = "") -> tuple[int, str | None]:
+    """The version that comes next in a chain that only the council writes, and its parent's digest."""
     known = _get(url, "/v1/governance/proposals")["data"]
-    done = [each for each in known if each["object"] == "pause" and each["state"] == "enacted"]
+    chain = [each for each in known if (each["object"], each["subject"]) == (kind, subject)]
+    done = [each for each in chain if each["state"] == "enacted"]
     newest = max(done, key=lambda each: int(each["version"]), default=None)
     return (1, None) if newest is None else (newest["version"] + 1, newest["document_digest"])
 
