@@ -120,8 +120,6 @@ class Facts:
     finer: frozenset[Asset] = frozenset()
     """Assets that the network divides finer than their smallest unit here: what is less than a unit is held in no
     account of the books, so that holdings may exceed them (`Holdings`)."""
-    history: bool = True
-    """Whether `ChainAdapter.sent` can be asked: it needs a server that keeps history."""
     address_proof: str = ""
     """How the key of an address signs a text here: the name of the method (docs/reference/address-proof.md), empty
     when the network has none."""
@@ -380,7 +378,8 @@ class ChainAdapter(Protocol):
 
     async def sent(self, after: str | None) -> SentPage:
         """What the service's accounts have signed in final ledgers behind the cursor (None: from the start of history),
-        for rebuilding lost books. The cursor is a ledger's number, as text. Raises Gap, Unreachable; never skips."""
+        for rebuilding lost books; behind a ledger at least what has moved money. The cursor is a ledger's number, as
+        text. Raises Gap, Unreachable; never skips."""
 
     async def next_numbers(self) -> Mapping[str, int]:
         """For each account that signs for the service the sequence that a final ledger offers next; none where that

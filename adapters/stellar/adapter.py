@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from adapters.stellar.assets import (
 )
 from adapters.stellar.outcomes import LATE_AFTER, judge
 from adapters.stellar.preflight import Habits, State
-from adapters.stellar.sent import sent_page
+from adapters.stellar.sent import paid_page, sent_page
 from adapters.stellar.transactions import (
     BUMP,
     Bounds,
@@ -139,7 +139,6 @@ class StellarAdapter:
             reference_bits=REFERENCE_BITS,
             reuses_slot=True,
             shares_references=False,
-            history=history is not None,
             address_proof=METHOD,
         )
 
@@ -216,14 +215,19 @@ class StellarAdapter:
         return tuple(mark(transfer.id or order.id) for transfer in order.transfers)
 
     async def sent(self, after: str | None) -> SentPage:
-        """Every transaction on one of our slots that moved the treasury's money or its fees; from Horizon, because the
-        nodes' own history ends after a week. The cursor is a ledger number. Raises Gap, Unreachable."""
-        if self._history is None:
-            raise Unreachable("an account's history is read from Horizon: set SETTLEMENT_STELLAR_HORIZON_URL")
+        """Every transaction on one of our slots that moved the treasury's money or its fees, from Horizon, because the
+        nodes' own history ends after a week. Without Horizon, behind a ledger that the nodes still have, those that
+        moved money. The cursor is a ledger number. Raises Gap, Unreachable."""
         own = {self.treasury, *await self._channels()}
-        return await self._history.first(
-            lambda node: sent_page(node, self.treasury, own, self._by_text, self._settings.passphrase, after)
-        )
+        passphrase = self._settings.passphrase
+        if self._history is not None:
+            return await self._history.first(
+                lambda node: sent_page(node, self.treasury, own, self._by_text, passphrase, after)
+            )
+        if after is None:
+            raise Unreachable("an account's whole history is read from Horizon: set SETTLEMENT_STELLAR_HORIZON_URL")
+        since = after
+        return await self._nodes.first(lambda node: self._paid(node, own, since))
 
     async def next_numbers(self) -> Mapping[str, int]:
         """The next sequence of the treasury and of each channel that exists. Raises Unreachable."""
@@ -392,11 +396,18 @@ class StellarAdapter:
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def _page(self, node: Node, after: int | None) -> Page:
+        await self._check_emitting(node)
+        return await events.page(node, self.treasury, self._contracts, after, self._settings.passphrase)
+
+    async def _check_emitting(self, node: Node) -> None:
         if node.name not in self._emitting:
             if not await events.emits(node, self._settings.passphrase, await rpc.tip(node)):
                 raise NoAnswer(f"{node.name} does not emit the events of classic payments", lasting=True)
             self._emitting.add(node.name)
-        return await events.page(node, self.treasury, self._contracts, after, self._settings.passphrase)
+
+    async def _paid(self, node: Node, own: Collection[str], after: str) -> SentPage:
+        await self._check_emitting(node)
+        return await paid_page(node, self.treasury, own, self._contracts, self._settings.passphrase, after)
 
     async def _look(self, node: Node) -> tuple[Ledger, dict[str, bool]]:
         found = await rpc.tip(node)

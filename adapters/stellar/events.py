@@ -87,10 +87,28 @@ async def page(node: Node, treasury: str, contracts: Mapping[str, Asset], after:
     with rpc.reading(node, "getEvents"):
         arrivals = [each for row in rows if (each := arrival(row, treasury, contracts)) is not None]
     kept = [each for each in arrivals if each.at.number <= through]
-    envelopes = {name: await rpc.envelope(node, name) for name in {each.tx for each in kept}}
+    envelopes = {name: (await rpc.landed(node, name)).envelope for name in {each.tx for each in kept}}
     with rpc.reading(node, "an envelope"):
         kept = [replace(each, sender=_named(each, envelopes[each.tx], passphrase)) for each in kept]
     return Page(deposits(kept), str(through), now.latest, more=through < latest)
+
+
+async def departures(
+    node: Node, treasury: str, contracts: Mapping[str, Asset], after: int
+) -> tuple[list[str], int, Ledger]:
+    """Transactions of whole ledgers behind `after` that took money from the treasury, in chain order; the last ledger
+    that was searched, and the node's last. Raises Gap, NoAnswer."""
+    now = await rpc.tip(node)
+    latest = now.latest.number
+    if latest <= after:
+        return [], after, now.latest
+    if after + 1 < now.oldest:
+        raise Gap(f"{node.name} has ledgers {now.oldest} to {latest}, wanted is {after + 1}")
+    us = scval.to_address(Address(treasury)).to_xdr()
+    rows, through = await _scan(node, tuple(contracts), (symbol("transfer"), us, "*", "*"), after + 1, latest)
+    with rpc.reading(node, "getEvents"):
+        found = [_hash(row["txHash"]) for row in rows if rpc.number(row["ledger"]) <= through]
+    return list(dict.fromkeys(found)), through, now.latest
 
 
 def _named(found: Arrival, raw: xdr.TransactionEnvelope, passphrase: str) -> str:

@@ -49,6 +49,16 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Landed:
+    """A transaction in a closed ledger: its envelope, its result, and whether it succeeded."""
+
+    at: Ledger
+    envelope: xdr.TransactionEnvelope
+    result: xdr.TransactionResult
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Fees:
     """Stroops an operation: the least that got into the last ledgers, and what nine of ten bid no more than."""
 
@@ -96,13 +106,18 @@ async def look(node: Node, name: str) -> Look:
         return Look(status, latest, oldest, at, result)
 
 
-async def envelope(node: Node, name: str) -> xdr.TransactionEnvelope:
-    """The envelope of a transaction that is known to be in a closed ledger. Raises NoAnswer when the node lacks it."""
+async def landed(node: Node, name: str) -> Landed:
+    """A transaction that is known to be in a closed ledger. Raises NoAnswer when the node lacks it."""
     found = await call(node, "getTransaction", {"hash": name})
     with reading(node, "getTransaction"):
         if found["status"] == "NOT_FOUND":
             raise NoAnswer(f"{node.name} does not know transaction {name}, of which it gave an event")
-        return xdr.TransactionEnvelope.from_xdr(_text(found["envelopeXdr"]))
+        return Landed(
+            Ledger(number(found["ledger"]), close_time(found["createdAt"])),
+            xdr.TransactionEnvelope.from_xdr(_text(found["envelopeXdr"])),
+            xdr.TransactionResult.from_xdr(_text(found["resultXdr"])),
+            found["status"] == "SUCCESS",
+        )
 
 
 async def tip(node: Node) -> Look:

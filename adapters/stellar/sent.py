@@ -1,4 +1,6 @@
-"""What our accounts have signed in closed ledgers, for rebuilding lost books from the treasury's own history."""
+"""What our accounts have signed in closed ledgers: all of it from Horizon, for rebuilding lost books; what has paid
+since a ledger also from a node, for finding out that books are a backup.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ from stellar_sdk.memo import HashMemo, IdMemo
 from stellar_sdk.operation import Operation
 
 from adapters.nodes import Node
-from adapters.stellar import horizon, rpc
+from adapters.stellar import events, horizon, rpc
 from adapters.stellar.assets import XLM
 from adapters.stellar.outcomes import verdict_of
+from adapters.stellar.rpc import Landed
 from adapters.stellar.transactions import amount_of, inner_of, payments_of
 from settlement.chain import Asset, Failed, Ledger, Sent, SentPage, Settled, Slot, Transaction, Transfer
 
@@ -35,13 +38,36 @@ async def sent_page(
     path = f"/accounts/{treasury}/transactions"
     rows, through = await horizon.rows_from(node, path, "&include_failed=true", first, latest.number)
     with rpc.reading(node, "transactions"):
-        found = tuple(each for row in rows if (each := sent(row, own, assets, passphrase)) is not None)
+        landed = [_landed(row) for row in rows]
+        found = tuple(each for one in landed if (each := sent(one, own, assets, passphrase)) is not None)
     return SentPage(found, str(through), more=through < latest.number)
 
 
-def sent(row: Mapping[str, Any], own: Collection[str], assets: Mapping[str, Asset], passphrase: str) -> Sent | None:
-    """A record of a transaction, when one of our accounts is its source; else None."""
-    raw = xdr.TransactionEnvelope.from_xdr(row["envelope_xdr"])
+async def paid_page(
+    node: Node, treasury: str, own: Collection[str], contracts: Mapping[str, Asset], passphrase: str, after: str
+) -> SentPage:
+    """What a node's events say has taken money from the treasury behind a ledger. Raises Gap, Unreachable."""
+    names, through, latest = await events.departures(node, treasury, contracts, int(after))
+    landed = [await rpc.landed(node, name) for name in names]
+    assets = {asset.text: asset for asset in contracts.values()}
+    with rpc.reading(node, "getTransaction"):
+        found = tuple(each for one in landed if (each := sent(one, own, assets, passphrase)) is not None)
+    return SentPage(found, str(through), more=through < latest.number)
+
+
+def _landed(row: Mapping[str, Any]) -> Landed:
+    """Horizon's record of a transaction."""
+    return Landed(
+        Ledger(int(row["ledger"]), horizon.time_of(row["created_at"])),
+        xdr.TransactionEnvelope.from_xdr(row["envelope_xdr"]),
+        xdr.TransactionResult.from_xdr(row["result_xdr"]),
+        row["successful"] is True,
+    )
+
+
+def sent(landed: Landed, own: Collection[str], assets: Mapping[str, Asset], passphrase: str) -> Sent | None:
+    """A transaction as what one of our accounts has signed; None when none of them is its source."""
+    raw, at = landed.envelope, landed.at
     inner = inner_of(raw, passphrase)
     slot_account = inner.source.account_id
     if slot_account not in own:
@@ -49,7 +75,6 @@ def sent(row: Mapping[str, Any], own: Collection[str], assets: Mapping[str, Asse
     outer = FeeBumpTransactionEnvelope.from_xdr_object(raw, passphrase) if raw.fee_bump is not None else None
     inner_hash = TransactionEnvelope(inner, passphrase).hash().hex()
     bounds = inner.preconditions.ledger_bounds if inner.preconditions else None
-    at = Ledger(int(row["ledger"]), horizon.time_of(row["created_at"]))
     blob = raw.to_xdr_bytes()
     tx = Transaction(
         inner_hash,
@@ -62,8 +87,7 @@ def sent(row: Mapping[str, Any], own: Collection[str], assets: Mapping[str, Asse
     )
     made = payments_of(inner)
     amounts = [amount_of(each) for each, _ in made]
-    result = xdr.TransactionResult.from_xdr(row["result_xdr"])
-    outcome = verdict_of(result, at, amounts, succeeded=row["successful"] is True)
+    outcome = verdict_of(landed.result, at, amounts, succeeded=landed.succeeded)
     assert isinstance(outcome, (Settled, Failed)), "its sequence was used by itself"
     memo = inner.memo
     reference = memo.memo_id if isinstance(memo, IdMemo) else None

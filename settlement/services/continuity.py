@@ -26,7 +26,7 @@ async def holds(context: Context, chain: str) -> bool:
     (``slots_unaccounted``), until it is on record. Raises Gap, Unreachable."""
     async with context.database.read() as connection:
         state = await funding.state(connection, chain)
-    if state is None or not context.chains[chain].facts.history:
+    if state is None:
         return True
     known = _known.setdefault(context.database, {})
     if state.complete < known.get(chain, state.complete + 1):

@@ -19,6 +19,7 @@ from settlement.chain import (
     Contested,
     Expired,
     Failed,
+    Gap,
     Outcome,
     PayoutOrder,
     Pending,
@@ -28,6 +29,7 @@ from settlement.chain import (
     Transaction,
     Transfer,
     Unpayable,
+    Unreachable,
 )
 from tests.adapters.contract import FUNDED, AdapterContract, hand_over
 from tests.stellarnet.network import PASSPHRASE, RESERVE, StellarNet
@@ -323,6 +325,28 @@ async def test_expiry_is_said_by_as_many_nodes_as_must_agree() -> None:
 
 
 # --- lost books -------------------------------------------------------------------------------------------------------
+
+
+async def test_without_horizon_nodes_tell_what_was_paid_behind_a_ledger_that_they_have(peer: StellarPeer) -> None:
+    order, anchor = await batch(peer, 3), AnchorOrder("anc_1", bytes(range(32)))
+    since = str(peer.net.tip)
+    tx = await peer.adapter.prepare(order, slot=None, busy=())
+    second = await peer.adapter.prepare(anchor, slot=None, busy={tx.slot})
+    settled, _ = await land(peer, tx), await land(peer, second)
+    await peer.pay_in(USDC, 5, 7)
+    peer.net.close()
+    page = await peer.adapter.sent(since)
+    (found,) = page.sent  # an anchor moves nothing, and what came in is a deposit
+    assert (found.tx.id, found.tx.slot, found.outcome) == (tx.id, tx.slot, settled)
+    assert found.marks == peer.adapter.marks(order)
+    assert found.transfers == tuple(replace(each, id="") for each in order.transfers)
+    assert (page.cursor, page.more) == (str(peer.net.tip), False)
+    assert (await peer.adapter.sent(page.cursor)).sent == ()
+    with pytest.raises(Unreachable, match="HORIZON"):
+        await peer.adapter.sent(None)
+    peer.net.oldest = int(since) + 2
+    with pytest.raises(Gap):
+        await peer.adapter.sent(since)
 
 
 async def test_history_tells_what_was_signed_for_which_payout(with_history: StellarPeer) -> None:

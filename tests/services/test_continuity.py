@@ -13,6 +13,7 @@ from settlement.services import chains, continuity, funding, halts, recovery, re
 from settlement.services.context import Context
 from tests.rippled.peer import XrplPeer
 from tests.services.test_recovery import backup
+from tests.stellarnet.peer import StellarPeer
 from tests.world import World
 
 pytestmark = [pytest.mark.database, pytest.mark.network]
@@ -32,10 +33,10 @@ async def test_tickets_that_the_books_think_free_pay_nobody_twice(world: World, 
         (waiting,) = [each.id for each in await funding.suspense(there.context)]
         async with backup(there, database_url) as restored:
             await refunds.refund(there.context, waiting)
-            await until_idle(peer, there.context)
+            await until_idle("xrpl", peer, there.context)
             held = (await peer.adapter.holdings()).amounts[peer.stable]
             await refunds.refund(restored, waiting)
-            await until_idle(peer, restored)
+            await until_idle("xrpl", peer, restored)
             assert (await peer.adapter.holdings()).amounts[peer.stable] == held
             assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
             found = await recovery.match(restored, "xrpl")
@@ -43,15 +44,42 @@ async def test_tickets_that_the_books_think_free_pay_nobody_twice(world: World, 
             await recovery.release(restored, "xrpl", peer.wallet.address, found.next_numbers[peer.wallet.address])
             for halt in await halts.open_halts(restored):
                 await halts.clear(restored, halt.no, "operator")
-            await until_idle(peer, restored)
+            await until_idle("xrpl", peer, restored)
             assert (await peer.adapter.holdings()).amounts[peer.stable] == held
     finally:
         await peer.stop()
 
 
-async def until_idle(peer: XrplPeer, context: Context) -> None:
+@pytest.mark.parametrize("history", [False, True])
+async def test_channels_that_are_new_to_the_books_pay_nobody_twice(
+    world: World, database_url: str, history: bool
+) -> None:
+    """They were made after the chain was opened and had not signed: no number of theirs is on record."""
+    peer = await StellarPeer.start(history=history, sources=world.sources)
+    before = peer.second(channels=())
+    there = replace(world, context=replace(world.context, chains={"stellar": peer.adapter}))
+    try:
+        await funding.open_chain(replace(world.context, chains={"stellar": before}), "stellar")
+        await peer.pay_in(peer.stable, 5_000_000, None)
+        await peer.close_ledgers()
+        await funding.read_deposits(there.context, "stellar")
+        (waiting,) = [each.id for each in await funding.suspense(there.context)]
+        async with backup(there, database_url) as restored:
+            await refunds.refund(there.context, waiting)
+            await until_idle("stellar", peer, there.context)
+            held = (await peer.adapter.holdings()).amounts[peer.stable]
+            await refunds.refund(restored, waiting)
+            await until_idle("stellar", peer, restored)
+            assert (await peer.adapter.holdings()).amounts[peer.stable] == held
+            assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
+    finally:
+        await before.close()
+        await peer.stop()
+
+
+async def until_idle(chain: str, peer: XrplPeer | StellarPeer, context: Context) -> None:
     for _ in range(4):
-        await chains.run_once(context, "xrpl")
+        await chains.run_once(context, chain)
         await peer.close_ledgers()
 
 
