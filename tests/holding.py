@@ -70,8 +70,9 @@ class Till:
 
     async def count(self, state: str) -> int:
         async with self.world.context.database.read() as connection:
-            query = text("SELECT count(*) FROM hold WHERE state = :state")
-            return int((await connection.execute(query, {"state": state})).scalar_one())
+            query = text("SELECT count(*) FROM hold WHERE state = :state AND consumer_no = :consumer")
+            asked = {"state": state, "consumer": self.consumer.party.no}
+            return int((await connection.execute(query, asked)).scalar_one())
 
 
 async def key_of(world: World, member: Member, *scopes: str) -> Credential:

@@ -35,6 +35,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.database]
 
 Patch = pytest.MonkeyPatch
 
+MEETINGS = 10
+"""Scenarios in which two processes must meet at least once, when it takes that to show a fault."""
+
 
 async def scenario(world: World, other: Database) -> None:
     """Everything that can happen to holds, at once. Raises when anything is not as it must be."""
@@ -189,7 +192,8 @@ async def second(database_url: str) -> AsyncIterator[Database]:
 
 async def test_without_a_fault_nothing_is_found(world: World, database_url: str) -> None:
     async with second(database_url) as other:
-        await scenario(world, other)
+        for _ in range(2):
+            await scenario(world, other)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
@@ -199,6 +203,7 @@ async def test_every_fault_is_found(
     fault(monkeypatch, database_url)
     async with second(database_url) as other:
         with pytest.raises(Exception) as found:
-            await scenario(world, other)
+            for _ in range(MEETINGS):
+                await scenario(world, other)
     assert not isinstance(found.value, (AttributeError, TypeError, NameError)), "the fault itself is broken"
     assert isinstance(found.value, SettlementError) or found.value.args
