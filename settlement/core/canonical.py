@@ -76,8 +76,9 @@ def _check(value: object, depth: int) -> None:
 
 def _check_each(members: Iterable[object], depth: int) -> None:
     for member in members:
-        kind = type(member)
-        if kind is not str and not (kind is int and -MAX_INTEGER <= member <= MAX_INTEGER):  # type: ignore[operator]
+        if type(member) is int and -MAX_INTEGER <= member <= MAX_INTEGER:
+            continue
+        if type(member) is not str:
             _check(member, depth + 1)
 
 

@@ -31,7 +31,8 @@ from settlement.services import anchoring, chains, halts, payouts
 from settlement.services.context import Context
 from settlement.storage import accounts, chain_orders
 from settlement.storage.chain_orders import Order
-from tests.simulation.harness import CHAIN, CrashingAdapter, Installation, installed
+from tests.simulation.crashing import CrashingAdapter
+from tests.simulation.harness import CHAIN, Installation, installed
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -27,18 +29,8 @@ async def test_tickets_that_the_books_think_free_pay_nobody_twice(world: World, 
     there = replace(world, context=replace(world.context, chains={"xrpl": peer.adapter}))
     try:
         await funding.open_chain(there.context, "xrpl")
-        await peer.pay_in(peer.stable, 5_000_000, None)
-        await peer.close_ledgers()
-        await funding.read_deposits(there.context, "xrpl")
-        (waiting,) = [each.id for each in await funding.suspense(there.context)]
-        async with backup(there, database_url) as restored:
-            await refunds.refund(there.context, waiting)
-            await until_idle("xrpl", peer, there.context)
+        async with refunded_since("xrpl", peer, there, database_url) as restored:
             held = (await peer.adapter.holdings()).amounts[peer.stable]
-            await refunds.refund(restored, waiting)
-            await until_idle("xrpl", peer, restored)
-            assert (await peer.adapter.holdings()).amounts[peer.stable] == held
-            assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
             found = await recovery.match(restored, "xrpl")
             assert len(found.adopted) == 1
             await recovery.release(restored, "xrpl", peer.wallet.address, found.next_numbers[peer.wallet.address])
@@ -60,21 +52,31 @@ async def test_channels_that_are_new_to_the_books_pay_nobody_twice(
     there = replace(world, context=replace(world.context, chains={"stellar": peer.adapter}))
     try:
         await funding.open_chain(replace(world.context, chains={"stellar": before}), "stellar")
-        await peer.pay_in(peer.stable, 5_000_000, None)
-        await peer.close_ledgers()
-        await funding.read_deposits(there.context, "stellar")
-        (waiting,) = [each.id for each in await funding.suspense(there.context)]
-        async with backup(there, database_url) as restored:
-            await refunds.refund(there.context, waiting)
-            await until_idle("stellar", peer, there.context)
-            held = (await peer.adapter.holdings()).amounts[peer.stable]
-            await refunds.refund(restored, waiting)
-            await until_idle("stellar", peer, restored)
-            assert (await peer.adapter.holdings()).amounts[peer.stable] == held
-            assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
+        async with refunded_since("stellar", peer, there, database_url):
+            pass
     finally:
         await before.close()
         await peer.stop()
+
+
+@asynccontextmanager
+async def refunded_since(
+    chain: str, peer: XrplPeer | StellarPeer, there: World, database_url: str
+) -> AsyncIterator[Context]:
+    """A backup from before a refund, which is asked for again there: it halts, and nobody is paid a second time."""
+    await peer.pay_in(peer.stable, 5_000_000, None)
+    await peer.close_ledgers()
+    await funding.read_deposits(there.context, chain)
+    (waiting,) = [each.id for each in await funding.suspense(there.context)]
+    async with backup(there, database_url) as restored:
+        await refunds.refund(there.context, waiting)
+        await until_idle(chain, peer, there.context)
+        held = (await peer.adapter.holdings()).amounts[peer.stable]
+        await refunds.refund(restored, waiting)
+        await until_idle(chain, peer, restored)
+        assert (await peer.adapter.holdings()).amounts[peer.stable] == held
+        assert [halt.code for halt in await halts.open_halts(restored)] == ["slots_unaccounted"]
+        yield restored
 
 
 async def until_idle(chain: str, peer: XrplPeer | StellarPeer, context: Context) -> None:

@@ -17,7 +17,8 @@ from settlement.core.ids import permuted
 from settlement.services import funding, halts, solvency
 from settlement.services.context import Context
 from settlement.storage import accounts
-from tests.simulation.harness import CHAIN, CrashingAdapter, Installation, installed
+from tests.simulation.crashing import CrashingAdapter
+from tests.simulation.harness import CHAIN, Installation, installed
 
 MICRO_PER_CENT_OF_A_CENT = 22_222
 """100 units of USD with 6 decimals at 0.0045 USD a CU: 22,222.2 microCU, rounded down."""

@@ -19,7 +19,8 @@ from settlement.services import anchoring, halts, participants, payouts
 from settlement.services.participants import Destination, SignedRequest
 from settlement.storage import accounts, journal, windows
 from tests.client.town import Town, send, settle
-from tests.simulation.harness import Crash, Installation, installed
+from tests.simulation.crashing import Crash
+from tests.simulation.harness import Installation, installed
 from tests.world import Member, World
 
 

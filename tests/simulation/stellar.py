@@ -14,7 +14,8 @@ from adapters.stellar import StellarAdapter
 from adapters.stellar.assets import sdk_asset
 from settlement.core.signatures import SigningKey
 from settlement.services.context import Context
-from tests.simulation.harness import CrashingAdapter, CrashingDatabase, Effects, Installation
+from tests.simulation.crashing import CrashingAdapter, CrashingDatabase, Effects
+from tests.simulation.harness import Installation
 from tests.stellarnet.network import Plan, StellarNet
 from tests.stellarnet.peer import TREASURY, USDC, StellarPeer, payment
 from tests.world import SeededSources

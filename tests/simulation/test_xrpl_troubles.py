@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from settlement.core.errors import Unavailable
-from settlement.services import chains, funding, halts, payouts, solvency
+from settlement.services import chains, halts, payouts, solvency
 from settlement.services.context import Context
 from tests.rippled.engine import REQUIRE_TAG
 from tests.simulation.xrpl import XrplInstallation
@@ -57,11 +57,7 @@ async def all_paid(found: XrplInstallation, due: dict[str, int], *, but: str = "
 async def test_an_hour_without_ledgers_loses_and_doubles_nothing(ledger: XrplInstallation) -> None:
     number, due = await planned(ledger)
     before = len(ledger.peer.engine.landed)
-    for _ in range(60):
-        ledger.sources.settable.advance(seconds=60)
-        await funding.read_deposits(ledger.process(), ledger.chain)
-        done = await chains.run_once(ledger.process(), ledger.chain)
-        assert (done.settled, done.failed, done.expired, done.contested, done.halted) == (0, 0, 0, 0, False)
+    await ledger.stand_still()
     async with ledger.database.read() as connection:
         signed = (await connection.execute(text("SELECT count(*) FROM attempt"))).scalar_one()
     assert signed == len(due) + 1, "nothing is signed twice while nothing can be proven"

@@ -29,7 +29,8 @@ from settlement.storage import rails as stored
 from settlement.storage.checkpoints import Stored
 from settlement.storage.parties import PayoutAddress
 from settlement.storage.positions import Decided, Payee
-from tests.simulation.harness import Crash, CrashingAdapter, Installation
+from tests.simulation.crashing import Crash, CrashingAdapter
+from tests.simulation.harness import Installation
 
 MOMENTS = 7
 """Turns at which the first chain may be closed; seeds that follow each other take them all."""

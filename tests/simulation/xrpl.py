@@ -13,7 +13,8 @@ from settlement.services.context import Context
 from tests.rippled.engine import REQUIRE_TAG
 from tests.rippled.peer import KEY, RLUSD, STABLE, XrplPeer
 from tests.rippled.wallets import Wallet
-from tests.simulation.harness import CrashingAdapter, CrashingDatabase, Effects, Installation
+from tests.simulation.crashing import CrashingAdapter, CrashingDatabase, Effects
+from tests.simulation.harness import Installation
 from tests.world import SeededSources
 
 RATES = {
