@@ -22,6 +22,7 @@ import gc
 import gzip
 import json
 import os
+import re
 import signal
 import socket
 import statistics
@@ -38,6 +39,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import uvicorn
 import uvloop
@@ -46,6 +48,7 @@ from fastapi import FastAPI, Request, Response
 from bench.installation import Installation, Stream
 from settlement import bootstrap
 from settlement.api.app import create_app
+from settlement.commands.service import GARBAGE_THRESHOLD
 from settlement.commands.siblings import listening_on
 from settlement.config import Settings
 from settlement.core import canonical
@@ -54,6 +57,7 @@ from settlement.core.ids import public_id, uuid7, uuid_text
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.signatures import sign_detached
 from settlement.core.times import text as time_text
+from settlement.meter.reports import MAX_RECORDS
 from settlement.services import holds as service
 from settlement.services.authentication import issue_api_key
 from settlement.storage import accounts, journal, parties, windows
@@ -63,6 +67,9 @@ BALANCE = 10**12
 LEASE = 100
 WARM_UP = 1.0
 METERS = {"input_tokens": 1155}
+EVERY = 1.0
+"""Seconds: the shipped meter's pause between reports."""
+_LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
 SUBJECTS = ("noop", "many", "one", "placing", "alone", "leases")
 
 
@@ -72,6 +79,18 @@ class Cast:
 
     providers: list[tuple[Stream, str]]
     spending: list[tuple[str, str]]
+
+
+class Placed(msgspec.Struct):
+    """What a report has to know of a hold that was placed."""
+
+    id: str
+    consumer: str
+    model: str
+    tier: str
+
+
+_read_placed = msgspec.json.Decoder(Placed).decode
 
 
 @dataclass
@@ -160,8 +179,8 @@ def _pass(
         installation.execute("CHECKPOINT")
         kind = name if name in ("noop", "alone") else "batched"
         with _served(folder, kind, options.processes) as port:
-            asyncio.run(_load(port, name, cast, options, WARM_UP))  # a new process reads and compiles the rate tables
-            found[name] = asyncio.run(_load(port, name, cast, options, options.seconds))
+            uvloop.run(_load(port, name, cast, options, WARM_UP))  # a new process reads and compiles the rate tables
+            found[name] = uvloop.run(_load(port, name, cast, options, options.seconds))
         if name != "noop":
             check_holds(installation)
     installation.check_books()
@@ -194,7 +213,7 @@ async def _load(port: int, name: str, cast: Cast, options: argparse.Namespace, s
     captured = name in ("many", "one")
     reporters = cast.providers if captured else []
     holders = options.connections - len(reporters)
-    waiting: list[list[dict[str, Any]]] = [[] for _ in cast.providers]
+    waiting: list[list[Placed]] = [[] for _ in cast.providers]
     tasks = []
     for number in range(holders):
         provider = number % len(cast.providers)
@@ -202,7 +221,8 @@ async def _load(port: int, name: str, cast: Cast, options: argparse.Namespace, s
         keep = waiting[provider].append if captured else None
         tasks.append(_hold(port, make, until, run, keep))
     for provider, (stream, _) in enumerate(reporters):
-        tasks.append(_report(port, stream, waiting[provider], until, run))
+        first = EVERY * (provider + 1) / len(reporters)
+        tasks.append(_report(port, stream, waiting[provider], first, until, run))
     await asyncio.gather(*tasks)
     run.seconds = time.perf_counter() - began
     return run
@@ -212,64 +232,66 @@ def _requests(
     name: str, provider_key: str, spending: Sequence[tuple[str, str]], number: int, step: int
 ) -> Callable[[int], bytes]:
     """What one connection sends, request after request."""
-    requests = LEASE if name == "leases" else 1
+    name = "019aaa00-0000-7000-8000-000000000000"
+    document = {
+        "request": name,
+        "model": "gpt-5",
+        "tier": "standard",
+        "meters": METERS,
+        "max_output_tokens": 4096,
+        "requests": LEASE if name == "leases" else 1,
+        "expires_in": 3_600,
+    }
+    key = spending[0][1]
+    headers = {"Authorization": f"Bearer {provider_key}", "X-Consumer-Key": key}
+    whole = _request("/v1/holds", json.dumps(document, separators=(",", ":")).encode(), headers)
+    before_key, _, rest = whole.partition(key.encode())
+    before_request, _, after = rest.partition(name.encode())
 
     def make(turn: int) -> bytes:
         _, key = spending[(number + turn * step) % len(spending)]
-        document = {
-            "request": uuid_text(uuid7(datetime.now(UTC), os.urandom)),
-            "model": "gpt-5",
-            "tier": "standard",
-            "meters": METERS,
-            "max_output_tokens": 4096,
-            "requests": requests,
-            "expires_in": 3_600,
-        }
-        headers = {"Authorization": f"Bearer {provider_key}", "X-Consumer-Key": key}
-        return _request("/v1/holds", json.dumps(document).encode(), headers)
+        request = uuid_text(uuid7(datetime.now(UTC), os.urandom))
+        return b"".join((before_key, key.encode(), before_request, request.encode(), after))
 
     return make
 
 
 async def _hold(
-    port: int,
-    make: Callable[[int], bytes],
-    until: float,
-    run: Run,
-    keep: Callable[[dict[str, Any]], None] | None,
+    port: int, make: Callable[[int], bytes], until: float, run: Run, keep: Callable[[Placed], None] | None
 ) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    connection = await _connected(port)
     turn = 0
     while time.perf_counter() < until:
         sent = make(turn)
         began = time.perf_counter()
-        writer.write(sent)
-        answer = await _answer(reader)
+        answer = await connection.ask(sent)
         run.waits.append(time.perf_counter() - began)
         run.requests, run.holds, turn = run.requests + 1, run.holds + 1, turn + 1
         if keep is not None:
-            keep(json.loads(answer))
-    writer.close()
+            keep(_read_placed(answer))
+    connection.close()
 
 
-async def _report(port: int, stream: Stream, waiting: list[dict[str, Any]], until: float, run: Run) -> None:
-    """One provider's meter: what was held a moment ago is captured by the next report."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < until or waiting:
-        if not waiting:
-            await asyncio.sleep(0.002)
-            continue
-        batch, waiting[:] = waiting[:200], waiting[200:]
-        body, signature = _captures(stream, batch)
-        writer.write(_request("/v1/usage-reports", body, {"x-jws-signature": signature}))
-        answer = json.loads(await _answer(reader))
-        if answer["refused"]:
-            raise SystemExit(f"a record was refused, the run is void: {answer['refused'][:1]}")
-        run.requests, run.captures = run.requests + 1, run.captures + len(batch)
-    writer.close()
+async def _report(port: int, stream: Stream, waiting: list[Placed], first: float, until: float, run: Run) -> None:
+    """One provider's meter: what was held within a second is captured by the next report, as the shipped one does."""
+    connection = await _connected(port)
+    pause = first
+    while waiting or time.perf_counter() < until:
+        await asyncio.sleep(min(pause, max(0.0, until - time.perf_counter())))
+        ready, pause = waiting[:], EVERY
+        waiting.clear()
+        for start in range(0, len(ready), MAX_RECORDS):
+            batch = ready[start : start + MAX_RECORDS]
+            body, signature = _captures(stream, batch)
+            sent = _request("/v1/usage-reports", body, {"x-jws-signature": signature})
+            answer = json.loads(await connection.ask(sent))
+            if answer["refused"]:
+                raise SystemExit(f"a record was refused, the run is void: {answer['refused'][:1]}")
+            run.requests, run.captures = run.requests + 1, run.captures + len(batch)
+    connection.close()
 
 
-def _captures(stream: Stream, placed: Sequence[dict[str, Any]]) -> tuple[bytes, str]:
+def _captures(stream: Stream, placed: Sequence[Placed]) -> tuple[bytes, str]:
     stream.seq += 1
     now = datetime.now(UTC)
     document = {
@@ -282,18 +304,18 @@ def _captures(stream: Stream, placed: Sequence[dict[str, Any]]) -> tuple[bytes, 
             {
                 "id": uuid_text(uuid7(now, os.urandom)),
                 "at": time_text(now),
-                "consumer": hold["consumer"],
-                "model": hold["model"],
+                "consumer": hold.consumer,
+                "model": hold.model,
                 "operation": "chat",
-                "tier": hold["tier"],
+                "tier": hold.tier,
                 "outcome": "completed",
                 "meters": {**METERS, "output_tokens": 211},
-                "hold": hold["id"],
+                "hold": hold.id,
             }
             for hold in placed
         ],
     }
-    body = json.dumps(document, separators=(",", ":")).encode()
+    body = msgspec.json.encode(document)
     stream.last_digest = canonical.digest(body)
     return body, sign_detached(stream.key, body)
 
@@ -304,13 +326,52 @@ def _request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-async def _answer(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-    body = await reader.readexactly(length)
-    if not head.startswith(b"HTTP/1.1 201"):
-        raise SystemExit(f"an answer was not 201, the run is void: {head[:40]!r} {body[:300]!r}")
-    return body
+class _Asking(asyncio.Protocol):
+    """One connection that is kept: a request, then its answer. Lean, so that the client takes little of the machine."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._seen = b""
+        self._answer: asyncio.Future[bytes] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """The connection stands."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """A part of the answer, most often all of it."""
+        self._seen += data
+        head, end, body = self._seen.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head) if end else None
+        if length is None or len(body) < int(length[1]) or self._answer is None:
+            return
+        self._seen = b""
+        if head.startswith(b"HTTP/1.1 201"):
+            self._answer.set_result(body)
+        else:
+            self._answer.set_exception(SystemExit(f"an answer was not 201, the run is void: {head[:40]!r} {body!r}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The server went away, or the run is over."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(SystemExit(f"the server went away, the run is void: {error}"))
+
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        """Send a request; the body of its answer."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._answer
+
+    def close(self) -> None:
+        """Hang up."""
+        assert self._transport is not None
+        self._transport.close()
+
+
+async def _connected(port: int) -> _Asking:
+    _, protocol = await asyncio.get_running_loop().create_connection(_Asking, "127.0.0.1", port)
+    return protocol
 
 
 async def _cast(folder: Path, options: argparse.Namespace) -> Cast:
@@ -411,6 +472,7 @@ def _serve(folder: Path, kind: str, bound: int) -> None:
 
     async def serve(app: Any) -> None:
         gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD)
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
         await _Server(config).serve([socket.socket(fileno=bound)])
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import text
 
 from settlement.core.errors import SettlementError
 from settlement.core.holds import Ask
-from settlement.core.ids import uuid7
 from settlement.services import holds
 from settlement.services.authentication import Credential, credential, issue_api_key
 from settlement.services.holds import Answer, Extending, Placing, Releasing
@@ -38,14 +36,14 @@ class Till:
     consumer_key: Credential
 
     def placing(self, **ask: Any) -> Placing:
-        request = UUID(bytes=uuid7(self.world.sources.clock(), self.world.sources.entropy))
+        request = self.world.sources.record_id(self.world.sources.clock())
         model = ask.pop("model", "gpt-5")
         meters = ask.pop("meters", INPUT)
         return Placing(
             self.provider_key,
             self.consumer_key,
             request,
-            sha256(request.bytes).digest(),
+            sha256(request.encode()).digest(),
             model,
             ask.pop("tier", "standard"),
             meters,

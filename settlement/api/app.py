@@ -115,6 +115,7 @@ def create_app(
     settings, traffic = settings or Settings(), traffic or Traffic()
     guarded = partial(Guard, entropy=context.sources.entropy, traffic=traffic, body_caps=BODY_CAPS)
     app = Application(
+        context,
         hot=(*holds.hot, usage_reports.hot),
         guarded=guarded,
         title="Compute settlement",

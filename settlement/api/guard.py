@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from settlement.api import problems
+from settlement.api.deadlines import Deadlines
 from settlement.api.traffic import Traffic
 from settlement.core.errors import Malformed, SettlementError
 from settlement.core.ids import Entropy
@@ -42,6 +43,7 @@ class Guard:
         self._entropy = entropy
         self._traffic = traffic
         self._caps = dict(body_caps)
+        self._deadlines = Deadlines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,7 +55,7 @@ class Guard:
         try:
             cap = self._caps.get(scope["path"], MAX_BODY)
             _check_head(scope, cap)
-            await self._app(scope, _Counted(receive, cap), answer)
+            await self._app(scope, _Counted(receive, cap, self._deadlines), answer)
         except ClientDisconnect:
             return
         except SettlementError as error:
@@ -93,9 +95,10 @@ class _Answer:
 class _Counted:
     """`receive` that refuses the body as soon as it is too large or too late."""
 
-    def __init__(self, receive: Receive, cap: int) -> None:
+    def __init__(self, receive: Receive, cap: int, deadlines: Deadlines) -> None:
         self._receive = receive
         self._cap = cap
+        self._deadlines = deadlines
         self._seen = 0
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
         self._complete = False
@@ -104,8 +107,7 @@ class _Counted:
         if self._complete:
             return await self._receive()  # waits for the peer to go away; that has no deadline
         try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
+            message = await self._deadlines.until(self._deadline, self._receive)
         except TimeoutError:
             raise Malformed("request_timeout", f"the body took over {BODY_SECONDS:g} s", status=408) from None
         if message["type"] == "http.request":
@@ -121,31 +123,36 @@ def _check_head(scope: Scope, cap: int) -> None:
         raise Malformed("uri_too_long", f"at most {MAX_PATH} bytes of path and {MAX_QUERY} of query", status=414)
     if "\0" in scope["path"] or b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
         raise Malformed("request_malformed", "no path and no query has a NUL")
-    headers = scope["headers"]
-    size = sum(len(name) + len(value) for name, value in headers)
+    headers, size = scope["headers"], 0
+    encodings, kinds, lengths = [], [], []
+    for name, value in headers:  # ASGI hands names over in lower case
+        size += len(name) + len(value)
+        if name == b"content-type":
+            kinds.append(value)
+        elif name == b"content-length":
+            lengths.append(value)
+        elif name == b"content-encoding":
+            encodings.append(value)
     if len(headers) > MAX_HEADER_COUNT or size > MAX_HEADERS:
         detail = f"at most {MAX_HEADER_COUNT} headers and {MAX_HEADERS} bytes of them"
         raise Malformed("headers_too_large", detail, status=431)
-    encoding = _values(headers, b"content-encoding")
-    if any(value.strip().lower() not in (b"", b"identity") for value in encoding):
+    if any(value.strip().lower() not in (b"", b"identity") for value in encodings):
         raise Malformed("unsupported_encoding", "send the body without Content-Encoding", status=415)
-    if scope["method"] in _WITH_BODY and not _is_json(_values(headers, b"content-type")):
+    if scope["method"] in _WITH_BODY and not _is_json(kinds):
         raise Malformed("unsupported_media_type", "send Content-Type: application/json in UTF-8", status=415)
-    for length in _values(headers, b"content-length"):
+    for length in lengths:
         if not length.isdigit() or len(length) > 18 or int(length) > cap:
             raise _too_large(cap)
 
 
 def _is_json(values: list[bytes]) -> bool:
+    if values == [b"application/json"]:
+        return True
     if len(values) != 1:
         return False
     kind, *parameters = (part.strip().lower() for part in values[0].split(b";"))
     allowed = (b"", b"charset=utf-8", b'charset="utf-8"')
     return kind == b"application/json" and all(each in allowed for each in parameters)
-
-
-def _values(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
-    return [value for name, value in headers if name.lower() == wanted]
 
 
 def _too_large(cap: int) -> Malformed:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
-from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import astuple
 
-from settlement.api.dependencies import ContextDep, StrictRoute, context_of, needs
-from settlement.api.hot import HotRoute
+from settlement.api.dependencies import ContextDep, StrictRoute, needs
+from settlement.api.hot import Arriving, HotRoute, Reply, as_described
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example
 from settlement.core import ids, multipliers, strictjson
 from settlement.core.errors import Malformed, Problem, Unauthenticated
@@ -22,12 +22,11 @@ from settlement.core.holds import CLOCK_SKEW, MOST_TOKENS, Ask
 from settlement.core.units import parse_decimal
 from settlement.services import authentication, holds
 from settlement.services.authentication import Credential, Principal
-from settlement.services.context import Context
 from settlement.services.holds import Extending, Placing, Releasing
 
 router = APIRouter(tags=["holds"], route_class=StrictRoute)
 
-Form = TypeVar("Form")
+Form = TypeVar("Form", bound=Struct)
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}$")]
 Units = Annotated[int, Meta(ge=0, le=10**12)]
 Output = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
@@ -40,6 +39,9 @@ class Final(Struct, forbid_unknown_fields=True, frozen=True):
     limit: str | UnsetType = UNSET
 
 
+_STOP = Final("stop")
+
+
 class HoldRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of a request for a hold."""
 
@@ -49,9 +51,9 @@ class HoldRequest(Struct, forbid_unknown_fields=True, frozen=True):
     meters: dict[Name, Units]
     max_output_tokens: Output | UnsetType = UNSET
     output_tokens: Annotated[int, Meta(ge=0, le=LARGEST_SLICE)] | UnsetType = UNSET
-    requests: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    requests: Annotated[int, Meta(ge=1, le=1_000)] | UnsetType = UNSET
     expires_in: Annotated[int, Meta(ge=10, le=3_600)] | UnsetType = UNSET
-    final: Final = Final("stop")
+    final: Final | UnsetType = UNSET
     demand: Annotated[str, Meta(pattern=f"^{multipliers.TEXT.pattern}$")] | UnsetType = UNSET
 
 
@@ -64,6 +66,9 @@ class ExtendRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_SIGNED = re.compile(rb":\s*-")
+_read_hold = msgspec.json.Decoder(HoldRequest)
+_read_extension = msgspec.json.Decoder(ExtendRequest)
 _PATH = re.compile(r" - at `\$?(.*)`$")
 _UUID_SCHEMA = {"type": "string", "pattern": f"^{_UUID.pattern}$"}
 _SKEW = CLOCK_SKEW // timedelta(milliseconds=1)
@@ -176,9 +181,9 @@ HoldId = Annotated[str, Path(max_length=64, examples=[_EXAMPLE["id"]])]
         ]
     },
 )
-async def place(request: Request, _: Holding) -> Response:
+async def place(request: Request, context: ContextDep, _: Holding) -> Response:
     """With the provider's API key (scope `holds`) and the consumer's spending key in `X-Consumer-Key`."""
-    return await receive_place(request)
+    return await as_described(context, request, receive_place)
 
 
 @router.post(
@@ -189,9 +194,9 @@ async def place(request: Request, _: Holding) -> Response:
     responses=_described(200, "The hold as it stands now."),
     openapi_extra=_body(_EXTEND_SCHEMA, {"grant": 2}),
 )
-async def extend(request: Request, _: Holding, hold_id: HoldId) -> Response:
+async def extend(request: Request, context: ContextDep, _: Holding, hold_id: HoldId) -> Response:
     """`grant` is the number of the grant that is asked for; with the present number it is a heartbeat."""
-    return await receive_extend(request)
+    return await as_described(context, request, receive_extend)
 
 
 @router.post(
@@ -201,9 +206,9 @@ async def extend(request: Request, _: Holding, hold_id: HoldId) -> Response:
     response_class=Response,
     responses=_described(200, "The hold as it stands now."),
 )
-async def release(request: Request, _: Holding, hold_id: HoldId) -> Response:
+async def release(request: Request, context: ContextDep, _: Holding, hold_id: HoldId) -> Response:
     """The call failed, or had no answer. Repeating it changes nothing."""
-    return await receive_release(request)
+    return await as_described(context, request, receive_release)
 
 
 @router.get(
@@ -215,59 +220,58 @@ async def release(request: Request, _: Holding, hold_id: HoldId) -> Response:
 )
 async def one(context: ContextDep, reader: Reading, hold_id: HoldId) -> Response:
     """To its provider and its consumer."""
-    return _json(holds.document(await holds.get(context, reader, hold_id)))
+    document = holds.document(await holds.get(context, reader, hold_id))
+    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
-async def receive_place(request: Request) -> Response:
+async def receive_place(arriving: Arriving) -> Reply:
     """A hold, without the framework's routing and injection."""
-    provider = _bearer(request)
-    given = request.headers.getlist("x-consumer-key")
+    provider = _bearer(arriving)
+    given = arriving.values(b"x-consumer-key")
     if len(given) != 1:
         raise Unauthenticated("consumer_key_missing", "send one header X-Consumer-Key: cu_..., the consumer's key")
     consumer = authentication.credential(given[0])
     if consumer is None:
         raise Unauthenticated("consumer_key_unknown", "X-Consumer-Key is not a valid API key")
-    body = await request.body()
-    asked = _decoded(body, HoldRequest)
-    answer = await holds.place(
-        context_of(request),
-        Placing(
-            provider=provider,
-            consumer=consumer,
-            request=_request_id(context_of(request), asked.request),
-            fingerprint=sha256(body).digest(),
-            model=asked.model,
-            tier=asked.tier,
-            meters=asked.meters,
-            ask=_ask(asked),
-            most_demand=None if asked.demand is UNSET else multipliers.parse(asked.demand),
-        ),
+    body = await arriving.body()
+    asked = _decoded(body, _read_hold)
+    placing = Placing(
+        provider=provider,
+        consumer=consumer,
+        request=_request_id(asked.request, arriving.context.sources.clock()),
+        fingerprint=sha256(body).digest(),
+        model=asked.model,
+        tier=asked.tier,
+        meters=asked.meters,
+        ask=_ask(asked),
+        most_demand=None if asked.demand is UNSET else multipliers.parse(asked.demand),
     )
-    return _json(holds.document(answer.stored), 201, replayed=answer.replayed)
+    answer = await holds.place(arriving.context, placing)
+    return Reply(msgspec.json.encode(holds.document(answer.stored)), 201, answer.replayed)
 
 
-async def receive_extend(request: Request) -> Response:
+async def receive_extend(arriving: Arriving) -> Reply:
     """The next grant."""
-    provider = _bearer(request)
-    asked = _decoded(await request.body(), ExtendRequest)
+    provider = _bearer(arriving)
+    asked = _decoded(await arriving.body(), _read_extension)
     answer = await holds.extend(
-        context_of(request),
+        arriving.context,
         Extending(
             provider=provider,
-            hold=request.path_params["hold_id"],
+            hold=arriving.path_params["hold_id"],
             grant=asked.grant,
             output_tokens=None if asked.output_tokens is UNSET else asked.output_tokens,
             meters=None if asked.meters is UNSET else asked.meters,
         ),
     )
-    return _json(holds.document(answer.stored))
+    return Reply(msgspec.json.encode(holds.document(answer.stored)))
 
 
-async def receive_release(request: Request) -> Response:
+async def receive_release(arriving: Arriving) -> Reply:
     """The end of a hold that nothing is taken of."""
-    releasing = Releasing(_bearer(request), request.path_params["hold_id"])
-    answer = await holds.release(context_of(request), releasing)
-    return _json(holds.document(answer.stored))
+    releasing = Releasing(_bearer(arriving), arriving.path_params["hold_id"])
+    answer = await holds.release(arriving.context, releasing)
+    return Reply(msgspec.json.encode(holds.document(answer.stored)))
 
 
 hot = (
@@ -278,9 +282,9 @@ hot = (
 """Those above are what the OpenAPI document describes."""
 
 
-def _bearer(request: Request) -> Credential:
+def _bearer(arriving: Arriving) -> Credential:
     """The provider's key as it was sent; whether it is one is asked in the transaction."""
-    given = request.headers.getlist("authorization")
+    given = arriving.values(b"authorization")
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("api_key_missing", "send one header Authorization: Bearer cu_...")
@@ -290,7 +294,35 @@ def _bearer(request: Request) -> Credential:
     return found
 
 
-def _decoded(body: bytes, form: type[Form]) -> Form:
+def _decoded(body: bytes, read: msgspec.json.Decoder[Form]) -> Form:
+    """The document that a body is. Raises Malformed, as strictjson does or ``document_malformed``.
+
+    What msgspec takes and strictjson refuses are keys that come twice, escapes, and a sign before zero. A body without
+    any of them, where colons are as many as members, is read at once; any other is read strictly.
+    """
+    try:
+        form = read.decode(body)
+        if body.count(b":") == _members(form) and b"\\" not in body and _SIGNED.search(body) is None:
+            return form
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # read strictly, to say what is wrong
+    return _strictly(body, read.type)
+
+
+def _members(form: Struct) -> int:
+    """How many members the JSON object has that was read, with those in it."""
+    count = 0
+    for value in astuple(form):
+        if value is not UNSET:
+            count += 1
+            if isinstance(value, dict):
+                count += len(value)
+            elif isinstance(value, Struct):
+                count += _members(value)
+    return count
+
+
+def _strictly(body: bytes, form: type[Form]) -> Form:
     try:
         return msgspec.convert(strictjson.loads(body), form)
     except msgspec.ValidationError as error:
@@ -302,13 +334,12 @@ def _decoded(body: bytes, form: type[Form]) -> Form:
         raise _malformed(pointer, detail) from None
 
 
-def _request_id(context: Context, text: str) -> UUID:
+def _request_id(text: str, now: datetime) -> str:
     if not _UUID.fullmatch(text):
         raise _malformed("/request", "a UUIDv7 in lower case", "id_malformed")
-    found = UUID(text)
-    if abs((found.int >> 80) - ids.micros(context.sources.clock()) // 1_000) > _SKEW:
+    if abs(int(text[:8] + text[9:13], 16) - ids.micros(now) // 1_000) > _SKEW:
         raise _malformed("/request", "its time is more than 5 minutes from our clock", "id_malformed")
-    return found
+    return text
 
 
 def _ask(asked: HoldRequest) -> Ask:
@@ -316,23 +347,19 @@ def _ask(asked: HoldRequest) -> Ask:
     size = None if asked.output_tokens is UNSET else asked.output_tokens
     if size and size < (SMALLEST_SLICE if maximum is None else min(SMALLEST_SLICE, maximum)):
         raise _malformed("/output_tokens", f"a slice has at least {SMALLEST_SLICE} output tokens")
-    if (asked.final.action == "absorb") != (asked.final.limit is not UNSET):
+    final = _STOP if asked.final is UNSET else asked.final
+    if (final.action == "absorb") != (final.limit is not UNSET):
         raise _malformed("/final", "`limit` goes with the action absorb, and only with it")
     return Ask(
         max_output_tokens=maximum,
         output_tokens=size,
-        requests=asked.requests,
+        requests=1 if asked.requests is UNSET else asked.requests,
         expires_in=None if asked.expires_in is UNSET else asked.expires_in,
-        final_action=asked.final.action,
-        absorb=0 if asked.final.limit is UNSET else parse_decimal(asked.final.limit, 6),
+        final_action=final.action,
+        absorb=0 if final.limit is UNSET else parse_decimal(final.limit, 6),
     )
 
 
 def _malformed(pointer: str, detail: str, code: str = "invalid") -> Malformed:
     problems = (Problem(pointer, code, detail),)
     return Malformed("document_malformed", "the body does not have the documented form", problems)
-
-
-def _json(document: dict[str, Any], status: int = 200, *, replayed: bool = False) -> Response:
-    headers = {"Idempotency-Replayed": "true"} if replayed else None
-    return Response(msgspec.json.encode(document), status, headers, media_type="application/json")

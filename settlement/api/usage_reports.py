@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from settlement.api.dependencies import ContextDep, ProviderReader, SignedDep, StrictRoute, context_of, signed_of
-from settlement.api.hot import HotRoute
+from settlement.api.dependencies import ContextDep, ProviderReader, SignedDep, StrictRoute
+from settlement.api.hot import Arriving, HotRoute, Reply, as_described
 from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_DIGEST, EXAMPLE_PROVIDER, EXAMPLE_TIME, Example
+from settlement.core.errors import Unauthenticated
 from settlement.core.usage import MAX_FLAGS, MAX_RECORDS
 from settlement.services import metering
 
@@ -128,21 +129,23 @@ _ANSWERED: dict[int | str, dict[str, Any]] = {
         }
     },
 )
-async def submit(context: ContextDep, signed: SignedDep) -> Response:
+async def submit(context: ContextDep, request: Request, _: SignedDep) -> Response:
     """Charges 1 to 10,000 records (`usage/1`), signed by the provider over the exact body bytes.
 
     The answer is given after the commit. Sending the same bytes again gives the same answer. A record that can't be
     charged is listed in `refused` and the rest of the report stands.
     """
-    answer = await metering.submit(context, body=signed.body, signature=signed.signature)
-    headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
-    return _json(answer.document, 201, headers)
+    return await as_described(context, request, receive)
 
 
-async def receive(request: Request) -> Response:
-    """`submit` without the framework's routing and injection, which cost a report as much as its database work does."""
-    signed = await signed_of(request, request.headers.get("x-jws-signature"))
-    return await submit(context_of(request), signed)
+async def receive(arriving: Arriving) -> Reply:
+    """The signed bytes of a report, and its receipt after the commit."""
+    signatures = arriving.values(b"x-jws-signature")
+    if len(signatures) > 1:
+        raise Unauthenticated("signature_malformed", "send the header x-jws-signature once")
+    body = await arriving.body()
+    answer = await metering.submit(arriving.context, body=body, signature="".join(signatures))
+    return Reply(msgspec.json.encode(answer.document), 201, answer.replayed)
 
 
 hot = HotRoute(re.compile("/v1/usage-reports"), receive)
@@ -162,8 +165,5 @@ async def receipt(
     report: Annotated[str, Path(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}$", description="the provider's own report id")],
 ) -> Response:
     """The stored answer to a report of mine, with its signed receipt."""
-    return _json(await metering.receipt(context, reader.party, report), 200)
-
-
-def _json(document: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(document), status, headers, media_type="application/json")
+    document = await metering.receipt(context, reader.party, report)
+    return Response(msgspec.json.encode(document), media_type="application/json")

@@ -53,7 +53,7 @@ def micros(at: datetime) -> int:
 
 def uuid7(at: datetime, entropy: Entropy) -> bytes:
     """A UUIDv7 as 16 bytes: 48 bits of Unix milliseconds, then 74 random bits."""
-    milliseconds = (at - EPOCH) // timedelta(milliseconds=1)
+    milliseconds = micros(at) // 1_000
     random = int.from_bytes(entropy(10), "big")
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62 & 0xFFF) << 64 | 0b10 << 62 | random & _SIXTY_TWO_BITS
     return value.to_bytes(16, "big")

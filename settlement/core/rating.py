@@ -106,6 +106,10 @@ class CompiledModel:
     subsets: tuple[tuple[int, tuple[int, ...]], ...]
     unpriced: tuple[int, ...]
     context_meter: int | None
+    places: Mapping[str, int]
+    """The place of each of `meters`."""
+    whole_of: Mapping[int, int]
+    """By the place of a part, that of its whole: `subsets` the other way round."""
     excess: tuple[tuple[int, int], ...] = ()
     minimum: int = 0
     hours: tuple[Hours, ...] = ()
@@ -185,6 +189,8 @@ def compile_model(table: RateTable, model: str, tier: str) -> CompiledModel | Re
         subsets=tuple((index[whole], tuple(index[part] for part in parts)) for whole, parts in below.items()),
         unpriced=tuple(index[meter] for meter in names if not _priced(table, bands[0].rates, meter)),
         context_meter=index[CONTEXT_METER] if len(terms.bands) > 1 else None,
+        places=index,
+        whole_of={index[part]: index[whole] for whole, parts in below.items() for part in parts},
         excess=tuple(_excess(terms)),
         minimum=terms.minimum,
         hours=terms.hours,

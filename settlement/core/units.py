@@ -20,9 +20,11 @@ _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,18})(?:\.([0-9]{1,18}))?")
 
 def decimal_text(amount: int, places: int) -> str:
     """The decimal text of an integer of 10^-places, without trailing zeros: ``(789722, 6)`` is ``"0.789722"``."""
-    whole, part = divmod(abs(amount), 10**places)
-    fraction = f"{part:0{places}d}".rstrip("0") if places else ""
-    return ("-" if amount < 0 else "") + str(whole) + (f".{fraction}" if fraction else "")
+    if not amount or not places:
+        return str(amount)
+    digits = str(abs(amount)).rjust(places + 1, "0")
+    whole, fraction = digits[:-places], digits[-places:].rstrip("0")
+    return ("-" if amount < 0 else "") + whole + (f".{fraction}" if fraction else "")
 
 
 def cu_text(micro: int) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from settlement.core import signatures
 from settlement.core.errors import Unauthenticated
@@ -43,12 +45,14 @@ class Principal:
     scopes: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(Struct, frozen=True):
     """An API key as it was sent, without its secret: which row it names, and the digest to compare."""
 
     key_id: str
-    secret_hash: bytes = field(repr=False)
+    secret_hash: bytes
+
+    def __repr__(self) -> str:
+        return f"Credential({self.key_id!r})"  # the digest of a secret has no place in a log
 
     def proves(self, secret_hash: bytes) -> bool:
         """Whether it is the key of a row."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
+from msgspec.structs import replace as changed
 
 from settlement.core import budgets, holds
 from settlement.core.assessment import Assessed, RecordRefusal
@@ -85,7 +86,7 @@ class Captures:
                 pico[line] = 0
                 continue
             captures[line] = stored, done
-            self._stored[name] = replace(stored, hold=done.hold)
+            self._stored[name] = changed(stored, hold=done.hold)
             pico[line] = done.pico
             if not done.late:
                 reserved.add(line)

@@ -7,11 +7,13 @@ the transaction: both are read in it, so a key that was revoked a moment ago, in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-from uuid import UUID
 from weakref import WeakKeyDictionary
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from settlement.core import budgets, holds, multipliers, times
 from settlement.core.demand import NO_DEMAND, Demands, as_multipliers
@@ -24,6 +26,7 @@ from settlement.core.errors import (
     SettlementError,
     Unauthenticated,
 )
+from settlement.core.hold_rules import HoldRules
 from settlement.core.holds import Ask, Hold
 from settlement.core.offers import Offers
 from settlement.core.rates import RateTable
@@ -43,13 +46,12 @@ SWEPT_TOGETHER = 500
 TOP_UP = "/v1/funding-intents"
 
 
-@dataclass(frozen=True, slots=True)
-class Placing:
+class Placing(Struct, frozen=True):
     """A request for a hold: who asks, with whose spending key, and for what."""
 
     provider: Credential
     consumer: Credential
-    request: UUID
+    request: str
     fingerprint: bytes
     model: str
     tier: str
@@ -59,8 +61,7 @@ class Placing:
     """The highest multiplier of demand that the hold may be placed at, in ten-thousandths."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extending:
+class Extending(Struct, frozen=True):
     """A request for grant number `grant`; with the number that the hold has, a heartbeat."""
 
     provider: Credential
@@ -70,16 +71,14 @@ class Extending:
     meters: Mapping[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Releasing:
+class Releasing(Struct, frozen=True):
     """A request to give a hold back."""
 
     provider: Credential
     hold: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The hold as it stands after the commit, and whether the request had been carried out before."""
 
     stored: StoredHold
@@ -154,7 +153,7 @@ def document(stored: StoredHold) -> dict[str, Any]:
     hold = stored.hold
     return {
         "id": stored.id,
-        "request": str(stored.request),
+        "request": stored.request,
         "state": hold.state,
         "consumer": stored.consumer,
         "model": stored.model,
@@ -205,21 +204,22 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
 
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
         now = context.sources.clock()
-        stopped = await pauses.holds_stopped(connection, now)
-        if stopped is not None:
-            return [stopped for _ in batch]
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
         arrival = await storage.arrive(connection, wanted, budgets.periods(now), now)
+        stopped = pauses.holds_stopped(arrival.standing, now)
+        if stopped is not None:
+            return [stopped for _ in batch]
         book = await ratebook.current(context, connection, arrival.newest_rates)
         demands = await demand.up_to(context, connection, arrival.newest_demand)
-        desk = _Desk(context, arrival.locked, await _asked(context, connection, arrival.keys), arrival.policy, demands)
+        rules, asked = arrival.standing.policy.holds, await _asked(context, connection, arrival.keys)
+        desk = _Desk(context, arrival.locked, asked, rules, demands)
         outcomes: list[Answer | SettlementError] = []
         for placing in batch:
             try:
                 outcomes.append(desk.place(placing, arrival.keys, arrival.known, book))
             except Refused as refusal:
                 outcomes.append(refusal)
-        await storage.store_new(connection, desk.placed, desk.changes)
+        await storage.store_new(connection, desk.placed, desk.changes, commit=not desk.crossed)
         await desk.tell(context, connection)
         return outcomes
 
@@ -234,7 +234,8 @@ async def change_together(asked: Sequence[tuple[Context, Extending | Releasing]]
         ids, keys = [each.hold for each in batch], [each.provider.key_id for each in batch]
         standing = await storage.lock(connection, ids, keys, context.sources.clock())
         book = await ratebook.current(context, connection, standing.newest_rates)
-        desk = _Desk(context, standing.locked, await _asked(context, connection, standing.keys), standing.policy)
+        rules = holds.DEFAULT if standing.policy is None else governance.known_policy(standing.policy).holds
+        desk = _Desk(context, standing.locked, await _asked(context, connection, standing.keys), rules)
         outcomes: list[Answer | SettlementError] = []
         for each in batch:
             try:
@@ -267,10 +268,10 @@ class _Desk:
         context: Context,
         locked: Locked,
         asked: Mapping[str, Offers] = MappingProxyType({}),
-        policy: bytes | None = None,
+        rules: HoldRules = holds.DEFAULT,
         demands: Demands = NO_DEMAND,
     ) -> None:
-        self._rules = holds.DEFAULT if policy is None else governance.known_policy(policy).holds
+        self._rules = rules
         self._sources = context.sources
         self._now = context.sources.clock()
         self._locked = locked
@@ -296,7 +297,7 @@ class _Desk:
         self,
         placing: Placing,
         keys: Mapping[str, KeyRow],
-        known: dict[tuple[UUID, int], StoredHold],
+        known: dict[tuple[str, int], StoredHold],
         book: KnownRates,
     ) -> Answer:
         """A new hold, or the one that the same request made before."""

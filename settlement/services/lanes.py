@@ -50,7 +50,7 @@ class Lane(Generic[Ask, Outcome]):
         self._waiting.append((ask, future))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
-        outcome = await asyncio.shield(future)
+        outcome = await future
         if isinstance(outcome, SettlementError):
             raise outcome
         return outcome
@@ -73,9 +73,10 @@ class Lane(Generic[Ask, Outcome]):
             if not alone and not isinstance(error, Unavailable):
                 return False
             for _, future in batch:
-                future.set_exception(error)
-                future.exception()  # one that went away will not ask for it
+                if not future.done():
+                    future.set_exception(error)
             return True
         for (_, future), outcome in zip(batch, outcomes, strict=True):
-            future.set_result(outcome)
+            if not future.done():  # else its caller has gone away
+                future.set_result(outcome)
         return True

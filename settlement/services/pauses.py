@@ -10,8 +10,9 @@ from datetime import datetime
 
 from settlement.core import times
 from settlement.core.errors import Unavailable
-from settlement.storage import governance_log, pauses
+from settlement.storage import governance_log
 from settlement.storage.database import Connection
+from settlement.storage.pauses import Standing
 
 
 async def payouts_stopped(connection: Connection, now: datetime) -> Unavailable | None:
@@ -23,12 +24,11 @@ async def payouts_stopped(connection: Connection, now: datetime) -> Unavailable 
     return Unavailable("paused", f"the council has paused payouts until {until}: {pause.reason}")
 
 
-async def holds_stopped(connection: Connection, now: datetime) -> Unavailable | None:
+def holds_stopped(standing: Standing, now: datetime) -> Unavailable | None:
     """Why no new hold is given now; None when holds may be placed.
 
     A hold that was given before is extended, captured and released as ever: an answer that runs is not cut off.
     """
-    standing = await pauses.standing_at(connection, now)
     if standing.until is not None:
         until = times.text(standing.until)
         return Unavailable("paused", f"the council has paused new holds until {until}: {standing.reason}")

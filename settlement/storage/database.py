@@ -33,7 +33,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self.engine: AsyncEngine = create_async_engine(
-            url, pool_size=pool_size, max_overflow=8, pool_timeout=20, pool_pre_ping=False
+            url, pool_size=pool_size, max_overflow=8, pool_timeout=20, pool_pre_ping=False, pool_use_lifo=True
         )
         event.listen(self.engine.sync_engine, "connect", _as_service)
 
@@ -112,6 +112,12 @@ async def raw_cursor(connection: Connection) -> AsyncIterator[Cursor]:
 def array(values: Iterable[int]) -> str:
     """Integers as the text of a PostgreSQL array: ten times quicker to make than the driver's own form."""
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def texts(values: Iterable[str]) -> str:
+    """Texts as the text of a PostgreSQL array."""
+    quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
+    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
 
 def _as_service(connection: Any, _record: Any) -> None:

@@ -1,4 +1,4 @@
-"""Holds: the SQL of a hot path (decision 14). Any number of requests share two round trips and one commit.
+"""Holds: the SQL of a hot path (decision 14). Any number of requests share two round trips, the second with the commit.
 
 Everything that a step depends on is locked first, in the one order (holds by id, budgets by number and period, accounts
 by number), the core decides, and one guarded update for each table writes what it decided.
@@ -6,20 +6,22 @@ by number), the core decides, and one guarded update for each table writes what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import psycopg
+from msgspec import Struct
 
 from settlement.core.budgets import Budget, Period, Use
 from settlement.core.captures import HoldTerms
 from settlement.core.errors import Broken
 from settlement.core.holds import Hold
-from settlement.storage.database import Connection, Restart, array, driver
+from settlement.storage import pauses
+from settlement.storage.database import Connection, Restart, array, driver, texts
 
 _KEYS = """
 SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status,
@@ -31,10 +33,13 @@ _GOVERNING = """
 SELECT (SELECT coalesce(max(version), 0) FROM rate_table),
        (SELECT document FROM policy WHERE effective_from <= %(now)s ORDER BY effective_from DESC LIMIT 1)
 """
-_ARRIVING = "{governing}, (SELECT coalesce(max(number), 0) FROM demand)"
+_ARRIVING = """
+SELECT (SELECT coalesce(max(version), 0) FROM rate_table), (SELECT coalesce(max(number), 0) FROM demand), {columns}
+FROM {source}
+"""
 
 _HOLD = """
-SELECT h.id, h.request, h.fingerprint, h.provider_no, h.consumer_no, c.id, h.key_id, h.budget_no, h.model, h.tier,
+SELECT h.id, h.request::text, h.fingerprint, h.provider_no, h.consumer_no, c.id, h.key_id, h.budget_no, h.model, h.tier,
        h.rates_version, h.meters, h.demand, h.requests, h.amount, h.output_tokens, h.slice, h.at_end, h.expires_in,
        h.created_at, h.expires_at, h.max_output_tokens, h.final_action, h.absorb, h.grants, h.uses, h.captured,
        h.released, h.late, h.state, h.ended_at
@@ -90,10 +95,13 @@ _KEY_PARTIES = "SELECT party_no FROM api_key WHERE id = ANY(%(keys)s::text[])"
 _HOLD_PARTIES = "SELECT consumer_no FROM hold WHERE id = ANY(%(ids)s::text[])"
 
 _RESERVE = """
-UPDATE account a SET held = a.held + d.amount
-FROM unnest(%(numbers)s::int[], %(amounts)s::bigint[]) AS d(no, amount)
-WHERE a.no = d.no AND a.settled - a.held >= d.amount
+WITH reserved AS (
+    UPDATE account a SET held = a.held + d.amount
+    FROM unnest(%(numbers)s::int[], %(amounts)s::bigint[]) AS d(no, amount)
+    WHERE a.no = d.no AND a.settled - a.held >= d.amount RETURNING 1
+) SELECT 1 / (count(*) = %(expected)s)::int FROM reserved
 """
+"""The guard: where an account does not cover what was decided under its lock, it divides by zero, and all is undone."""
 
 _SPEND = """
 UPDATE budget_use u SET used = u.used + d.amount, alerted = greatest(u.alerted, d.alerted)
@@ -114,7 +122,6 @@ FROM json_to_recordset(%(rows)s::json) AS h(
     tier text, rates_version int, meters jsonb, max_output_tokens int, requests int, amount bigint, output_tokens int,
     slice int, at_end bool, final_action text, absorb bigint, expires_in int, created_at timestamptz,
     expires_at timestamptz, demand int)
-ON CONFLICT (request, provider_no) DO NOTHING
 """
 
 _CHANGE = """
@@ -145,8 +152,7 @@ WHERE h.id = ANY(%(ids)s::text[])
 """
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyRow(Struct, frozen=True):
     """An API key that is not revoked, and whose it is."""
 
     secret_hash: bytes
@@ -159,20 +165,18 @@ class KeyRow:
     newest_offer: int
 
 
-@dataclass(slots=True)
-class Room:
+class Room(Struct):
     """A consumer's locked account: `available` goes down as is reserved."""
 
     account_no: int
     available: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredHold:
+class StoredHold(Struct, frozen=True):
     """A hold with whose it is and what it is for."""
 
     id: str
-    request: UUID
+    request: str
     fingerprint: bytes
     provider_no: int
     consumer_no: int
@@ -188,8 +192,7 @@ class StoredHold:
     hold: Hold
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureRow:
+class CaptureRow(Struct, frozen=True):
     """What the record in a line of a report took of a hold that had `bound` microCU left."""
 
     report_no: int
@@ -218,13 +221,13 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What requests for holds meet. `policy` is the document in force, None where there is none."""
+    """What requests for holds meet."""
 
     newest_rates: int
     newest_demand: int
-    policy: bytes | None
+    standing: pauses.Standing
     keys: Mapping[str, KeyRow]
-    known: dict[tuple[UUID, int], StoredHold]
+    known: dict[tuple[str, int], StoredHold]
     locked: Locked
 
 
@@ -240,31 +243,34 @@ class Standing:
 
 
 async def arrive(
-    connection: Connection, asked: Sequence[tuple[UUID, str, str]], periods: Sequence[str], now: datetime
+    connection: Connection, asked: Sequence[tuple[str, str, str]], periods: Sequence[str], now: datetime
 ) -> Arrival:
     """Read the keys and earlier holds of requests, and lock accounts and budgets of the consumers' keys.
 
     `asked` are (request, id of the provider's key, id of the consumer's key); nobody's secret is compared here. One
-    round trip; the statements run one after the other, so each sees what was committed before its own start.
+    round trip; the statements run one after the other, so each sees what was committed before its own start. Raises
+    NotFound ``policy_not_in_force``.
     """
     connected = await driver(connection)
     newest, keys, known, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
-    consumers = sorted({consumer for *_, consumer in asked})
+    consumers = texts({each[2] for each in asked})
     async with connected.pipeline():
-        await newest.execute(_ARRIVING.format(governing=_GOVERNING), {"now": now})
-        await keys.execute(_KEYS, {"keys": sorted({key for _, *each in asked for key in each})})
-        wanted = {"requests": [request.hex for request, *_ in asked], "keys": [provider for _, provider, _ in asked]}
+        await newest.execute(_ARRIVING.format(columns=pauses.COLUMNS, source=pauses.SOURCE), {"now": now})
+        await keys.execute(_KEYS, {"keys": texts({key for _, *each in asked for key in each})})
+        wanted = {"requests": texts(each[0] for each in asked), "keys": texts(each[1] for each in asked)}
         await known.execute(_KNOWN.format(hold=_HOLD), wanted)
-        values = {"keys": consumers, "periods": list(periods)}
+        values = {"keys": consumers, "periods": texts(periods)}
         await budgets.execute(_BUDGETS.format(leaves=_KEY_LEAVES), values)
         await connected.execute(_OPEN_PERIODS.format(leaves=_KEY_LEAVES), values)
         await uses.execute(_KEY_USES.format(leaves=_KEY_LEAVES), values)
         await accounts.execute(_ACCOUNTS.format(parties=_KEY_PARTIES), values)
-    version, policy, demand = await newest.fetchone() or (0, None, 0)
+    met = await newest.fetchone()
+    assert met is not None, "a statement without a table has one row"
+    version, demand, *columns = met
     return Arrival(
         newest_rates=version,
         newest_demand=demand,
-        policy=policy,
+        standing=pauses.standing(columns, now),
         keys={row[0]: KeyRow(*row[1:]) for row in await keys.fetchall()},
         known={(row[1], row[3]): _stored(row) for row in await known.fetchall()},
         locked=await _locked(accounts, budgets, uses),
@@ -275,10 +281,10 @@ async def lock(connection: Connection, ids: Sequence[str], keys: Sequence[str], 
     """Lock holds by id, and the budgets and accounts that they reserve on. Unknown ids are left out."""
     connected = await driver(connection)
     newest, asking, holds, budgets, uses, accounts = (connected.cursor(binary=True) for _ in range(6))
-    values = {"ids": sorted(set(ids))}
+    values = {"ids": texts(set(ids))}
     async with connected.pipeline():
         await newest.execute(_GOVERNING, {"now": now})
-        await asking.execute(_KEYS, {"keys": sorted(set(keys))})
+        await asking.execute(_KEYS, {"keys": texts(set(keys))})
         await holds.execute(_LOCK.format(hold=_HOLD), values)
         await budgets.execute(_BUDGETS.format(leaves=_HOLD_LEAVES), values)
         await uses.execute(_HOLD_USES, values)
@@ -297,7 +303,7 @@ async def lock_for_capture(connection: Connection, ids: Sequence[str]) -> tuple[
     """Lock holds and their budgets, but no accounts: the report that captures them locks those with all others."""
     connected = await driver(connection)
     holds, budgets, uses = (connected.cursor(binary=True) for _ in range(3))
-    values = {"ids": sorted(set(ids))}
+    values = {"ids": texts(set(ids))}
     async with connected.pipeline():
         await holds.execute(_LOCK.format(hold=_HOLD), values)
         await budgets.execute(_BUDGETS.format(leaves=_HOLD_LEAVES), values)
@@ -314,7 +320,7 @@ async def find_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stor
     """Holds by id as they stand. Unknown ids are left out."""
     connected = await driver(connection)
     async with connected.cursor(binary=True) as cursor:
-        await cursor.execute(_FIND.format(hold=_HOLD), {"ids": list(ids)})
+        await cursor.execute(_FIND.format(hold=_HOLD), {"ids": texts(ids)})
         return {row[0]: _stored(row) for row in await cursor.fetchall()}
 
 
@@ -322,7 +328,7 @@ async def terms_of(connection: Connection, ids: Sequence[str]) -> dict[str, Hold
     """What never changes of holds. Unknown ids are left out."""
     connected = await driver(connection)
     async with connected.cursor(binary=True) as cursor:
-        await cursor.execute(_TERMS, {"ids": list(ids)})
+        await cursor.execute(_TERMS, {"ids": texts(ids)})
         return {row[0]: HoldTerms(*row[1:]) for row in await cursor.fetchall()}
 
 
@@ -334,33 +340,38 @@ async def due(connection: Connection, now: datetime, limit: int) -> list[str]:
         return [row[0] for row in await cursor.fetchall()]
 
 
-async def store_new(connection: Connection, holds: Sequence[StoredHold], changes: Changes) -> None:
-    """Write new holds and what they reserve. Raises Restart when one of the requests was taken in meanwhile."""
+async def store_new(connection: Connection, holds: Sequence[StoredHold], changes: Changes, *, commit: bool) -> None:
+    """Write new holds and what they reserve; with `commit`, which then needs no way of its own, for good.
+
+    Raises Restart when one of the requests was taken in meanwhile, and Broken ``hold_not_covered``.
+    """
     if not holds:
         return
     connected = await driver(connection)
-    inserted, reserved = connected.cursor(), connected.cursor()
-    async with connected.pipeline():
-        await _send(connected, reserved, changes)
-        await inserted.execute(_INSERT, {"rows": msgspec.json.encode([_new_row(each) for each in holds]).decode()})
-    if inserted.rowcount != len(holds):
-        raise Restart("database_busy", "the same request was taken in at the same time; send it again")
-    _check(reserved, changes)
+    rows = msgspec.json.encode([_new_row(each) for each in holds]).decode()
+    with _guarded():
+        async with connected.pipeline():
+            await _send(connected, changes)
+            await connected.execute(_INSERT, {"rows": rows})
+            if commit:
+                await connected.execute("COMMIT")
 
 
 async def store_changes(
     connection: Connection, holds: Sequence[tuple[str, Hold, Mapping[str, int] | None]], changes: Changes
 ) -> None:
-    """Write holds that were locked as they are now, with new meters where given, and what they reserve or free."""
+    """Write holds that were locked as they are now, with new meters where given, and what they reserve or free.
+
+    Raises Broken ``hold_not_covered``.
+    """
     if not holds:
         return
     connected = await driver(connection)
-    reserved = connected.cursor()
-    rows = [_changed_row(*each) for each in holds]
-    async with connected.pipeline():
-        await _send(connected, reserved, changes)
-        await connected.cursor().execute(_CHANGE, {"rows": msgspec.json.encode(rows).decode()})
-    _check(reserved, changes)
+    rows = msgspec.json.encode([_changed_row(*each) for each in holds]).decode()
+    with _guarded():
+        async with connected.pipeline():
+            await _send(connected, changes)
+            await connected.execute(_CHANGE, {"rows": rows})
 
 
 async def add_captures(connection: Connection, captures: Sequence[CaptureRow]) -> None:
@@ -369,10 +380,10 @@ async def add_captures(connection: Connection, captures: Sequence[CaptureRow]) -
     values = {
         "reports": array(each.report_no for each in captures),
         "lines": array(each.line for each in captures),
-        "holds": [each.hold_id for each in captures],
+        "holds": texts(each.hold_id for each in captures),
         "bounds": array(each.bound for each in captures),
         "taken": array(each.taken for each in captures),
-        "late": [each.late for each in captures],
+        "late": texts("t" if each.late else "f" for each in captures),
     }
     await connected.cursor().execute(_CAPTURES, values)
 
@@ -401,26 +412,32 @@ class Changes:
         self.budgets[key] = self.budgets.get(key, 0) + amount
 
 
-async def _send(connected: psycopg.AsyncConnection[Any], reserved: psycopg.AsyncCursor[Any], changes: Changes) -> None:
+async def _send(connected: psycopg.AsyncConnection[Any], changes: Changes) -> None:
     accounts = {no: amount for no, amount in changes.accounts.items() if amount}
     if accounts:
-        await reserved.execute(_RESERVE, {"numbers": array(accounts), "amounts": array(accounts.values())})
+        values = {"numbers": array(accounts), "amounts": array(accounts.values()), "expected": len(accounts)}
+        await connected.execute(_RESERVE, values)
     uses = sorted(key for key in changes.budgets if changes.budgets[key] or key in changes.alerted)
     if uses:
         values = {
             "numbers": array(no for no, _ in uses),
-            "periods": [period for _, period in uses],
+            "periods": texts(period for _, period in uses),
             "amounts": array(changes.budgets[key] for key in uses),
             "alerted": array(changes.alerted.get(key, 0) for key in uses),
         }
-        await connected.cursor().execute(_SPEND, values)
+        await connected.execute(_SPEND, values)
 
 
-def _check(reserved: psycopg.AsyncCursor[Any], changes: Changes) -> None:
-    """The guard: an account that did not cover what was decided under its lock means that the books are wrong."""
-    expected = sum(1 for amount in changes.accounts.values() if amount)
-    if expected and reserved.rowcount != expected:
-        raise Broken("hold_not_covered", "an account does not cover what was reserved on it under its lock")
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Say what the guards of these statements mean: another process was first, or the books are wrong."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation:
+        raise Restart("database_busy", "the same request was taken in at the same time; send it again") from None
+    except psycopg.errors.DivisionByZero:
+        detail = "an account does not cover what was reserved on it under its lock"
+        raise Broken("hold_not_covered", detail) from None
 
 
 async def _locked(
@@ -443,7 +460,7 @@ def _new_row(stored: StoredHold) -> dict[str, Any]:
     hold = stored.hold
     return {
         "id": stored.id,
-        "request": stored.request.hex,
+        "request": stored.request,
         "fingerprint": stored.fingerprint.hex(),
         "provider_no": stored.provider_no,
         "consumer_no": stored.consumer_no,

@@ -24,7 +24,7 @@ from settlement.core.charging import PairCharge
 from settlement.core.errors import NotFound
 from settlement.core.journal import Head
 from settlement.storage import windows
-from settlement.storage.database import Connection, array, driver, raw_cursor
+from settlement.storage.database import Connection, array, driver, raw_cursor, texts
 from settlement.storage.journal import LOCK_HEAD, Written, locked_head, send
 from settlement.storage.parties import Key, Party
 from settlement.storage.tables import party, report_conflict, usage_report
@@ -237,7 +237,7 @@ async def arrive(connection: Connection, asked: Sequence[tuple[str, str, int]]) 
 
     One round trip; the statements still run one after the other, so each sees what was committed before its own start.
     """
-    kids = [kid for kid, _, _ in asked]
+    kids = texts(kid for kid, _, _ in asked)
     connected = await driver(connection)
     signers, window, chains, numbers, same = (connected.cursor(binary=True) for _ in range(5))
     async with connected.pipeline():
@@ -246,7 +246,11 @@ async def arrive(connection: Connection, asked: Sequence[tuple[str, str, int]]) 
         await window.execute(_WINDOW)
         await chains.execute(_STREAMS, {"kids": kids})
         await numbers.execute(_NUMBERS, {"count": len(asked)})
-        values = {"kids": kids, "reports": [report for _, report, _ in asked], "seqs": array(seq for *_, seq in asked)}
+        values = {
+            "kids": kids,
+            "reports": texts(report for _, report, _ in asked),
+            "seqs": array(seq for *_, seq in asked),
+        }
         await same.execute(_SAME, values)
     opened, found = await window.fetchone(), await signers.fetchall()
     assert opened is not None, "there is always an open window"
@@ -286,8 +290,8 @@ async def lock_accounts(connection: Connection, reports: Sequence[tuple[Party, S
     connected = await driver(connection)
     accounts, carries, head = (connected.cursor(binary=True) for _ in range(3))
     async with connected.pipeline():
-        await accounts.execute(_ACCOUNTS, {"ids": list(ids)})
-        values = {"providers": array(number for number, _ in pairs), "consumers": [name for _, name in pairs]}
+        await accounts.execute(_ACCOUNTS, {"ids": texts(ids)})
+        values = {"providers": array(number for number, _ in pairs), "consumers": texts(name for _, name in pairs)}
         await carries.execute(_CARRIES, values)
         await head.execute(LOCK_HEAD)
     rows = await accounts.fetchall()

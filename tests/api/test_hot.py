@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
 
 from settlement.api.guard import Guard
-from settlement.api.hot import Application, HotRoute
+from settlement.api.hot import Application, Arriving, HotRoute, Reply
 from settlement.api.traffic import Traffic
 from settlement.core.errors import Conflict
+from settlement.services.context import Context
 
 
-async def _name(request: Request) -> Response:
-    name = request.path_params["name"]
+async def _name(arriving: Arriving) -> Reply:
+    name = arriving.path_params["name"]
     if name == "taken":
         raise Conflict("hold_conflict", "it is taken")
     if name == "broken":
         raise RuntimeError("secret")
-    return PlainTextResponse(f"{name} {len(await request.body())}", 201)
+    return Reply(f"{name} {len(await arriving.body())}".encode(), 201)
 
 
 def _client(traffic: Traffic) -> AsyncClient:
     hot = HotRoute(re.compile("/things/(?P<name>[a-z]+)"), _name)
     guarded = partial(Guard, entropy=bytes, traffic=traffic, body_caps={})
-    app = Application(hot=[hot], guarded=guarded, openapi_url=None)
+    no_context = cast(Context, None)  # nothing here has a use for one
+    app = Application(no_context, hot=[hot], guarded=guarded, openapi_url=None)
 
     @app.get("/things/{name}")
     async def look(name: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from settlement.client.verifier import check_proof, recompute_statement
@@ -118,8 +119,7 @@ async def test_a_busy_provider_is_dearer_for_whoever_was_quoted_that(world: Worl
 
 
 def replaced(till: Till, **more: Any) -> holds.Placing:
-    placing = till.placing()
-    return holds.Placing(**{name: getattr(placing, name) for name in placing.__slots__} | more)
+    return replace(till.placing(), **more)
 
 
 async def documents_hold(world: World, till: Till, record: str, folder: Path) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 from sqlalchemy import select, text
 
 from governance import service as governance
@@ -54,7 +55,7 @@ async def test_the_same_request_is_the_same_hold_and_another_body_a_conflict(wor
     assert again.replayed
     assert again.stored == first.stored
     with pytest.raises(Conflict, match="hold_conflict"):
-        await holds.place(world.context, replace(placing, fingerprint=bytes(32)))
+        await holds.place(world.context, changed(placing, fingerprint=bytes(32)))
     together = await asyncio.gather(*(holds.place(world.context, till_placing) for till_placing in [placing] * 5))
     assert {each.stored.id for each in together} == {first.stored.id}
     assert (await till.balance())[1] == 889_723

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from settlement.core import times
+from settlement.core import budgets, times
 from settlement.core.errors import Unavailable
 from settlement.core.governing import GovernanceRules
 from settlement.services import chains, funding, pauses, payouts, windows
+from settlement.storage import holds
 from tests.client.town import CHAIN, fund, send
 from tests.governance.chamber import DAY, Chamber, seated
 from tests.holding import open_till
@@ -25,9 +26,10 @@ async def pause(chamber: Chamber, *stop: str) -> None:
 
 
 async def stopped(world: World) -> tuple[Unavailable | None, Unavailable | None]:
-    async with world.context.database.read() as connection:
+    async with world.context.database.begin() as connection:
         now = world.sources.clock()
-        return await pauses.holds_stopped(connection, now), await pauses.payouts_stopped(connection, now)
+        standing = (await holds.arrive(connection, [], budgets.periods(now), now)).standing
+        return pauses.holds_stopped(standing, now), await pauses.payouts_stopped(connection, now)
 
 
 async def test_paused_payouts_wait_and_leave_when_the_pause_is_over(world: World) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace as changed
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
@@ -132,7 +133,7 @@ def above_the_hold(patch: Patch, url: str) -> None:
 def rest_is_kept(patch: Patch, url: str) -> None:
     """What a capture did not take stays held."""
     capture = holds.capture
-    patch.setattr(holds, "capture", lambda *given: replace(capture(*given), freed=0))
+    patch.setattr(holds, "capture", lambda *given: changed(capture(*given), freed=0))
 
 
 def released_at_once_again(patch: Patch, url: str) -> None:

@@ -53,7 +53,7 @@ async def test_a_request_of_a_provider_has_one_hold(world: World) -> None:
     await broken(till, 'INSERT INTO hold SELECT (json_populate_record(h, \'{"id": "hld_x"}\')).* FROM hold h')
     with pytest.raises(Restart):
         async with world.context.database.begin() as connection:
-            await storage.store_new(connection, [stored], Changes())
+            await storage.store_new(connection, [stored], Changes(), commit=False)
 
 
 async def test_more_than_is_available_is_not_reserved_even_if_asked_for(world: World) -> None:

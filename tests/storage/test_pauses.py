@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from settlement.core.errors import NotFound
-from settlement.storage import governance_log, pauses
+from settlement.storage import governance_log, holds
 from settlement.storage.governance_log import PauseRow
 from settlement.storage.pauses import Standing
 from tests.world import START, World
@@ -18,8 +18,8 @@ HOUR = timedelta(hours=1)
 
 
 async def standing(world: World, after: timedelta = HOUR) -> Standing:
-    async with world.context.database.read() as connection:
-        return await pauses.standing_at(connection, START + after)
+    async with world.context.database.begin() as connection:
+        return (await holds.arrive(connection, [], ("2026-11-22", "2026-11"), START + after)).standing
 
 
 async def paused(world: World, *rows: PauseRow) -> None:
