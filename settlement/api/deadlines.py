@@ -1,4 +1,4 @@
-"""Deadlines of many waits by one timer: one timer for each costs as much as all else that a small request is read by."""
+"""Deadlines of many waits by one timer: one for each would cost as much as the rest of reading a small request."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -38,7 +38,7 @@ from settlement.services.lanes import Lane, Taking
 from settlement.services.ratebook import KnownRates
 from settlement.storage import governance
 from settlement.storage import holds as storage
-from settlement.storage.database import Connection, Database
+from settlement.storage.database import Connection, Database, Restart
 from settlement.storage.holds import Changes, KeyRow, Locked, StoredHold
 
 SWEPT_TOGETHER = 500
@@ -94,6 +94,9 @@ class _Lanes:
 
 
 _lanes: WeakKeyDictionary[Database, _Lanes] = WeakKeyDictionary()
+_budgeted: WeakSet[Database] = WeakSet()
+"""Where a spending key with a budget was met: from then on budgets are locked with every batch. Elsewhere, asking for
+those that nobody has would be a third of the statements."""
 
 
 async def place(context: Context, placing: Placing) -> Answer:
@@ -205,7 +208,11 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
     async def use_case(connection: Connection) -> list[Answer | SettlementError]:
         now = context.sources.clock()
         wanted = [(each.request, each.provider.key_id, each.consumer.key_id) for each in batch]
-        arrival = await storage.arrive(connection, wanted, budgets.periods(now), now)
+        with_budgets = context.database in _budgeted
+        arrival = await storage.arrive(connection, wanted, budgets.periods(now), now, with_budgets=with_budgets)
+        if not arrival.whole:
+            _budgeted.add(context.database)
+            raise Restart("database_busy", "budgets have to be locked as well")
         stopped = pauses.holds_stopped(arrival.standing, now)
         if stopped is not None:
             return [stopped for _ in batch]

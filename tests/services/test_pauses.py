@@ -28,7 +28,7 @@ async def pause(chamber: Chamber, *stop: str) -> None:
 async def stopped(world: World) -> tuple[Unavailable | None, Unavailable | None]:
     async with world.context.database.begin() as connection:
         now = world.sources.clock()
-        standing = (await holds.arrive(connection, [], budgets.periods(now), now)).standing
+        standing = (await holds.arrive(connection, [], budgets.periods(now), now, with_budgets=False)).standing
         return pauses.holds_stopped(standing, now), await pauses.payouts_stopped(connection, now)
 
 
