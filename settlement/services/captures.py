@@ -69,6 +69,7 @@ class Captures:
         self._now = now
         self._changes = Changes()
         self._changed: dict[str, Hold] = {}
+        self._freed: dict[str, int] = {}
         self._rows: list[CaptureRow] = []
 
     def take(self, assessed: Assessed, known: frozenset[int]) -> Taken:
@@ -93,31 +94,24 @@ class Captures:
                 freed[stored.consumer] = freed.get(stored.consumer, 0) + done.freed
         return Taken(replace(assessed, pico=pico, refusals=refusals), captures, frozenset(reserved), freed)
 
-    def keep(
-        self, taken: Taken, accepted: npt.NDArray[np.bool_], report_no: int, account_numbers: Mapping[str, int]
-    ) -> None:
+    def keep(self, taken: Taken, accepted: npt.NDArray[np.bool_], report_no: int) -> None:
         """The report is charged: its captures count. A late one that the balance did not cover is taken back."""
         for line, (before, done) in taken.captures.items():
             if not accepted[line]:
                 self._stored[before.id] = before
                 continue
             self._changed[before.id] = done.hold
-            self._changes.reserve(account_numbers[before.consumer], -done.freed)
+            self._freed[before.consumer] = self._freed.get(before.consumer, 0) + done.freed
             self._use(before, done.taken - done.freed)
             self._rows.append(CaptureRow(report_no, line, before.id, before.hold.left, done.taken, done.late))
 
-    @property
-    def reserved(self) -> Mapping[int, int]:
-        """By how much what is reserved changes, by account number."""
-        return self._changes.accounts
+    def reserved(self, account_numbers: Mapping[str, int]) -> Mapping[int, int]:
+        """By how much what is reserved changes with what was kept, by account number."""
+        return {account_numbers[consumer]: -freed for consumer, freed in self._freed.items()}
 
     async def store(self, connection: Connection) -> None:
-        """Write what was kept, but for `reserved`: accounts change once, with the balances."""
-        await storage.store_changes(
-            connection, [(name, hold, None) for name, hold in self._changed.items()], self._changes.of_budgets()
-        )
-        if self._rows:
-            await storage.add_captures(connection, self._rows)
+        """Write what was kept, but for what is reserved: accounts change once, with the balances."""
+        await storage.store_captures(connection, self._changed, self._rows, self._changes)
 
     def _capture(self, stored: StoredHold, at: int, pico: int) -> holds.Capture | tuple[str, str]:
         refused = holds.refusal(stored.hold, EPOCH + timedelta(microseconds=at))

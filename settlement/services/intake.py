@@ -4,9 +4,9 @@ Reports that wait at the same time share one transaction (decision 14): one COPY
 is still judged alone: what is wrong with one is that one's answer. The order of locks is the same everywhere: the
 window's gate, the providers' chains, accounts, the journal's head, each in order of their row numbers.
 
-Records are copied before the accounts are locked, so that locks that providers share are held for the shortest time.
-That is right when everything fits, which is nearly always. If not, the report is taken in again alone and `careful`:
-then it is looked up which ids are on file, and it is charged before it is copied.
+Records are copied, and holds captured, before the accounts are locked, so that locks that others wait for are held for
+the shortest time. That is right when everything fits, which is nearly always. If not, the report is taken in again
+alone and `careful`: then it is looked up which ids are on file, and it is charged before it is copied.
 """
 
 from __future__ import annotations
@@ -197,21 +197,19 @@ async def _charge_all(
     if held is not None:
         fresh = [_taking(held, each) for each in fresh]
     if not careful:
-        await _copy(connection, [(each, each.lines) for each in fresh], parties, window_no, listening)
+        await _write(connection, [(each, each.lines) for each in fresh], held, parties, window_no, listening)
     locked = await storage.lock_accounts(
         connection,
         [(each.provider, [name for name in each.incoming.assessed.consumers if name in parties]) for each in fresh],
     )
     service_keys.check_signer(locked.signer, context.key.public)
-    charged = [_charged(each, locked, held) for each in fresh]
+    charged = [_charged(each, locked) for each in fresh]
     if careful:
         lines = [(each, found.accepted) for each, found in zip(fresh, charged, strict=True)]
-        await _copy(connection, lines, parties, window_no, listening)
+        await _write(connection, lines, held, parties, window_no, listening)
     elif any((found.accepted != each.lines).any() for each, found in zip(fresh, charged, strict=True)):
         raise NotAllFit
     # From here on nothing can refuse a report any more.
-    if held is not None:
-        await held.store(connection)
     head, written, reports = locked.head, [], []
     for each, found in zip(fresh, charged, strict=True):
         report_id = context.sources.new_id("rep")
@@ -219,7 +217,9 @@ async def _charge_all(
         written.append(journal.written_after(head, entry, locked.account_numbers))
         head = written[-1].head
         reports.append((_new_report(context, each, found, report_id, window_no, head), found.pairs))
-    await storage.store(connection, written, reports, locked, {} if held is None else held.reserved)
+    await storage.store(
+        connection, written, reports, locked, {} if held is None else held.reserved(locked.account_numbers)
+    )
     for report, _ in reports:
         if report.refusals:
             await events.report_refused(
@@ -247,7 +247,7 @@ def _taking(held: Captures, each: _Fresh) -> _Fresh:
     return replace(each, incoming=replace(each.incoming, assessed=taken.assessed), lines=lines, taken=taken)
 
 
-def _charged(each: _Fresh, locked: Locked, held: Captures | None) -> Charged:
+def _charged(each: _Fresh, locked: Locked) -> Charged:
     """Charge one report, and leave its consumers that much less for the reports behind it."""
     assessed, provider, taken = each.incoming.assessed, each.provider, each.taken
     for consumer, freed in taken.freed.items() if taken else ():
@@ -258,20 +258,25 @@ def _charged(each: _Fresh, locked: Locked, held: Captures | None) -> Charged:
         if name in locked.available
     }
     found = charging.charge(assessed, balances, each.known, taken.reserved if taken else frozenset())
-    if held is not None and taken is not None:
-        held.keep(taken, found.accepted, each.place.report_no, locked.account_numbers)
     for pair in found.pairs:
         locked.available[pair.consumer] -= pair.posted
     return found
 
 
-async def _copy(
+async def _write(
     connection: Connection,
     reports: Sequence[tuple[_Fresh, npt.NDArray[np.bool_]]],
+    held: Captures | None,
     parties: Mapping[str, int],
     window_no: int,
     listening: Listening,
 ) -> None:
+    """Write the records of these lines, and what they take of holds."""
+    if held is not None:
+        for each, lines in reports:
+            if each.taken is not None:
+                held.keep(each.taken, lines, each.place.report_no)
+        await held.store(connection)
     rows = [
         storage.record_rows(
             each.incoming.assessed,

@@ -391,9 +391,14 @@ async def store_changes(
             await connected.execute(_CHANGE, {"rows": rows})
 
 
-async def add_captures(connection: Connection, captures: Sequence[CaptureRow]) -> None:
-    """Write which records took what."""
+async def store_captures(
+    connection: Connection, holds: Mapping[str, Hold], captures: Sequence[CaptureRow], changes: Changes
+) -> None:
+    """Write which records took what, their holds as they are now, and what budgets use; not what accounts hold."""
+    if not captures:
+        return
     connected = await driver(connection)
+    rows = msgspec.json.encode([_changed_row(name, hold, None) for name, hold in holds.items()]).decode()
     values = {
         "reports": array(each.report_no for each in captures),
         "lines": array(each.line for each in captures),
@@ -402,7 +407,10 @@ async def add_captures(connection: Connection, captures: Sequence[CaptureRow]) -
         "taken": array(each.taken for each in captures),
         "late": texts("t" if each.late else "f" for each in captures),
     }
-    await connected.cursor().execute(_CAPTURES, values)
+    async with connected.pipeline():
+        await _send(connected, changes)
+        await connected.execute(_CHANGE, {"rows": rows})
+        await connected.execute(_CAPTURES, values)
 
 
 class Changes:
@@ -416,12 +424,6 @@ class Changes:
     def reserve(self, account_no: int, amount: int) -> None:
         """Hold so much more on an account."""
         self.accounts[account_no] = self.accounts.get(account_no, 0) + amount
-
-    def of_budgets(self) -> Changes:
-        """These without what accounts hold, for a step that changes accounts otherwise."""
-        found = Changes()
-        found.budgets, found.alerted = self.budgets, self.alerted
-        return found
 
     def use(self, budget_no: int, period: str, amount: int) -> None:
         """Count so much more in a budget's period."""
