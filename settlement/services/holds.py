@@ -34,7 +34,7 @@ from settlement.core.units import cu_text
 from settlement.services import demand, events, offers, pauses, pricing, ratebook
 from settlement.services.authentication import Credential, Principal
 from settlement.services.context import Context
-from settlement.services.lanes import Lane, Taking
+from settlement.services.lanes import Decided, Lane, Taking
 from settlement.services.ratebook import KnownRates
 from settlement.storage import governance
 from settlement.storage import holds as storage
@@ -201,7 +201,7 @@ def _of(context: Context) -> _Lanes:
     return found
 
 
-async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answer | SettlementError]:
+async def place_together(asked: Sequence[tuple[Context, Placing]], decided: Decided) -> list[Answer | SettlementError]:
     """Place any number of holds in one transaction: an answer or a refusal for each."""
     context, batch = asked[0][0], [placing for _, placing in asked]
 
@@ -226,6 +226,7 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
                 outcomes.append(desk.place(placing, arrival.keys, arrival.known, book))
             except Refused as refusal:
                 outcomes.append(refusal)
+        decided()
         await storage.store_new(connection, desk.placed, desk.changes, commit=not desk.crossed)
         await desk.tell(context, connection)
         return outcomes
@@ -233,7 +234,9 @@ async def place_together(asked: Sequence[tuple[Context, Placing]]) -> list[Answe
     return await context.database.run(use_case)
 
 
-async def change_together(asked: Sequence[tuple[Context, Extending | Releasing]]) -> list[Answer | SettlementError]:
+async def change_together(
+    asked: Sequence[tuple[Context, Extending | Releasing]], decided: Decided
+) -> list[Answer | SettlementError]:
     """Extend and release any number of holds in one transaction."""
     context, batch = asked[0][0], [each for _, each in asked]
 
@@ -254,6 +257,7 @@ async def change_together(asked: Sequence[tuple[Context, Extending | Releasing]]
                 outcomes.append(act)
             except Refused as refusal:
                 outcomes.append(refusal)
+        decided()
         await storage.store_changes(connection, desk.changed, desk.changes)
         await desk.tell(context, connection)
         return outcomes
