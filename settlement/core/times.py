@@ -12,7 +12,8 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T([01]\d|2[0-3]):\d{2}:\d{2}(\.\d{1,6})?Z"
 
 def text(at: datetime) -> str:
     """``2026-11-22T00:00:00.123456Z``; the fraction is left out when it is zero. `at` must be aware."""
-    return at.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat()[:-6] + "Z"  # without its +00:00
 
 
 def parse(value: str) -> datetime:

@@ -25,7 +25,7 @@ from settlement.storage.database import Connection, Restart, array, driver, text
 
 _KEYS = """
 SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status,
-       (SELECT coalesce(max(version), 0) FROM offer WHERE provider_no = p.no)
+       (SELECT coalesce(max(version), 0) FROM offer WHERE p.kind = 'provider' AND provider_no = p.no)
 FROM api_key k JOIN party p ON p.no = k.party_no WHERE k.id = ANY(%(keys)s::text[]) AND k.revoked_at IS NULL
 """
 
@@ -134,6 +134,14 @@ UPDATE hold h SET meters = coalesce(d.meters, h.meters), uses = d.uses, amount =
 FROM json_to_recordset(%(rows)s::json) AS d(
     id text, meters jsonb, uses int, amount bigint, captured bigint, released bigint, late bigint, grants int,
     output_tokens int, slice int, at_end bool, state text, expires_at timestamptz, ended_at timestamptz)
+WHERE h.id = d.id
+"""
+
+_CAPTURE = """
+UPDATE hold h SET uses = d.uses, captured = d.captured, released = d.released, late = d.late, state = d.state,
+    ended_at = nullif(d.ended_at, '')::timestamptz
+FROM unnest(%(ids)s::text[], %(uses)s::int[], %(captured)s::bigint[], %(released)s::bigint[], %(late)s::bigint[],
+            %(states)s::text[], %(ended)s::text[]) AS d(id, uses, captured, released, late, state, ended_at)
 WHERE h.id = d.id
 """
 
@@ -398,7 +406,16 @@ async def store_captures(
     if not captures:
         return
     connected = await driver(connection)
-    rows = msgspec.json.encode([_changed_row(name, hold, None) for name, hold in holds.items()]).decode()
+    after = holds.values()
+    changed = {
+        "ids": texts(holds),
+        "uses": array(hold.uses for hold in after),
+        "captured": array(hold.captured for hold in after),
+        "released": array(hold.released for hold in after),
+        "late": array(hold.late for hold in after),
+        "states": texts(hold.state for hold in after),
+        "ended": texts("" if hold.ended_at is None else hold.ended_at.isoformat() for hold in after),
+    }
     values = {
         "reports": array(each.report_no for each in captures),
         "lines": array(each.line for each in captures),
@@ -409,7 +426,7 @@ async def store_captures(
     }
     async with connected.pipeline():
         await _send(connected, changes)
-        await connected.execute(_CHANGE, {"rows": rows})
+        await connected.execute(_CAPTURE, changed)
         await connected.execute(_CAPTURES, values)
 
 
