@@ -9,10 +9,9 @@ from pydantic import ConfigDict, Field
 
 from settlement.api.dependencies import ConsumerReader, ContextDep, StrictRoute
 from settlement.api.funding import CreateIntent, Funder, units_of
-from settlement.api.shapes import EXAMPLE_TIME, Amount, Cu, Example, In, Out, chain_amount
+from settlement.api.shapes import EXAMPLE_TIME, Amount, Cu, Example, In, Out, amount_in, chain_amount
 from settlement.core import times
-from settlement.core.errors import Malformed, Problem
-from settlement.core.units import cu_text, parse_decimal
+from settlement.core.units import cu_text
 from settlement.services import balance_rules
 from settlement.services.context import Context
 from settlement.storage.balance_rules import BalanceRule
@@ -20,6 +19,7 @@ from settlement.storage.balance_rules import BalanceRule
 router = APIRouter(prefix="/v1/balance-rules", tags=["consumers"], route_class=StrictRoute)
 
 _ID = "rul_01kamk5q0r2c4e6g8j0m2p4r6t"
+_ABOVE_ZERO = "a balance rule watches an amount above zero"
 _TOP_UP: Example = {"chain": "simulated", "asset": "USD:sim1issuer", "amount": "25"}
 _RULE: Example = {
     "id": _ID,
@@ -90,10 +90,12 @@ class BalanceRulesOut(Out):
 async def create(context: ContextDep, funder: Funder, document: CreateBalanceRule) -> BalanceRuleOut:
     """A webhook event `balance.low` when less than `below` is available, once until it has recovered. With `top_up`
     also `topup.requested`, with a fresh funding intent; paying it is yours."""
-    below, wanted = _micro(document.below), document.top_up
+    below, wanted = amount_in(document.below, 6, "/below", above_zero=_ABOVE_ZERO), document.top_up
     if wanted is None:
         return _out(context, await balance_rules.create(context, funder.party, below))
-    units = units_of(context, CreateIntent(chain=wanted.chain, asset=wanted.asset, amount=wanted.amount))
+    units = units_of(
+        context, CreateIntent(chain=wanted.chain, asset=wanted.asset, amount=wanted.amount), "/top_up/amount"
+    )
     made = await balance_rules.create(
         context, funder.party, below, chain=wanted.chain, asset=wanted.asset, amount=units
     )
@@ -113,16 +115,6 @@ async def remove(
 ) -> None:
     """It is not watched any more. A funding intent that it asked for stays good."""
     await balance_rules.remove(context, funder.party, rule_id)
-
-
-def _micro(text: str) -> int:
-    try:
-        micro = parse_decimal(text, 6)
-        if micro <= 0:
-            raise Malformed("amount_malformed", "a balance rule watches an amount above zero")
-    except Malformed as error:
-        raise Malformed(error.code, error.detail, (Problem("/below", error.code, error.detail),)) from error
-    return micro
 
 
 def _out(context: Context, rule: BalanceRule) -> BalanceRuleOut:

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import ConfigDict, Field
 
 from settlement.api.dependencies import ConsumerReader, ContextDep, StrictRoute, needs
-from settlement.api.shapes import Cu, Example, In, Out
-from settlement.core.units import cu_text, parse_decimal
-from settlement.services import budgets
+from settlement.api.shapes import Cu, Example, In, Out, amount_in
+from settlement.core.units import cu_text
+from settlement.services import budgets, participants
 from settlement.services.authentication import Principal
 from settlement.services.budgets import BudgetView
 from settlement.storage.budgets import Limits
@@ -31,7 +31,7 @@ _OUT: Example = {**_LIMITS, "id": _EXAMPLE_ID, "parent": _EXAMPLE_ID, "used_toda
 _OUT |= {"alert_today": 0, "alert_this_month": 50}
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}$")]
-Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Label = Annotated[str, Field(min_length=1, max_length=256, description="1 to 128 printable characters")]
 Percent = Annotated[int, Field(ge=1, le=100)]
 _administers = needs("api-keys", "consumer")
 Administrator = Annotated[Principal, Depends(_administers)]
@@ -52,10 +52,14 @@ class BudgetLimits(In):
     alert_at: list[Percent] = Field(default=[], max_length=10)
 
     def limits(self) -> Limits:
-        """The limits in microCU. Raises Malformed ``amount_malformed``."""
-        per_request, per_day, per_month = map(_micro, (self.per_request, self.per_day, self.per_month))
-        alert_at = sorted(set(self.alert_at))
-        return Limits(self.name, per_request, per_day, per_month, self.models, self.providers, alert_at)
+        """The limits in microCU. Raises Malformed ``amount_malformed`` and ``name_malformed``."""
+        per_request, per_day, per_month = map(self._micro, ("per_request", "per_day", "per_month"))
+        name, alert_at = participants.clean_name(self.name), sorted(set(self.alert_at))
+        return Limits(name, per_request, per_day, per_month, self.models, self.providers, alert_at)
+
+    def _micro(self, member: str) -> int | None:
+        text: str | None = getattr(self, member)
+        return None if text is None else amount_in(text, 6, f"/{member}")
 
 
 class CreateBudget(BudgetLimits):
@@ -112,10 +116,6 @@ async def change(context: ContextDep, owner: Administrator, budget_id: BudgetId,
 async def listed(context: ContextDep, reader: ConsumerReader) -> BudgetsOut:
     """Every budget with what counts in it today and this month (UTC)."""
     return BudgetsOut(data=[_out(view) for view in await budgets.listed(context, reader.party)])
-
-
-def _micro(text: str | None) -> int | None:
-    return None if text is None else parse_decimal(text, 6)
 
 
 def _out(view: BudgetView) -> BudgetOut:

@@ -20,13 +20,12 @@ from settlement.api.shapes import (
     In,
     Limit,
     Out,
+    amount_in,
     cursor_number,
     cursor_text,
     window_number,
 )
 from settlement.core.disputes import MOST_DIGESTS, Cause, Ground, State
-from settlement.core.errors import Malformed, Problem
-from settlement.core.units import parse_decimal
 from settlement.services import disputes
 from settlement.services.authentication import Principal
 from settlement.services.disputes import Claim, SignedOffer
@@ -154,7 +153,7 @@ async def open_dispute(context: ContextDep, disputant: Disputant, document: Open
         ground=document.ground,
         record=None if document.record is None else UUID(document.record),
         window=None if document.window is None else window_number(document.window),
-        amount=None if document.amount is None else _micro(document.amount),
+        amount=None if document.amount is None else amount_in(document.amount, 6, "/amount"),
         evidence=document.evidence,
         counts=document.counts,
         offer=None if document.offer is None else SignedOffer(document.offer.body.encode(), document.offer.signature),
@@ -201,13 +200,6 @@ async def withdraw(context: ContextDep, disputant: Disputant, dispute: DisputeId
 async def answer(context: ContextDep, signed: SignedDep, dispute: DisputeId) -> DisputeOut:
     """`answer/1`, signed by a key of the provider over the exact bytes, `typ` `answer+jws`: accept or contest."""
     return _shown(await disputes.answer(context, signed.body, signed.signature, about=dispute))
-
-
-def _micro(text: str) -> int:
-    try:
-        return parse_decimal(text, 6)
-    except Malformed as error:
-        raise Malformed(error.code, error.detail, (Problem("/amount", error.code, error.detail),)) from error
 
 
 def _shown(found: Dispute) -> DisputeOut:

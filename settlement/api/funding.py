@@ -22,14 +22,15 @@ from settlement.api.shapes import (
     In,
     Limit,
     Out,
+    amount_in,
     chain_amount,
     cursor_text,
     cursor_value,
 )
 from settlement.chain import Asset
 from settlement.core import times
-from settlement.core.errors import Malformed, NotFound, Problem
-from settlement.core.units import cu_text, decimal_text, parse_decimal
+from settlement.core.errors import Malformed, NotFound
+from settlement.core.units import cu_text, decimal_text
 from settlement.services import funding, idempotency
 from settlement.services.authentication import Principal
 from settlement.services.context import Context
@@ -256,8 +257,9 @@ async def claim_of(request: Request, principal: Principal, key: str) -> Claim:
     return Claim(principal.party.id, route, key, fingerprint)
 
 
-def units_of(context: Context, document: CreateIntent) -> int:
-    """The amount in the asset's smallest unit. Raises NotFound for a chain or asset that isn't ours, Malformed."""
+def units_of(context: Context, document: CreateIntent, pointer: str = "/amount") -> int:
+    """The amount in the asset's smallest unit. Raises NotFound for a chain or asset that isn't ours, Malformed, which
+    points at the amount."""
     assert document.amount is not None
     adapter = context.chains.get(document.chain)
     if adapter is None:
@@ -265,10 +267,4 @@ def units_of(context: Context, document: CreateIntent) -> int:
     decimals = adapter.facts.assets.get(Asset.parse(document.asset))
     if decimals is None:
         raise NotFound("unknown_asset", f"{document.chain} does not accept that asset; code and issuer must both match")
-    try:
-        units = parse_decimal(document.amount, decimals)
-        if not units:
-            raise Malformed("amount_malformed", "an amount to pay is above zero")
-    except Malformed as error:
-        raise Malformed(error.code, error.detail, (Problem("/amount", error.code, error.detail),)) from error
-    return units
+    return amount_in(document.amount, decimals, pointer, above_zero="an amount to pay is above zero")

@@ -13,9 +13,9 @@ from pydantic_core import PydanticCustomError
 
 from settlement.chain import Asset
 from settlement.core import times
-from settlement.core.errors import Malformed, NotFound
+from settlement.core.errors import Malformed, NotFound, Problem
 from settlement.core.signatures import parse_base64url
-from settlement.core.units import decimal_text
+from settlement.core.units import decimal_text, parse_decimal
 from settlement.services.context import Context
 from settlement.storage.parties import PayoutAddress
 
@@ -125,6 +125,20 @@ def payout_out(address: PayoutAddress | None) -> PayoutOut | None:
         proven=address.proof is not None,
         valid_from=times.text(address.valid_from),
     )
+
+
+def amount_in(text: str, places: int, pointer: str, *, above_zero: str = "") -> int:
+    """The integer of 10^-places that a member of a body names; `above_zero` is said when it is nothing and may not be.
+
+    Raises Malformed ``amount_malformed``, which points at the member.
+    """
+    try:
+        found = parse_decimal(text, places)
+        if above_zero and not found:
+            raise Malformed("amount_malformed", above_zero)
+    except Malformed as error:
+        raise Malformed(error.code, error.detail, (Problem(pointer, error.code, error.detail),)) from error
+    return found
 
 
 def chain_amount(context: Context, chain: str, asset: str, units: int) -> str:

@@ -23,14 +23,15 @@ from settlement.api.shapes import (
     Limit,
     Out,
     PayoutOut,
+    amount_in,
     chain_amount,
     cursor_text,
     cursor_value,
     payout_out,
 )
 from settlement.core import addresses, times
-from settlement.core.errors import Malformed, NotFound, Problem
-from settlement.core.units import cu_text, parse_decimal
+from settlement.core.errors import NotFound
+from settlement.core.units import cu_text
 from settlement.services import idempotency, participants, withdrawals
 from settlement.services.authentication import Principal
 from settlement.services.context import Context
@@ -204,7 +205,7 @@ async def create_withdrawal(
     The same Idempotency-Key and body give the stored answer again, and never a second withdrawal.
     """
     claim = await claim_of(request, withdrawer, idempotency_key)
-    amount = None if document.amount is None else _micro(document.amount)
+    amount = None if document.amount is None else amount_in(document.amount, 6, "/amount")
     named = sha256(b"\0".join((claim.principal.encode(), claim.key.encode(), claim.fingerprint))).digest()
 
     async def act() -> Reply:
@@ -231,13 +232,6 @@ async def listed(
         has_more=more,
         next_cursor=cursor_text("wdr", shown[-1].id.removeprefix("pay_")) if more else None,
     )
-
-
-def _micro(text: str) -> int:
-    try:
-        return parse_decimal(text, 6)
-    except Malformed as error:
-        raise Malformed(error.code, error.detail, (Problem("/amount", error.code, error.detail),)) from error
 
 
 def _shown(context: Context, found: Payout | PayoutRow) -> WithdrawalOut:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from settlement.core.budgets import Budget, Use, periods
+from settlement.core.budgets import Budget, Use, crossings, periods
 from settlement.core.errors import Conflict
+from settlement.services import events
 from settlement.services.context import Context
 from settlement.storage import budgets as storage
 from settlement.storage.budgets import Limits
@@ -13,7 +14,7 @@ from settlement.storage.database import Connection
 from settlement.storage.parties import Party
 
 MOST_LEVELS = 4
-_NOTHING = Use(0, 0)
+_NOTHING, _SILENT = Use(0, 0), Use(0, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,17 @@ async def create(context: Context, party: Party, limits: Limits, parent: str | N
 
 
 async def change(context: Context, party: Party, budget_id: str, limits: Limits) -> BudgetView:
-    """Replace a budget's limits, for holds from now on. Raises NotFound ``unknown_budget``."""
+    """Replace a budget's limits, for holds from now on, and tell of the thresholds of the new ones that what counts has
+    reached: under a limit below it no hold comes that could. Raises NotFound ``unknown_budget``."""
 
     async def use_case(connection: Connection) -> None:
-        await storage.change(connection, party.no, budget_id, limits)
+        changed = await storage.change(connection, party.no, budget_id, limits)
+        now = periods(context.sources.clock())
+        uses = await storage.lock_uses(connection, changed.no, now)
+        known = {(changed.no, period): uses.get((changed.no, period), _SILENT) for period in now}
+        for crossed in crossings([changed], known, now):
+            await storage.reached(connection, changed.no, crossed.period, crossed.percent)
+            await events.budget_reached(context, connection, party.no, crossed)
 
     await context.database.run(use_case)
     return next(view for view in await listed(context, party) if view.budget.id == budget_id)

@@ -124,7 +124,7 @@ async def _register(
     payout: Destination | None = None,
 ) -> Registered:
     now = context.sources.clock()
-    name = _clean_name(name)
+    name = clean_name(name)
     public = parse_public_jwk(jwk)
     signatures.verify_detached(request.signature, request.body, public)
     _check_fresh(request, now)
@@ -319,11 +319,12 @@ async def create_api_key(
     """
     _check_scopes(scopes, principal.scopes, principal.party)
     if budget is not None and tuple(scopes) != SPENDING:
-        _refuse("budget", "document_malformed", "only a spending key has a budget")
+        detail = "only a spending key has a budget"
+        raise Malformed("document_malformed", detail, (Problem("/budget", "document_malformed", detail),))
     async with context.database.begin() as connection:
         number = None if budget is None else (await budgets.get(connection, principal.party.no, budget)).no
         return await issue_api_key(
-            connection, context.sources, principal.party.no, scopes, name=_clean_name(name), budget_no=number
+            connection, context.sources, principal.party.no, scopes, name=clean_name(name), budget_no=number
         )
 
 
@@ -552,7 +553,8 @@ def _covered(keys: Collection[Key], since: datetime) -> bool:
         at = max(known)
 
 
-def _clean_name(name: str) -> str:
+def clean_name(name: str) -> str:
+    """What people call something of theirs, in NFC. Raises Malformed ``name_malformed`` for what does not print."""
     clean = unicodedata.normalize("NFC", name)
     if len(clean) > MAX_NAME or not clean.isprintable():
         detail = f"a name has at most {MAX_NAME} printable characters"

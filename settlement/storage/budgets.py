@@ -76,6 +76,19 @@ async def uses(connection: Connection, numbers: Sequence[int], periods: Sequence
     return {(row.budget_no, row.period): Use(row.used, row.alerted) for row in await connection.execute(query)}
 
 
+async def lock_uses(connection: Connection, number: int, periods: Sequence[str]) -> dict[Period, Use]:
+    """What counts in a budget in these periods, locked in the order in which holds lock it."""
+    query = select(budget_use).where(budget_use.c.budget_no == number, budget_use.c.period.in_(periods))
+    rows = await connection.execute(query.order_by(budget_use.c.period).with_for_update())
+    return {(row.budget_no, row.period): Use(row.used, row.alerted) for row in rows}
+
+
+async def reached(connection: Connection, number: int, period: str, percent: int) -> None:
+    """Record the highest threshold that was told of."""
+    found = update(budget_use).where(budget_use.c.budget_no == number, budget_use.c.period == period)
+    await connection.execute(found.values(alerted=percent))
+
+
 def _known(row: Any | None) -> Budget:
     if row is None:
         raise NotFound("unknown_budget", "this participant has no such budget")

@@ -24,6 +24,9 @@ async def test_made_listed_and_removed(street: Street) -> None:
     assert (await client.get(PATH, headers=owner.auth)).json()["data"] == [shown, plain]
     assert (await client.delete(f"{PATH}/{plain['id']}", headers=owner.auth)).status_code == 204
     problem(await client.delete(f"{PATH}/{plain['id']}", headers=owner.auth), 404, "unknown_balance_rule")
+    nothing = {"below": "1", "top_up": {**TOP_UP, "asset": USD.text, "amount": "0"}}
+    refused = problem(await client.post(PATH, json=nothing, headers=owner.auth), 422, "amount_malformed")
+    assert refused["errors"][0]["pointer"] == "/top_up/amount"
 
 
 @pytest.mark.parametrize(

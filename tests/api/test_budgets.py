@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.api.people import Street, problem
@@ -40,13 +42,20 @@ async def test_limits_are_replaced(street: Street) -> None:
 
 async def test_what_is_no_budget_is_refused(street: Street) -> None:
     desk = await open_desk(street)
-    for wrong in ({"name": ""}, {**LIMITS, "per_day": "-1"}, {**LIMITS, "alert_at": [0]}, {**LIMITS, "more": 1}):
-        answer = await street.client.post("/v1/budgets", json=wrong, headers=desk.consumer.auth)
-        assert answer.status_code == 422, answer.text
+    wrong: dict[str, dict[str, Any]] = {
+        "/name": {"name": "a\u202eb"},
+        "/per_day": {"per_day": "-1"},
+        "/per_month": {"per_month": "01"},
+        "/alert_at/0": {"alert_at": [0]},
+        "/more": {"more": 1},
+    }
+    for pointer, change in wrong.items():
+        answer = await street.client.post("/v1/budgets", json={**LIMITS, **change}, headers=desk.consumer.auth)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer), answer.text
     answer = await street.client.post("/v1/budgets", json={**LIMITS, "parent": "bud_x"}, headers=desk.consumer.auth)
     problem(answer, 404, "unknown_budget")
     answer = await street.client.post("/v1/budgets", json=LIMITS, headers=desk.provider.auth)
     problem(answer, 403, "consumers_only")
     reading = {"scopes": ["read"], "budget": "bud_x"}
     answer = await street.client.post("/v1/api-keys", json=reading, headers=desk.consumer.auth)
-    problem(answer, 422, "document_malformed")
+    assert problem(answer, 422, "document_malformed")["errors"][0]["pointer"] == "/budget"

@@ -153,3 +153,36 @@ async def test_holds_of_strangers_are_unknown(street: Street) -> None:
     problem(await desk.post("/v1/holds/hld_none/release"), 404, "unknown_hold")
     answer = await street.client.get("/v1/holds/hld_none", headers=desk.consumer.auth)
     problem(answer, 404, "unknown_hold")
+
+
+async def test_the_checks_come_in_the_documented_order(street: Street) -> None:
+    """Each request breaks its own rule and all that come after it."""
+    desk = await open_desk(street, micro=1)
+    nothing = {"name": "nothing", "per_request": "0"}
+    no_provider = {**nothing, "providers": []}
+    keys = [await spending(desk, budget) for budget in ({**no_provider, "models": []}, no_provider, nothing, None)]
+    refused = [
+        await refusal(desk, keys[0], demand="0", meters={"input_tokens": 10**7 + 1}, model="none"),
+        await refusal(desk, keys[0], meters={"input_tokens": 10**7 + 1}, model="none"),
+        await refusal(desk, keys[0], model="none"),
+        *[await refusal(desk, key) for key in (keys[0], keys[1], keys[2], keys[3])],
+    ]
+    expected = ["demand_above", "request_too_large", "unknown_model", "model_not_allowed", "provider_not_allowed"]
+    assert refused == [*expected, "budget_exceeded", "insufficient_balance"]
+    page = (SCHEMAS.parent / "holds.md").read_text("utf-8")
+    table = page.partition("The checks, in this order")[2].partition("A 402 problem")[0]
+    assert sorted(refused, key=lambda code: table.index(f"`{code}`")) == refused
+
+
+async def spending(desk: Desk, budget: dict[str, Any] | None) -> str:
+    """A spending key of that budget."""
+    auth, client = desk.consumer.auth, desk.street.client
+    document: dict[str, Any] = {"scopes": ["spend"]}
+    if budget is not None:
+        document["budget"] = (await client.post("/v1/budgets", json=budget, headers=auth)).json()["id"]
+    return str((await client.post("/v1/api-keys", json=document, headers=auth)).json()["api_key"])
+
+
+async def refusal(desk: Desk, key: str, **more: Any) -> str:
+    """The code of a refusal."""
+    return str((await desk.post("/v1/holds", desk.body(**more), **{"X-Consumer-Key": key})).json()["code"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from adapters.simulated import USD, Wallet
 from settlement.core.errors import Insufficient
 from settlement.core.ids import is_public_id
 from settlement.core.webhooks import KINDS
-from settlement.services import chains, events, funding, webhooks
+from settlement.services import budgets, chains, events, funding, webhooks
 from settlement.storage.database import Connection
 from tests.client.town import CHAIN, fund, send, settle
 from tests.hearing import told
 from tests.holding import amount, open_till
-from tests.services.test_budgets import made, under
+from tests.services.test_budgets import NO_LIMITS, made, under
 from tests.services.test_disputes import CHARGE
 from tests.services.test_disputes import Scene as Disputed
 from tests.services.test_withdrawals import Scene
@@ -132,6 +133,32 @@ async def test_a_budget_that_reached_a_threshold_is_told_once_a_period(world: Wo
     await spender.place(output_tokens=256)
     await spender.place(output_tokens=256)
     assert len(await told_to(world, till.consumer, "budget.reached")) == 4
+
+
+async def test_a_lower_limit_tells_of_the_thresholds_that_it_makes_reached(world: World) -> None:
+    """No hold could tell it: below what counts, none is given any more."""
+    till = await open_till(world, micro=1_000 * amount(256))
+    await listen(world, till.consumer)
+    view = await made(till, name="team", per_day=10 * amount(256), alert_at=(50, 80))
+    await (await under(till, view)).place(output_tokens=256)
+    lower = replace(NO_LIMITS, name="team", per_day=amount(256), per_month=2 * amount(256), alert_at=(50, 80))
+    for _ in range(2):
+        changed = await budgets.change(world.context, till.consumer.party, view.budget.id, lower)
+        assert (changed.day.alerted, changed.month.alerted) == (80, 50)
+    day = world.sources.clock().strftime("%Y-%m-%d")
+    shown = {"budget": view.budget.id, "name": "team", "used": "0.889723"}
+    expected = [
+        {**shown, "period": day, "percent": 80, "limit": "0.889723"},
+        {**shown, "period": day[:7], "percent": 50, "limit": "1.779446"},
+    ]
+    assert (
+        sorted(await told_to(world, till.consumer, "budget.reached"), key=lambda each: str(each["limit"])) == expected
+    )
+    unused = await made(till, per_day=1)
+    await budgets.change(
+        world.context, till.consumer.party, unused.budget.id, replace(NO_LIMITS, per_day=0, alert_at=(1,))
+    )
+    assert len(await told_to(world, till.consumer, "budget.reached")) == 2
 
 
 async def test_both_sides_hear_of_each_step_of_a_dispute(world: World) -> None:
