@@ -53,6 +53,7 @@ class ApiKeyOut(Out):
     id: str
     name: str
     scopes: list[str]
+    budget: str | None
     created_at: str
     revoked_at: str | None
 
@@ -67,7 +68,8 @@ class ApiKeysOut(Out):
                     {
                         "id": EXAMPLE_KEY_ID,
                         "name": "chat",
-                        "scopes": ["read"],
+                        "scopes": ["spend"],
+                        "budget": "bud_01kamk5q0r2c4e6g8j0m2p4r6t",
                         "created_at": EXAMPLE_TIME,
                         "revoked_at": "2027-11-22T00:00:00Z",
                     }
@@ -92,6 +94,7 @@ async def listed(context: ContextDep, reader: Reader) -> ApiKeysOut:
                 id=key.id,
                 name=key.name,
                 scopes=list(key.scopes),
+                budget=key.budget,
                 created_at=times.text(key.created_at),
                 revoked_at=None if key.revoked_at is None else times.text(key.revoked_at),
             )
@@ -115,7 +118,9 @@ async def create(
             detail = "a signed request has purpose and at"
             raise Malformed("document_malformed", detail, (Problem("", "missing", detail),))
         signed_request = SignedRequest(signed.body, signed.signature, document.at)
-        token = await participants.recover_api_key(context, signed_request, scopes)
+        token = await participants.recover_api_key(
+            context, signed_request, scopes, name=document.name, budget=document.budget
+        )
     else:
         principal = await _needs_api_keys(request, bearer)
         token = await participants.create_api_key(

@@ -318,26 +318,33 @@ async def create_api_key(
     Raises Forbidden ``scope_not_granted``, NotFound ``unknown_budget``, Malformed for a budget of another kind of key.
     """
     _check_scopes(scopes, principal.scopes, principal.party)
-    if budget is not None and tuple(scopes) != SPENDING:
-        detail = "only a spending key has a budget"
-        raise Malformed("document_malformed", detail, (Problem("/budget", "document_malformed", detail),))
     async with context.database.begin() as connection:
-        number = None if budget is None else (await budgets.get(connection, principal.party.no, budget)).no
-        return await issue_api_key(
-            connection, context.sources, principal.party.no, scopes, name=clean_name(name), budget_no=number
-        )
+        return await _new_api_key(context, connection, principal.party, scopes, name, budget)
 
 
-async def recover_api_key(context: Context, request: SignedRequest, scopes: Sequence[str]) -> str:
-    """One more API key for the party that signed: how to go on when all API keys are lost."""
+async def recover_api_key(
+    context: Context, request: SignedRequest, scopes: Sequence[str], *, name: str = "", budget: str | None = None
+) -> str:
+    """One more API key for the party that signed: how to go on when all API keys are lost. Raises what
+    `create_api_key` does, and what a signed request is refused for."""
     now = context.sources.clock()
 
     async def use_case(connection: Connection) -> str:
         party, _ = await _signed_by(context, connection, request, "add-api-key", now)
         _check_scopes(scopes, SCOPES[party.kind], party)
-        return await issue_api_key(connection, context.sources, party.no, scopes)
+        return await _new_api_key(context, connection, party, scopes, name, budget)
 
     return await context.database.run(use_case)
+
+
+async def _new_api_key(
+    context: Context, connection: Connection, party: Party, scopes: Sequence[str], name: str, budget: str | None
+) -> str:
+    if budget is not None and tuple(scopes) != SPENDING:
+        detail = "only a spending key has a budget"
+        raise Malformed("document_malformed", detail, (Problem("/budget", "document_malformed", detail),))
+    number = None if budget is None else (await budgets.get(connection, party.no, budget)).no
+    return await issue_api_key(connection, context.sources, party.no, scopes, name=clean_name(name), budget_no=number)
 
 
 async def api_keys_of(context: Context, party: Party) -> list[ApiKey]:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from settlement.core.errors import Conflict, NotFound
 from settlement.storage import accounts
 from settlement.storage.database import Connection
-from settlement.storage.tables import api_key, party, party_key, payout_address, provider_stream
+from settlement.storage.tables import api_key, budget, party, party_key, payout_address, provider_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class ApiKey:
     created_at: datetime
     revoked_at: datetime | None
     name: str = ""
+    budget: str | None = None
+    """The id of the budget that a spending key is bound by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,10 @@ async def find_api_key(connection: Connection, key_id: str) -> tuple[bytes, list
 
 async def api_keys_of(connection: Connection, party_no: int) -> list[ApiKey]:
     """All API keys of a party, revoked ones too, oldest first."""
-    query = select(api_key).where(api_key.c.party_no == party_no).order_by(api_key.c.created_at, api_key.c.id)
-    rows = await connection.execute(query)
-    return [ApiKey(row.id, tuple(row.scopes), row.created_at, row.revoked_at, row.name) for row in rows]
+    joined = api_key.outerjoin(budget, budget.c.no == api_key.c.budget_no)
+    query = select(api_key, budget.c.id.label("budget")).select_from(joined).where(api_key.c.party_no == party_no)
+    rows = await connection.execute(query.order_by(api_key.c.created_at, api_key.c.id))
+    return [ApiKey(row.id, tuple(row.scopes), row.created_at, row.revoked_at, row.name, row.budget) for row in rows]
 
 
 async def revoke_api_key(connection: Connection, key_id: str, party_no: int, at: datetime) -> bool:

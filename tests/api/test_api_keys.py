@@ -22,7 +22,7 @@ async def test_a_key_gives_a_part_of_its_scopes(street: Street) -> None:
     problem(await street.client.post("/v1/funding-intents", json=intent, headers=paying), 403, "scope_missing")
     listed = (await street.client.get("/v1/api-keys", headers=reading)).json()["data"]
     assert [each["scopes"] for each in listed] == [["api-keys", "disputes", "funding", "read", "withdrawals"], ["read"]]
-    assert all(set(each) == {"id", "name", "scopes", "created_at", "revoked_at"} for each in listed)
+    assert all(set(each) == {"id", "name", "scopes", "budget", "created_at", "revoked_at"} for each in listed)
 
 
 async def test_a_provider_has_no_scope_to_fund(street: Street) -> None:
@@ -51,6 +51,22 @@ async def test_whoever_has_lost_all_api_keys_signs_for_a_new_one(street: Street)
     problem(await street.send("POST", "/v1/api-keys", document, person.key), 409, "signature_replayed")
     without = await street.send("POST", "/v1/api-keys", {"scopes": ["read"]}, person.key)
     problem(without, 422, "document_malformed")
+
+
+async def test_a_signed_request_for_a_spending_key_binds_it_to_its_budget(street: Street) -> None:
+    """And the list of keys says which."""
+    person = await street.consumer()
+    made = await street.client.post("/v1/budgets", json={"name": "team", "per_day": "1"}, headers=person.auth)
+    document = {"purpose": "add-api-key", "at": street.now(), "scopes": ["spend"], "name": "chat"}
+    missing = {**document, "budget": "bud_none"}
+    problem(await street.send("POST", "/v1/api-keys", missing, person.key), 404, "unknown_budget")
+    reading = {**document, "scopes": ["read"], "budget": made.json()["id"]}
+    refused = problem(await street.send("POST", "/v1/api-keys", reading, person.key), 422, "document_malformed")
+    assert refused["errors"][0]["pointer"] == "/budget"
+    asked = await street.send("POST", "/v1/api-keys", {**document, "budget": made.json()["id"]}, person.key)
+    assert asked.status_code == 201, asked.text
+    listed = (await street.client.get("/v1/api-keys", headers=person.auth)).json()["data"]
+    assert [(each["name"], each["budget"]) for each in listed] == [("", None), ("chat", made.json()["id"])]
 
 
 @pytest.mark.parametrize(
