@@ -11,14 +11,21 @@ from settlement.api.dependencies import ConsumerReader, ContextDep, Signed, Sign
 from settlement.api.shapes import (
     EXAMPLE_CONSUMER,
     EXAMPLE_JWK,
+    EXAMPLE_KEY_ID,
     EXAMPLE_KID,
     EXAMPLE_TIME,
     Cu,
+    Cursor,
+    Example,
     In,
+    Limit,
     Out,
     PublicJwk,
     Time,
+    cursor_text,
+    cursor_value,
 )
+from settlement.core import times
 from settlement.core.units import cu_text
 from settlement.services import participants, reading
 from settlement.services.authentication import SCOPES
@@ -27,6 +34,20 @@ from settlement.services.participants import SignedRequest
 router = APIRouter(prefix="/v1/accounts", tags=["consumers"], route_class=StrictRoute)
 
 Name = Annotated[str, Field(max_length=256, description="shown to the operator only; at most 128 printable characters")]
+
+
+_OPEN_HOLD: Example = {
+    "id": "hld_01kamk5q0r7v3c9x2m4n6p8q0s",
+    "provider": "prv_01kamk5q0r5t7v9x1z3b5d7f9h",
+    "key": EXAMPLE_KEY_ID,
+    "model": "gpt-5",
+    "tier": "standard",
+    "requests": 1,
+    "uses": 0,
+    "held": "0.889723",
+    "created_at": EXAMPLE_TIME,
+    "expires_at": "2026-11-22T00:05:00Z",
+}
 
 
 class RegisterConsumer(In):
@@ -95,6 +116,33 @@ class AccountOut(Out):
     available: Cu
 
 
+class OpenHoldOut(Out):
+    """What an open hold keeps of the account, for which provider, and the spending key that it came with."""
+
+    id: str
+    provider: str
+    key: str
+    model: str
+    tier: str
+    requests: int
+    uses: int
+    held: Cu
+    created_at: str
+    expires_at: str
+
+
+class OpenHoldPage(Out):
+    """Open holds, the newest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"data": [_OPEN_HOLD], "has_more": False, "next_cursor": None}}
+    )
+
+    data: list[OpenHoldOut]
+    has_more: bool
+    next_cursor: str | None
+
+
 def request_of(signed: Signed, document: RegisterConsumer) -> SignedRequest:
     """The signed request behind a parsed document."""
     return SignedRequest(signed.body, signed.signature, document.at)
@@ -126,4 +174,33 @@ async def mine(context: ContextDep, reader: ConsumerReader) -> AccountOut:
         settled=cu_text(found.settled),
         held=cu_text(found.held),
         available=cu_text(found.available),
+    )
+
+
+@router.get("/me/holds", operation_id="listOpenHolds", summary="What is held of my account, hold by hold")
+async def held(context: ContextDep, reader: ConsumerReader, limit: Limit = 50, cursor: Cursor = None) -> OpenHoldPage:
+    """Open holds, the newest first: what they keep adds up to `held` of the account."""
+    before = cursor_value("hld", cursor)
+    found = await reading.open_holds(
+        context, reader.party, before=None if before is None else f"hld_{before}", limit=limit + 1
+    )
+    shown, more = found[:limit], len(found) > limit
+    return OpenHoldPage(
+        data=[
+            OpenHoldOut(
+                id=each.id,
+                provider=each.provider,
+                key=each.key,
+                model=each.model,
+                tier=each.tier,
+                requests=each.requests,
+                uses=each.uses,
+                held=cu_text(each.held),
+                created_at=times.text(each.created_at),
+                expires_at=times.text(each.expires_at),
+            )
+            for each in shown
+        ],
+        has_more=more,
+        next_cursor=cursor_text("hld", shown[-1].id.removeprefix("hld_")) if more else None,
     )

@@ -9,7 +9,7 @@ from settlement.services import rails
 from settlement.services.context import Context
 from settlement.storage import accounts, governance, pages, webhooks, windows
 from settlement.storage import service_keys as keys
-from settlement.storage.accounts import Account
+from settlement.storage.accounts import Account, OpenHold
 from settlement.storage.pages import Anchor, PayoutRow, PositionRow, Published
 from settlement.storage.parties import Party
 from settlement.storage.windows import Window
@@ -37,6 +37,12 @@ async def account(context: Context, party: Party) -> Account:
     """The ledger account of a party."""
     async with context.database.read() as connection:
         return await accounts.get(connection, party.id)
+
+
+async def open_holds(context: Context, party: Party, *, before: str | None, limit: int) -> list[OpenHold]:
+    """What is held of a consumer's account, hold by hold, the newest first."""
+    async with context.database.read() as connection:
+        return await accounts.open_holds(connection, party.no, before=before, limit=limit)
 
 
 async def service_keys(context: Context) -> list[PublicKey]:

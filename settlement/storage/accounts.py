@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Row, select
@@ -12,12 +13,16 @@ from sqlalchemy.dialects.postgresql import insert
 from settlement.core.errors import NotFound
 from settlement.core.journal import CU
 from settlement.storage.database import Connection
-from settlement.storage.tables import account
+from settlement.storage.tables import account, hold, party
 
 Kind = Literal["consumer", "provider", "suspense", "treasury", "conversion", "transit", "fees", "equity", "fx"]
 
 OURS: frozenset[Kind] = frozenset({"treasury", "conversion", "fees", "equity", "fx"})
 """Our own side of the books; the other side's balances never fall below zero."""
+_OPEN_HOLD: list[Any] = [
+    *(hold.c.id, party.c.id, hold.c.key_id, hold.c.model, hold.c.tier, hold.c.requests, hold.c.uses),
+    *(hold.c.amount - hold.c.captured - hold.c.released, hold.c.created_at, hold.c.expires_at),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,22 @@ class Account:
     def available(self) -> int:
         """The one formula for what can be spent (RELIABILITY N10)."""
         return self.settled - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """What one open hold keeps of an account, for whom, and by which spending key."""
+
+    id: str
+    provider: str
+    key: str
+    model: str
+    tier: str
+    requests: int
+    uses: int
+    held: int
+    created_at: datetime
+    expires_at: datetime
 
 
 def system_account(kind: Kind, chain: str = "", asset: str = CU) -> str:
@@ -60,6 +81,16 @@ async def get(connection: Connection, account_id: str) -> Account:
     if row is None:
         raise NotFound("unknown_account", f"there is no account {account_id}")
     return _account(row)
+
+
+async def open_holds(connection: Connection, party_no: int, *, before: str | None, limit: int) -> list[OpenHold]:
+    """A consumer's open holds, the newest first: together they are what its account holds."""
+    query = select(*_OPEN_HOLD).join(party, party.c.no == hold.c.provider_no)
+    query = query.where(hold.c.state == "open", hold.c.consumer_no == party_no)
+    if before is not None:
+        query = query.where(hold.c.id < before)
+    rows = await connection.execute(query.order_by(hold.c.id.desc()).limit(limit))
+    return [OpenHold(*row) for row in rows]
 
 
 async def of_kinds(connection: Connection, *kinds: Kind) -> list[Account]:

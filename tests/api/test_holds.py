@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,38 @@ async def test_a_hold_from_placing_to_release(street: Street) -> None:
     assert (ended.status_code, valid("hold-1.json", ended.json())["state"]) == (200, "released")
     account = (await street.client.get("/v1/accounts/me", headers=desk.consumer.auth)).json()
     assert account["available"] == "5"
+
+
+async def test_a_consumer_sees_what_is_held_of_its_account(street: Street) -> None:
+    """Hold by hold, newest first, adding up to what its account says; others' and ended ones are not in it."""
+    desk, other = await open_desk(street), await open_desk(street)
+    await other.place()
+    ended = await desk.place()
+    await desk.post(f"/v1/holds/{ended['id']}/release")
+    lease = await desk.place(requests=2)
+    street.world.sources.settable.advance(seconds=1)
+    single = await desk.place(meters={"input_tokens": 10})
+    auth, path = desk.consumer.auth, "/v1/accounts/me/holds"
+    first = (await street.client.get(path, params={"limit": 1}, headers=auth)).json()
+    assert first["has_more"] is True
+    rest = (await street.client.get(path, params={"cursor": first["next_cursor"]}, headers=auth)).json()
+    assert (rest["has_more"], rest["next_cursor"]) == (False, None)
+    shown = [*first["data"], *rest["data"]]
+    assert [(each["id"], each["held"], each["requests"]) for each in shown] == [
+        (single["id"], single["amount"], 1),
+        (lease["id"], lease["amount"], 2),
+    ]
+    assert {each["provider"] for each in shown} == {desk.provider.id}
+    (spending,) = [
+        each["id"]
+        for each in (await street.client.get("/v1/api-keys", headers=auth)).json()["data"]
+        if each["scopes"] == ["spend"]
+    ]
+    assert {each["key"] for each in shown} == {spending}
+    held = (await street.client.get("/v1/accounts/me", headers=auth)).json()["held"]
+    assert sum(Decimal(each["held"]) for each in shown) == Decimal(held)
+    problem(await street.client.get(path, headers=desk.provider.auth), 403, "consumers_only")
+    problem(await street.client.get(path, params={"cursor": "x"}, headers=auth), 422, "cursor_malformed")
 
 
 async def test_a_repeated_request_says_so(street: Street) -> None:
