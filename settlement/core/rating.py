@@ -268,11 +268,7 @@ def _excess_lines(terms: Tier, context: int) -> tuple[ChargeLine, ...]:
 
 
 def _band(bands: tuple[Band, ...], context: int) -> Band:
-    chosen = bands[0]
-    for band in bands[1:]:
-        if context > band.above_input_tokens:
-            chosen = band
-    return chosen
+    return next((band for band in reversed(bands[1:]) if context > band.above_input_tokens), bands[0])
 
 
 def _priced(table: RateTable, priced: Mapping[str, int], meter: str) -> bool:
@@ -283,12 +279,10 @@ def _priced(table: RateTable, priced: Mapping[str, int], meter: str) -> bool:
 
 def _rate_of(table: RateTable, priced: Mapping[str, int], meter: str) -> int:
     """A meter's rate: its own or its parent's; zero for a tree without a price, whose units are refused."""
-    name: str | None = meter
-    while name is not None:
-        if name in priced:
-            return priced[name]
-        name = table.meters[name].parent
-    return 0
+    if meter in priced:
+        return priced[meter]
+    parent = table.meters[meter].parent
+    return 0 if parent is None else _rate_of(table, priced, parent)
 
 
 def _coefficient(table: RateTable, priced: Mapping[str, int], meter: str) -> int:
