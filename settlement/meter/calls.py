@@ -25,7 +25,7 @@ from settlement.meter.charges import RateTables, explained
 from settlement.meter.estimates import TOKENS_PER_KILOBYTE, input_tokens
 from settlement.meter.forms import BYTES_PER_TOKEN
 from settlement.meter.holds import Hold, HoldRefused, Holds
-from settlement.meter.normaliser import Normal, Use, normalise
+from settlement.meter.normaliser import LOWER_BOUND, Normal, Use, normalise
 from settlement.meter.plausibility import BOUNDS, Observed, implausible
 from settlement.meter.segments import ESTIMATED, Record
 from settlement.meter.spool import Spool
@@ -285,12 +285,13 @@ class Call:
         """
         estimate = self.watch.output(self._per_kilobyte)
         estimate = estimate if most is None else min(estimate, most)
-        if normal.uses and (self.watch.ended or not self.watch.streamed):
+        stated = tuple(flag for flag in normal.flags if flag != LOWER_BOUND)
+        if normal.uses and stated == normal.flags and (self.watch.ended or not self.watch.streamed):
             return normal.uses, normal.flags
         flags = (ESTIMATED,) if outcome != "errored" else ()
         if normal.uses:
             first = {**normal.meters, "output_tokens": max(normal.meters.get("output_tokens", 0), estimate)}
-            return (Use(None, first), *normal.uses[1:]), (*normal.flags, *flags)
+            return (Use(None, first), *normal.uses[1:]), (*stated, *flags)
         meters = {"input_tokens": self._given}
         if not self.asked.without_output:
             meters["output_tokens"] = estimate

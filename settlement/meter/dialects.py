@@ -26,6 +26,7 @@ MAX_UNITS = 10**12
 """The most units of one meter that a usage record can carry (usage/1)."""
 
 _INDEXED = re.compile(r"(.+)\[(\w+)\]")
+_NUMERAL = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 _DATA: Mapping[str, Json] = json.loads(resources.files(__package__).joinpath("dialects.json").read_text("utf-8"))
 
 
@@ -94,14 +95,26 @@ class Places:
     def find(self, document: Usage) -> Iterator[tuple[str, Usage]]:
         """Every usage object with its place; the members of one that lies bare in the document, as place ``*``."""
         for path in self.paths:
-            found: Json = document
-            for step in path:
-                found = found.get(step) if isinstance(found, Mapping) else None
+            found = _at(document, path)
             if isinstance(found, Mapping) and found:
                 yield ".".join(path), found
         bare = {name: document[name] for name in self.bare if document.get(name) is not None}
         if bare:
             yield "*", bare
+
+
+def _at(document: Json, path: Sequence[str]) -> Json:
+    for step in path:
+        if isinstance(document, list) and step.isdecimal():
+            document = document[int(step)] if int(step) < len(document) else None
+        else:
+            document = document.get(step) if isinstance(document, Mapping) else None
+    return document
+
+
+def embeds(document: Usage) -> bool:
+    """Whether an answer is an embedding, by its members: then it has no output."""
+    return any(_at(document, path.split(".")) is not None for path in _DATA["embeddings"])
 
 
 def _dialect(data: Mapping[str, Json]) -> Dialect:
@@ -130,12 +143,16 @@ PLACES = Places(tuple(tuple(path.split(".")) for path in _DATA["places"] if path
 TREE: Mapping[str, str] = _DATA["tree"]
 """Each part's whole. Parts of one whole stand in the order in which they are kept when they are too many."""
 ANSWERS: Mapping[str, frozenset[str]] = {name: frozenset(types) for name, types in _DATA["answers"].items()}
+EMBEDDINGS = "embeddings"
+"""The kind of an exchange that `embeds`."""
 KINDS: Mapping[str, frozenset[str]] = {name: frozenset(kinds) for name, kinds in _DATA["kinds"].items()}
 UNCHARGED_PLACES = frozenset(_DATA["uncharged_places"])
 PARTS: tuple[str, ...] = tuple(_DATA["parts"])
 HEADERS: Mapping[str, str] = _DATA["headers"]
+_ENTRIES: Mapping[str, Sequence[str]] = _DATA["entries"]
+"""What the entries of a list are told apart by, and what their counts are called."""
 _IGNORED: tuple[str, ...] = tuple(_DATA["ignored"])
-_MODALITIES: Mapping[str, str] = _DATA["modalities"]
+_NAMES: Mapping[str, str] = _DATA["modalities"]
 
 
 def recognise(usage: Usage) -> Dialect | None:
@@ -155,7 +172,9 @@ def read_usage(usage: Usage, *, without_output: bool = False) -> Reading:
         raise Unreadable("no_counts")
     if dialect is None:
         raise Unreadable("unknown_shape")
-    usage = _aliased(_named_modalities(usage), dialect)
+    usage = _modalities(plain(usage))
+    _require_shape(usage, dialect)
+    usage = _aliased(usage, dialect)
     values = _extracted(usage, dialect)
     for meter, paths in dialect.also.items():
         found = next((value for path in paths if (value := _number(usage, path)) is not None), None)
@@ -173,7 +192,24 @@ def read_usage(usage: Usage, *, without_output: bool = False) -> Reading:
 
 def counted(usage: Usage) -> bool:
     """Whether a usage object has any count above zero."""
-    return any(_numbers(usage))
+    return any(_numbers(plain(usage)))
+
+
+def plain(usage: Usage) -> Usage:
+    """A usage object of a known shape with its numerals as numbers: some servers send counts as strings."""
+    if recognise(usage) is None:
+        return usage
+
+    def read(value: Json) -> Json:
+        if isinstance(value, Mapping):
+            return {name: read(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [read(each) for each in value]
+        return Decimal(value) if isinstance(value, str) and _NUMERAL.fullmatch(value) else value
+
+    found = read(usage)
+    assert isinstance(found, Mapping)
+    return found
 
 
 def whole_input(usage: Usage) -> int | None:
@@ -219,6 +255,23 @@ def _extractor(provider: str, flavor: str) -> UsageExtractor:
     chosen = next(each for each in found.extractors or () if each.api_flavor == flavor)
     mappings = [replace(mapping, required=False) for mapping in chosen.mappings]
     return UsageExtractor(root="usage", mappings=mappings, api_flavor=flavor, model_path="model")
+
+
+def _require_shape(usage: Usage, dialect: Dialect) -> None:
+    """Members that we read are what we take them for. Raises Unreadable ``not_whole`` or ``unknown_shape``."""
+    for path in _known(dialect):
+        parent, _, _ = path.rpartition(".")
+        if parent and not isinstance(_value(usage, parent), Mapping | None):
+            raise Unreadable("unknown_shape")
+    if dialect.extractor is None:
+        return
+    for mapping in _extractor(*dialect.extractor).mappings:
+        steps = [mapping.path] if isinstance(mapping.path, str) else mapping.path
+        found = _value(usage, str(steps[0]))
+        if all(isinstance(step, str) for step in steps):
+            _number(usage, ".".join(map(str, steps)))
+        elif not isinstance(found, list | None):
+            raise Unreadable("unknown_shape")
 
 
 def _extracted(usage: Usage, dialect: Dialect) -> dict[str, int]:
@@ -282,14 +335,17 @@ def _check_total(usage: Usage, dialect: Dialect, values: dict[str, int], *, deri
 
 
 def _aliased(usage: Usage, dialect: Dialect) -> Usage:
-    """The object with each member under the name that the extractor reads. Raises Unreadable ``sources_disagree``."""
+    """The object with each member under the name that the extractor reads. Raises Unreadable ``sources_disagree``.
+
+    A sum stands in for a member that is absent, and says nothing against one that is there.
+    """
     if not dialect.same:
         return usage
     copy = {name: dict(value) if isinstance(value, Mapping) else value for name, value in usage.items()}
     for target, aliases in dialect.same.items():
-        given = {value for path in aliases.split("|") if (value := _number(usage, path)) is not None}
+        given = {value for path in aliases.split("|") if (value := _sum(usage, path)) is not None}
         there = _number(usage, target)
-        if there is not None and any(value != there for value in given if value):
+        if there is not None and any(value != there for value in given if value) and "+" not in aliases:
             raise Unreadable("sources_disagree")
         if there is None and given:
             if len(given) > 1:
@@ -304,19 +360,27 @@ def _aliased(usage: Usage, dialect: Dialect) -> Usage:
     return copy
 
 
-def _named_modalities(usage: Usage) -> Usage:
-    """Modalities that were sent as the numbers of an enumeration, by their names."""
+def _modalities(usage: Usage) -> Usage:
+    """Lists by modality or by lifetime with one entry for each: numbers of an enumeration get their names, and entries
+    of the same name are one."""
+    return {name: _as_one(value) if isinstance(value, list) else value for name, value in usage.items()}
 
-    def named(item: Json) -> Json:
-        if isinstance(item, Mapping) and isinstance(item.get("modality"), int):
-            return {**item, "modality": _MODALITIES.get(str(item["modality"]), str(item["modality"]))}
-        return item
 
-    if not any(isinstance(value, list) for value in usage.values()):
-        return usage
-    return {
-        name: [named(item) for item in value] if isinstance(value, list) else value for name, value in usage.items()
-    }
+def _as_one(entries: list[Json]) -> list[Json]:
+    found: dict[tuple[str, str, str], dict[str, Json]] = {}
+    for entry in entries:
+        key = next((name for name in _ENTRIES if isinstance(entry, Mapping) and entry.get(name) is not None), None)
+        if key is None:
+            return entries
+        name = str(entry[key])
+        name = _NAMES.get(name, name) if key == "modality" else name
+        count = next((each for each in _ENTRIES[key] if each in entry), None)
+        if count is None and len(entry) > 1:
+            raise Unreadable("unknown_shape")
+        if count is not None:  # where it is left out, it is zero
+            place = found.setdefault((key, name, count), {key: name, count: 0})
+            place[count] += _number(entry, count) or 0
+    return [*found.values()]
 
 
 def _present(usage: Usage, path: str) -> bool:
@@ -338,13 +402,19 @@ def _number(usage: Usage, path: str) -> int | None:
         counts = [
             exact(next(value for name, value in entry.items() if name != "modality"))
             for entry in entries or ()
-            if isinstance(entry, Mapping) and entry.get("modality") == indexed.group(2) and len(entry) > 1
+            if isinstance(entry, Mapping) and entry.get("modality") == indexed.group(2)
         ]
         return sum(counts) if counts else None
     found = _value(usage, path)
-    if not isinstance(found, int | float | Decimal) or isinstance(found, bool):
+    if found is None or found == {}:
         return None
-    return milliseconds(found) if path.endswith("_seconds") else exact(found)
+    if isinstance(found, Mapping):
+        raise Unreadable("unknown_shape")
+    if isinstance(found, str) and _NUMERAL.fullmatch(found):
+        found = Decimal(found)
+    if not isinstance(found, int | float | Decimal) or isinstance(found, bool):
+        raise Unreadable("not_whole")
+    return milliseconds(found) if path.endswith("seconds") else exact(found)
 
 
 def _alternative(usage: Usage, path: str) -> int | None:

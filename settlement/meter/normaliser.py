@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from settlement.meter.dialects import (
     ANSWERS,
+    EMBEDDINGS,
     HEADERS,
     KINDS,
     PARTS,
@@ -39,6 +40,7 @@ REFUSALS = {
     "stream_without_usage": "a stream that ended without usage",
     "no_counts": "a usage object without any count above zero",
     "unknown_shape": "a usage object of no dialect we know",
+    "zero_with_text": "an output of zero, and the answer has text",
     "meter_absent": "input or output is absent; absent is not zero",
     "split_unknown": "a total alone, for a call that has input and output",
     "total_mismatch": "the parts do not make the vendor's own total",
@@ -53,6 +55,7 @@ REFUSALS = {
 FLAGS = {
     "subset_above_whole": "a part was above its whole; the part was cut to fit",
     "derived_from_total": "a count was absent and made from the vendor's total",
+    "lower_bound": "the stream has no report behind its beginning: its output is the beginning's",
 }
 """Every flag that exact meters can carry."""
 
@@ -63,6 +66,7 @@ _SUBTRACTED = {
 """What genai-prices' lattice counts in two places and our tree in one (docs/reference/rates.md)."""
 
 
+LOWER_BOUND = "lower_bound"
 _STATED = ("input_tokens", "output_tokens")
 
 
@@ -98,18 +102,20 @@ def normalise(exchange: Exchange) -> Normal:
     if exchange.status is not None and exchange.status >= 400:
         return Normal(refusal="error_answer")
     try:
-        return _read(exchange)
+        return _read(exchange, without_output=exchange.kind in KINDS["without_output"])
     except Unreadable as error:
+        if error.reason == "meter_absent" and _wrote_nothing(exchange):
+            exchange = replace(exchange, kind=EMBEDDINGS, output_chars=None)
+            return normalise(exchange)
         return Normal(refusal=error.reason)
 
 
-def _read(exchange: Exchange) -> Normal:
+def _read(exchange: Exchange, *, without_output: bool) -> Normal:
     stated = [
         event
         for event in exchange.usage
         if event.usage and event.type not in ANSWERS["nothing"] and not any(part in event.place for part in PARTS)
     ]
-    without_output = exchange.kind in KINDS["without_output"]
     header = _from_headers(exchange.headers)
     answers = _answers(stated, each=exchange.kind in KINDS["each_event"])
     answers = [answer for answer in answers if any(counted(event.usage) for event in answer)] or answers[:1]
@@ -124,14 +130,22 @@ def _read(exchange: Exchange) -> Normal:
     for answer in answers:
         reading, passes = _one(answer, header if len(answers) == 1 else None, without_output=without_output)
         checked = checked and reading.checked
+        flags.extend([LOWER_BOUND] if _only_began(answer) else [])
         flags.extend(reading.flags)
         unread.extend(reading.unread)
         for model, values in [(None, reading.values), *passes]:
             meters, cut = _in_tree(values)
             flags.extend(["subset_above_whole"] if cut else [])
             totals.setdefault(model, Counter()).update(meters)
+    if exchange.output_chars and totals[None].get("output_tokens") == 0:
+        raise Unreadable("zero_with_text")
     uses = tuple(Use(model, dict(meters)) for model, meters in totals.items())
     return Normal(uses, None, _unique(flags), tuple(unread), checked)
+
+
+def _wrote_nothing(exchange: Exchange) -> bool:
+    """Whether a recording shows that nothing was written: no text, and no reason why a text ended."""
+    return exchange.output_chars == 0 and not (exchange.finish or exchange.streamed)
 
 
 def _why_silent(exchange: Exchange) -> str:
@@ -154,6 +168,14 @@ def _answers(events: Sequence[UsageEvent], *, each: bool) -> list[list[UsageEven
     return answers
 
 
+def _only_began(answer: Sequence[UsageEvent]) -> bool:
+    """Whether output is stated by the event that begins an answer, and by none behind it."""
+    begun = any(event.type in ANSWERS["begin"] for event in answer)
+    return begun and not any(
+        event.type not in ANSWERS["begin"] and whole_output(event.usage) is not None for event in answer
+    )
+
+
 def _begins(event: UsageEvent, current: Sequence[UsageEvent], *, each: bool) -> bool:
     last = current[-1]
     if event.event == last.event:
@@ -163,15 +185,16 @@ def _begins(event: UsageEvent, current: Sequence[UsageEvent], *, each: bool) -> 
     if event.type in ANSWERS["begin"]:
         # The same beginning twice is one answer whose first event was repeated.
         return not all(each.type in ANSWERS["begin"] and each.usage == event.usage for each in current)
-    if event.answer is not None and last.answer is not None and event.answer != last.answer:
-        return True
+    if event.answer is not None and last.answer is not None:
+        return event.answer != last.answer
     dialect, before = recognise(event.usage), recognise(last.usage)
     if dialect is None or dialect is not before or dialect.running:
         return False
     then, now = whole_input(last.usage), whole_input(event.usage)
     output_then, output_now = whole_output(last.usage), whole_output(event.usage)
-    fell = output_then is not None and output_now is not None and output_now < output_then
-    return (then is not None and now is not None and now != then) or fell
+    fell = output_then is not None and output_now is not None and 0 < output_now < output_then
+    # An input that is zero until its end is known is no other answer's.
+    return (bool(then) and now is not None and now != then) or fell
 
 
 def _one(
@@ -188,8 +211,15 @@ def _one(
             if sources[family] != event.usage and dialect is not None:
                 _agree(read_usage(sources[family]).values, read_usage(event.usage).values)
             continue
-        merged = dialect is not None and dialect.merged and family in sources
-        sources[family] = _over(sources[family], event.usage) if merged else event.usage
+        usage = event.usage
+        if dialect is not None and family in sources:
+            if not counted(usage) and whole_input(usage) in (None, 0) and whole_output(usage) in (None, 0):
+                continue  # zeros behind counts state nothing
+            if dialect.merged:
+                usage = _over(sources[family], usage)
+            elif whole_output(sources[family]) and whole_output(usage) == 0:
+                raise Unreadable("sources_disagree")
+        sources[family] = usage
         place_of[family] = (event.event, event.place)
     readings, reason = [], "no_counts"
     for usage in sources.values():
@@ -254,13 +284,22 @@ def _agree(one: Mapping[str, int], other: Mapping[str, int]) -> None:
 
 
 def _over(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The later object with what it leaves out. An input of zeros behind a count is left out as well."""
+    dialect = recognise(later)
+    output = dialect.wholes["output_tokens"] if dialect else ""
+    silent = not whole_input(later) and not counted({name: value for name, value in later.items() if name != output})
     merged = dict(earlier)
     for name, value in later.items():
         before = merged.get(name)
-        if value is not None:
-            nested = isinstance(before, Mapping) and isinstance(value, Mapping)
-            merged[name] = _over(before or {}, value) if nested else value
+        if value is None or (silent and name != output and counted({name: before})):
+            continue
+        nested = isinstance(before, Mapping) and isinstance(value, Mapping)
+        merged[name] = {**(before or {}), **_stated(value)} if nested else value
     return merged
+
+
+def _stated(members: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _from_headers(headers: Mapping[str, str]) -> dict[str, int] | None:

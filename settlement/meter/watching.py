@@ -88,7 +88,8 @@ class Watch:
     operation: str = ""
     without_output: bool = False
     text: Text = field(default_factory=Text)
-    chunks: int = 0
+    events: int = 0
+    """Events of a stream so far; 1 for a whole body."""
     size: int = 0
     stated: int = 0
     """The most output tokens that any event has stated so far."""
@@ -106,7 +107,6 @@ class Watch:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that may go on now, in order; of an answer that is no stream, the bytes as they came."""
-        self.chunks += 1
         self.size += len(data)
         if not self.streamed:
             self._digest.update(data)
@@ -135,11 +135,12 @@ class Watch:
             status=self.status,
             streamed=self.streamed,
             model=self.model,
-            events=self.chunks,
+            events=self.events,
             usage=tuple(self._usage),
             headers=self.headers,
             failed=self.failed,
             finish=tuple(self.finishes),
+            output_chars=self.text.size if self.ended and self.text.size else None,
         )
 
     @property
@@ -185,6 +186,7 @@ class Watch:
     def _take(self, document: Mapping[str, Any], kind: str | None, texts: Any) -> None:
         named = document.get("type")
         kind = kind or (named if isinstance(named, str) else None)
+        self.events += 1
         self._empty = document.get("choices") == []
         self.model = self.model or model_of(document)
         self.answer = self.answer or answer_of(document)
@@ -194,7 +196,7 @@ class Watch:
                 self.text.add(text)
         self.finishes.extend(_FINISHES.texts(document))
         self.ended = self.ended or bool(self.finishes) or kind in ("message_stop", "response.completed")
-        for event in usage_of(document, self.chunks, kind):
+        for event in usage_of(document, self.events, kind):
             self._usage.append(event)
             self.stated = max(self.stated, _stated(event.usage))
 

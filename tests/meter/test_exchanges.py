@@ -10,6 +10,7 @@ import pytest
 
 from settlement.core.errors import Malformed
 from settlement.meter.exchanges import Exchange, from_stream, parse_json, read_exchanges
+from settlement.meter.normaliser import REFUSALS, normalise
 
 RECORDING = {
     "provider": "one",
@@ -84,3 +85,78 @@ def test_decimals_stay_what_was_sent() -> None:
     for text in ("[" * 100_000, '{"a":1e999999999999999999999}'):
         with pytest.raises(ValueError, match="beyond"):
             parse_json(text)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        gzip.compress(json.dumps(RECORDING).encode())[:-12],
+        b"\x1f\x8b no archive at all",
+        gzip.compress(json.dumps(RECORDING).encode() * 50)[:20] + b"\xff" * 40,
+        b"",
+        b" \n",
+        b"\xff\xfe\x00\x01",
+    ],
+)
+def test_a_broken_file_is_refused_and_nothing_raises_past_us(broken: bytes) -> None:
+    with pytest.raises(Malformed):
+        read(broken)
+
+
+def test_lines_end_at_newlines_alone_and_a_byte_order_mark_is_no_text() -> None:
+    line = json.dumps({**RECORDING, "model_reported": "a\u2028b"}, ensure_ascii=False)
+    found = read(b"\xef\xbb\xbf" + f"{line}\r\n{line}\r\n".encode())
+    assert [each.model for each in found] == ["a\u2028b", "a\u2028b"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"headers": ["a"], "finish_reasons": "stop", "events": "many", "model_reported": 5, "output_chars": []},
+        {"headers": 5, "finish_reasons": 7, "events": None, "http_status": "200", "kind": [1], "error": None},
+        {"usage_events": [{"event": None, "type": ["x"], "at": None, "usage": {"prompt_tokens": 1}}, 5, {"usage": 0}]},
+        {"usage_events": [{"event": "x", "type": {"a": 1}, "usage": [{"prompt_tokens": 1}]}, {"event": 1e400}]},
+    ],
+)
+def test_a_recording_by_another_hand_never_breaks_the_reader(more: dict[str, object]) -> None:
+    (found,) = read(json.dumps({**RECORDING, **more}).encode())
+    outcome = normalise(found)
+    assert outcome.refusal in REFUSALS
+
+
+def test_what_a_recording_says_in_strings_is_heard() -> None:
+    (found,) = read(json.dumps({**RECORDING, "http_status": "500", "events": "3"}).encode())
+    assert (found.status, found.events, normalise(found).refusal) == (500, 3, "error_answer")
+
+
+def test_numbers_without_measure_are_one_answers_matter_not_the_files() -> None:
+    found = read(
+        b'{"usage":{"prompt_tokens":' + b"9" * 5000 + b',"completion_tokens":1}}\n' + json.dumps(ANSWER).encode()
+    )
+    assert [normalise(each).refusal for each in found] == ["count_too_large", "meter_absent"]
+
+
+def test_an_array_of_pieces_of_one_answer_is_one_exchange() -> None:
+    pieces = [
+        {
+            "responseId": "r",
+            "usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": n, "totalTokenCount": 4 + n},
+        }
+        for n in (1, 9)
+    ]
+    (found,) = read(json.dumps(pieces).encode())
+    assert (found.streamed, normalise(found).meters) == (True, {"input_tokens": 4, "output_tokens": 9})
+    assert len(read(json.dumps([pieces[0], {**pieces[1], "responseId": "s"}]).encode())) == 2
+
+
+def test_a_stream_may_begin_with_any_field_and_end_its_lines_by_returns() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    first = json.dumps({"id": "a", "choices": [{"delta": {}, "usage": usage}]})
+    (found,) = read(f"id: 7\rretry: 9\rdata: {first}\r\rdata: [DONE]\r\r".encode())
+    assert normalise(found).meters == {"input_tokens": 1, "output_tokens": 2}
+
+
+@pytest.mark.parametrize("member", [{"embeddings": [[0.1]]}, {"data": [{"embedding": [0.1]}]}, {"embedding": [0.1]}])
+def test_an_embedding_is_known_by_its_members(member: dict[str, object]) -> None:
+    (found,) = read(json.dumps({**member, "usage": {"total_tokens": 10}}).encode())
+    assert normalise(found).meters == {"input_tokens": 10}

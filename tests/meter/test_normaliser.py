@@ -120,6 +120,46 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "searches": ({"billed_units": {"search_units": 2}}, {"rerank_searches": 2}),
     "seconds": ({"type": "duration", "seconds": 37.5}, {"audio_ms": 37500}),
     "pages": ({"pages_processed": 3, "doc_size_bytes": 9000}, {"input_document_pages": 3}),
+    "two names for one count, and zeros under one of them": (
+        {
+            "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "input_tokens": 0, "output_tokens": 5,
+            "input_tokens_details": {"cached_tokens": 4},
+        },
+        {"input_tokens": 10, "cache_read_tokens": 4, "output_tokens": 5},
+    ),
+    "counts as strings": (
+        {
+            "prompt_tokens": "20", "completion_tokens": "9", "total_tokens": "29",
+            "prompt_tokens_details": {"cached_tokens": "8"},
+        },
+        {"input_tokens": 20, "cache_read_tokens": 8, "output_tokens": 9},
+    ),
+    "input without its cache, and a total with it": (
+        {"input_tokens": 21, "output_tokens": 300, "cache_read_input_tokens": 1000, "total_tokens": 1321},
+        {"input_tokens": 1021, "cache_read_tokens": 1000, "output_tokens": 300},
+    ),
+    "writes by their lifetimes alone": (
+        {
+            "input_tokens": 5, "output_tokens": 9,
+            "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 50},
+        },
+        {
+            "input_tokens": 155, "cache_write_tokens": 150, "cache_write_5m_tokens": 100, "cache_write_1h_tokens": 50,
+            "output_tokens": 9,
+        },
+    ),
+    "a modality and a lifetime in two entries each": (
+        {
+            "promptTokenCount": 90, "candidatesTokenCount": 5, "totalTokenCount": 95,
+            "promptTokensDetails": [
+                {"modality": "AUDIO", "tokenCount": "30"}, {"modality": 4, "tokenCount": 40}, {"modality": "TEXT"},
+            ],
+        },
+        {"input_tokens": 90, "input_audio_tokens": 70, "output_tokens": 5},
+    ),
+    "evaluated under other names": (
+        {"tokens_evaluated": 12, "tokens_predicted": 9}, {"input_tokens": 12, "output_tokens": 9},
+    ),
     "evaluated": ({"prompt_eval_count": 26, "eval_count": 290}, {"input_tokens": 26, "output_tokens": 290}),
     "voice": (
         {
@@ -161,6 +201,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "half a token": ({"prompt_tokens": 1.5, "completion_tokens": 1, "total_tokens": 2.5}, "not_whole"),
     "below zero": ({"prompt_tokens": -1, "completion_tokens": 1, "total_tokens": 0}, "negative_count"),
     "beyond measure": ({"prompt_tokens": 10**13, "completion_tokens": 1}, "count_too_large"),
+    "a word": ({"prompt_tokens": "many", "completion_tokens": 1, "total_tokens": 2}, "not_whole"),
+    "a word in a part": (
+        {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": "many"}}, "not_whole",
+    ),
+    "yes": ({"prompt_tokens": True, "completion_tokens": 1}, "not_whole"),
+    "a list": ({"prompt_tokens": [9], "completion_tokens": 1}, "not_whole"),
+    "an object": ({"prompt_tokens": 9, "completion_tokens": 1, "cached_tokens": {"read": 3}}, "unknown_shape"),
+    "parts in a list": (
+        {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": [{"cached_tokens": 3}]}, "unknown_shape",
+    ),
+    "entries without a count": (
+        {"promptTokenCount": 9, "candidatesTokenCount": 1, "promptTokensDetails": [{"modality": "AUDIO", "n": 3}]},
+        "unknown_shape",
+    ),
+    "billed input alone": ({"billed_units": {"input_tokens": 4}}, "meter_absent"),
+    "two inputs": ({"prompt_tokens": 9, "completion_tokens": 1, "input_tokens": 8}, "sources_disagree"),
     "two caches": (
         {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "cached_tokens": 3, "num_cached_tokens": 4},
         "sources_disagree",
@@ -217,7 +273,44 @@ def test_the_two_reports_of_a_stream_are_one_answer_not_two() -> None:
 
 def test_a_stream_that_was_cut_before_its_last_report_keeps_its_lower_bound() -> None:
     start = {"input_tokens": 21, "output_tokens": 3}
-    assert streamed((0, "message_start", "message.usage", start)).meters == {"input_tokens": 21, "output_tokens": 3}
+    found = streamed((0, "message_start", "message.usage", start))
+    assert (found.meters, found.flags) == ({"input_tokens": 21, "output_tokens": 3}, ("lower_bound",))
+
+
+def test_the_report_behind_the_beginning_is_read_as_strictly() -> None:
+    start = (0, "message_start", "message.usage", {"input_tokens": 21, "output_tokens": 3})
+    assert streamed(start, (5, "message_delta", "usage", {})).flags == ("lower_bound",)
+    assert streamed(start, (5, "message_delta", "usage", {"output_tokens": 9})).flags == ()
+    assert streamed(start, (5, "message_delta", "usage", {"output_tokens": "nine"})).refusal == "not_whole"
+
+
+def test_zeros_behind_counts_state_nothing() -> None:
+    start = (0, "message_start", "message.usage", {"input_tokens": 21, "output_tokens": 3})
+    end = (9, "message_delta", "usage", {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 250})
+    assert streamed(start, end).meters == {"input_tokens": 21, "output_tokens": 250}
+    counts = (1, None, "usage", {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30})
+    zeros = (2, None, "usage", {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0})
+    assert streamed(counts, zeros).meters == {"input_tokens": 10, "output_tokens": 20}
+    less = (2, None, "usage", {"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10})
+    assert streamed(counts, less).refusal == "sources_disagree"
+
+
+def test_an_input_that_is_zero_until_the_end_is_one_answer() -> None:
+    first = (0, None, "usage", {"prompt_tokens": 0, "completion_tokens": 1, "total_tokens": 1})
+    last = (9, None, "usage", {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30})
+    assert streamed(first, last).meters == {"input_tokens": 10, "output_tokens": 20}
+
+
+def test_an_output_of_zero_is_refused_where_there_is_text() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10}
+    assert said(usage, output_chars=51).refusal == "zero_with_text"
+    assert said(usage, output_chars=0).meters == {"input_tokens": 10, "output_tokens": 0}
+
+
+def test_a_recording_without_text_and_end_is_an_embedding_where_output_is_absent() -> None:
+    usage = {"billed_units": {"input_tokens": 4}}
+    assert said(usage, output_chars=0).meters == {"input_tokens": 4}
+    assert said(usage, output_chars=0, finish=("stop",)).refusal == "meter_absent"
 
 
 def test_messages_one_behind_the_other_add_up_and_a_repeated_beginning_does_not() -> None:

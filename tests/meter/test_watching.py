@@ -110,3 +110,15 @@ def test_our_own_events_and_comments_are_events_and_comments() -> None:
     assert (kind, json.loads(data)) == ("cost", {"amount": "0.1"})
     assert raw.endswith(b"\n\n")
     assert [data for _, _, data in Events().cut(as_comment("a line"))] == [b""]
+
+
+def test_two_reports_in_one_piece_of_network_are_two_events() -> None:
+    begin = {"type": "message_start", "message": {"id": "x", "usage": {"input_tokens": 25, "output_tokens": 1}}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 250}}
+    whole = b"".join(as_event(str(each["type"]), each) for each in (begin, end))
+    for size in (len(whole), 40):
+        watch = Watch(streamed=True)
+        for place in range(0, len(whole), size):
+            watch.feed(whole[place : place + size])
+        watch.finish()
+        assert normalise(watch.exchange()).meters == {"input_tokens": 25, "output_tokens": 250}
