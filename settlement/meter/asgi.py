@@ -44,6 +44,10 @@ class Stopped(ConnectionError):
     """Raised into the application when its answer may not go on: it sees a client that has left."""
 
 
+class Coded(ConnectionError):
+    """Raised into the application when its answer is compressed, though nobody asked for it: it can't be counted."""
+
+
 class MeterMiddleware:
     """ASGI middleware. `app` answers requests that were admitted; `meter` admits and counts them."""
 
@@ -199,6 +203,8 @@ class _Passage:
         }
         kind = headers.get("content-type", "").split(";")[0].strip()
         watch.status, watch.headers = message["status"], headers
+        if message["status"] < 400 and coding_of(headers):
+            raise Coded(f"the answer is coded as {coding_of(headers)}")
         watch.streamed = kind in STREAMS and message["status"] < 400
         watch.lines = watch.streamed and kind != STREAMS[0]
         self._start = message
@@ -271,6 +277,12 @@ async def _refuse_socket(scope: Scope, send: Send) -> None:
         await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})
 
     await refuse(as_denial, 404, "path_not_metered", why)
+
+
+def coding_of(headers: Mapping[str, str]) -> str:
+    """How an answer is compressed; empty for one that isn't."""
+    coding = headers.get("content-encoding", "").strip().lower()
+    return "" if coding == "identity" else coding
 
 
 def interface_of(path: str) -> Mapping[str, Any] | None:

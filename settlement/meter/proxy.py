@@ -9,12 +9,15 @@ from collections.abc import Mapping
 
 import httpx2
 
-from settlement.meter.asgi import App, MeterMiddleware, Receive, Scope, Send, refuse
+from settlement.meter.asgi import App, MeterMiddleware, Receive, Scope, Send, coding_of, refuse
 from settlement.meter.calls import Meter
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host".split()
 )
+CODED = frozenset({b"content-encoding", b"content-length"})
+READABLE = frozenset({"gzip", "deflate"})
+"""Codings of an answer that are undone here, where a model server uses one that nobody asked for."""
 CONNECT_SECONDS, READ_SECONDS = 10.0, 600.0
 """How long the model server may take to accept a connection, and to say the next byte."""
 
@@ -30,18 +33,23 @@ class Forwarder:
         """Serve one ASGI scope."""
         if scope["type"] != "http":
             return
+        forwarded = self._forwarded(scope)
+        asked = any(name.lower() == b"accept-encoding" for name, _ in forwarded)
         try:
             async with self._upstream.stream(
                 scope["method"],
                 _target(scope),
-                headers=self._forwarded(scope),
+                # The client of ours would ask for codings by itself, and what is coded can't be counted.
+                headers=forwarded if asked else [*forwarded, (b"accept-encoding", b"identity")],
                 content=await _body(receive),
             ) as response:
+                decoded = not asked and coding_of(response.headers) in READABLE
+                left_out = HOP_BY_HOP | CODED if decoded else HOP_BY_HOP
                 headers = [
-                    (name.lower(), value) for name, value in response.headers.raw if name.lower() not in HOP_BY_HOP
+                    (name.lower(), value) for name, value in response.headers.raw if name.lower() not in left_out
                 ]
                 await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-                async for data in response.aiter_raw():
+                async for data in response.aiter_bytes() if decoded else response.aiter_raw():
                     await send({"type": "http.response.body", "body": data, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (httpx2.ConnectError, httpx2.ConnectTimeout):

@@ -3,7 +3,7 @@
     MeteringTransport    a provider that serves by calling another model server: each call is held, counted, recorded
     ObservingTransport   a consumer: what was seen of each answer is compared with what it is charged for
 
-Both pass every byte on as it comes. An SDK stops reading at the end it knows, so what is left to do is done when the
+Both ask for answers that are not compressed, and pass every byte on as it comes. An SDK stops reading at the end it knows, so what is left to do is done when the
 response is closed, not behind its last byte.
 """
 
@@ -17,11 +17,12 @@ from typing import Any
 import httpx2
 
 from settlement.core.errors import Unavailable
-from settlement.meter.asgi import STREAMS, interface_of, read_limit
+from settlement.meter.asgi import STREAMS, coding_of, interface_of, read_limit
 from settlement.meter.calls import Asked, Call, Ending, Meter, Ticks
 from settlement.meter.estimates import TOKENS_PER_KILOBYTE
 from settlement.meter.exchanges import parse_json
 from settlement.meter.plausibility import Observed, implausible
+from settlement.meter.proxy import CODED, READABLE
 from settlement.meter.watching import Events, Watch
 
 
@@ -41,6 +42,7 @@ class MeteringTransport(httpx2.AsyncBaseTransport):
         if interface is None:
             return await self._inner.handle_async_request(request)
         body = await request.aread()
+        request.headers["accept-encoding"] = "identity"  # what is coded can't be counted
         document = _object(body)
         call = await self._meter.admit(
             Asked(
@@ -55,7 +57,7 @@ class MeteringTransport(httpx2.AsyncBaseTransport):
             )
         )
         try:
-            response = await self._inner.handle_async_request(request)
+            response = _plain(await self._inner.handle_async_request(request))
         except BaseException:
             await call.end("failed")
             raise
@@ -133,8 +135,9 @@ class ObservingTransport(httpx2.AsyncBaseTransport):
         if interface is None:
             return await self._inner.handle_async_request(request)
         document = _object(await request.aread())
+        request.headers["accept-encoding"] = "identity"  # what is coded can't be looked into
         started = self._ticks()
-        response = await self._inner.handle_async_request(request)
+        response = _plain(await self._inner.handle_async_request(request))
         watch = Watch(operation=interface["operation"], without_output=interface.get("without_output", False))
         _describe(watch, response)
 
@@ -189,6 +192,29 @@ class _Observed(httpx2.AsyncByteStream):
         if told is not None:
             self._watch.finish()
             told(self._charge)
+
+
+class _Decoded(httpx2.AsyncByteStream):
+    """The bytes of an answer without the coding that its server used all the same."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._response.aiter_bytes():
+            yield data
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _plain(response: httpx2.Response) -> httpx2.Response:
+    if coding_of(response.headers) not in READABLE:
+        return response
+    headers = [pair for pair in response.headers.raw if pair[0].lower() not in CODED]
+    return httpx2.Response(
+        response.status_code, headers=headers, stream=_Decoded(response), extensions=response.extensions
+    )
 
 
 def _describe(watch: Watch, response: httpx2.Response) -> None:

@@ -19,6 +19,8 @@ MAX_EVENT = 1024 * 1024
 """Bytes of one event, or of a whole answer's body, that are looked into; larger ones pass on unread."""
 MAX_BODY = 16 * 1024 * 1024
 DONE = b"[DONE]"
+PLAIN = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
+"""Answers that are their own text, as a transcription can be: no JSON, and no usage."""
 
 _DELTAS = reader("deltas")
 _WHOLES = reader("wholes")
@@ -123,7 +125,10 @@ class Watch:
             rest = self._events.rest() if self._events is not None else b""
             return [self._saw(rest, None, rest.strip() if self.lines else b"")] if rest else []
         if 0 < len(self._body) <= MAX_BODY:
-            self._read(bytes(self._body), None, _WHOLES)
+            if self.headers.get("content-type", "").lower().startswith(PLAIN) and self.status < 400:
+                self.text.add(self._body.decode("utf-8", "replace"))
+            else:
+                self._read(bytes(self._body), None, _WHOLES)
             self.ended = not self.failed
         return []
 

@@ -299,6 +299,27 @@ async def test_a_form_passes_as_it_came_and_is_counted(gateway: Gateway) -> None
     assert (refused.status_code, refused.json()["code"]) == (422, "document_malformed")
 
 
+async def test_a_transcription_that_is_plain_text_is_estimated_and_never_free(gateway: Gateway) -> None:
+    data = {"model": "gpt-5", "response_format": "text"}
+    answer = await gateway.http.post("/v1/audio/transcriptions", data=data, files={"file": ("a.wav", b"RIFF" * 900)})
+    assert (answer.status_code, answer.text) == (200, WORD * 30)
+    (record,) = gateway.records()
+    assert (record["outcome"], record["flags"]) == ("completed", ["estimated"])
+    assert record["meters"]["output_tokens"] == 42, "180 bytes at 230 tokens a thousand"
+
+
+async def test_an_answer_that_is_compressed_is_counted_or_refused(gateway: Gateway) -> None:
+    """None is asked for, though our own client would; one that comes all the same is undone, or not served."""
+    for words in ("say 20", "say 20 packed"):
+        answer = await gateway.chat(words)
+        assert "content-encoding" not in answer.headers
+        assert answer.json()["choices"][0]["message"]["content"] == WORD * 20
+    assert [record["meters"]["output_tokens"] for record in gateway.records()] == [20, 20]
+    answer = await gateway.chat("say 20 strange")
+    assert (answer.status_code, answer.json()["code"]) == (502, "upstream_failed")
+    assert len(gateway.records()) == 2
+
+
 async def test_a_websocket_is_refused_with_a_reason(gateway: Gateway) -> None:
     """By an answer where the server can give one, else by closing it: never served for nothing."""
     sent: list[dict[str, object]] = []

@@ -44,6 +44,16 @@ async def test_each_call_is_held_counted_and_on_disk(gateway: Gateway, stream: b
     assert record["hold"].startswith("hld_")
 
 
+@pytest.mark.parametrize("words", ["say 12", "say 12 packed"])
+async def test_a_server_that_compresses_is_counted(gateway: Gateway, words: str) -> None:
+    """It would by what an SDK's client asks for, and this one does whatever was asked."""
+    async with metering(gateway, gateway.spending) as http:
+        answer = await http.post("/v1/chat/completions", json=gateway.body(words))
+        assert answer.json()["choices"][0]["message"]["content"] == WORD * 12
+    (record,) = gateway.records()
+    assert (record["outcome"], record["meters"]["output_tokens"]) == ("completed", 12)
+
+
 async def test_a_reader_that_stops_at_the_end_it_knows_leaves_its_record(gateway: Gateway) -> None:
     """As SDKs do: nothing behind the end mark is ever asked for."""
     async with (

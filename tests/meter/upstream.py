@@ -4,12 +4,14 @@ It speaks the chat interface that most clients speak. What it does is chosen by 
 needs no other control: ``say 40`` makes forty tokens, ``stall 10`` stops for ever after ten, ``cut 10`` drops the
 connection there, ``silent`` leaves usage out even when it was asked for, ``lie 9`` multiplies the output it states,
 ``fail 503`` answers with that status, ``pause 5`` waits so many milliseconds between two tokens, ``running`` states
-usage in every chunk.
+usage in every chunk, ``packed`` compresses a whole answer whatever was asked for, ``strange`` by a coding of nobody.
+A client that takes gzip gets it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import sys
@@ -87,6 +89,9 @@ class Upstream:
         if path.endswith("/audio/transcriptions"):
             self.seen.append({"content-type": self.headers["content-type"], "body": body})
             details = {"text_tokens": 0, "audio_tokens": 14}
+            if b"\r\n\r\ntext\r\n" in body:
+                await self._whole(writer, 200, WORD * 30)
+                return True
             usage = {"type": "tokens", "input_tokens": 14, "input_token_details": details, "output_tokens": 3}
             await self._whole(writer, 200, {"text": WORD * 3, "usage": {**usage, "total_tokens": 17}})
             return True
@@ -104,12 +109,14 @@ class Upstream:
             return await self._stream(reader, writer, request, plan)
         text = WORD * plan.say
         message = {"role": "assistant", "content": text}
+        coding = "gzip" if "packed" in plan.flags or "gzip" in self.headers.get("accept-encoding", "") else ""
+        coding = "strange" if "strange" in plan.flags else coding
         answer = self._base(request, "chat.completion") | {
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         }
         if "silent" not in plan.flags:
             answer["usage"] = self._usage(request, plan.say, plan)
-        await self._whole(writer, 200, answer)
+        await self._whole(writer, 200, answer, coding)
         return True
 
     async def _stream(
@@ -161,9 +168,14 @@ class Upstream:
         writer.write(b"%x\r\n%s\r\n" % (len(raw), raw))
         await writer.drain()
 
-    async def _whole(self, writer: asyncio.StreamWriter, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    async def _whole(
+        self, writer: asyncio.StreamWriter, status: int, document: dict[str, Any] | str, coding: str = ""
+    ) -> None:
+        body = (document if isinstance(document, str) else json.dumps(document)).encode()
+        body = gzip.compress(body) if coding else body
+        kind = "text/plain; charset=utf-8" if isinstance(document, str) else "application/json"
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        head += f"content-encoding: {coding}\r\n\r\n" if coding else "\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
 
