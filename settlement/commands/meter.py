@@ -64,26 +64,26 @@ def proxy(
     """
     import asyncio
 
-    from settlement.commands.metering import Chosen, run_proxy
+    from settlement.commands.metering import Chosen, model_names, run_proxy
+    from settlement.commands.siblings import listening_on
+    from settlement.config import parse_listen
     from settlement.keystore import read_key
 
-    host, _, port = listen.rpartition(":")
-    asyncio.run(
-        run_proxy(
-            Chosen(
-                upstream=upstream,
-                service=service,
-                provider=provider,
-                key=read_key(key),
-                spool=spool,
-                host=host.strip("[]"),
-                port=int(port),
-                final=final,
-                slice_tokens=first_slice or None,
-                models=dict(each.split("=", 1) for each in model or ()),
-            )
-        )
+    host, port = parse_listen(listen, "--listen")
+    chosen = Chosen(
+        upstream=upstream,
+        service=service,
+        provider=provider,
+        key=read_key(key),
+        spool=spool,
+        host=host,
+        port=port,
+        final=final,
+        slice_tokens=first_slice or None,
+        models=model_names(model or ()),
     )
+    with listening_on(host, port) as (bound,):
+        asyncio.run(run_proxy(chosen, bound))
 
 
 @app.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,13 @@ import uvicorn
 from settlement.core.errors import Conflict, Malformed
 from settlement.core.ids import Sources
 from settlement.core.signatures import SigningKey
-from settlement.meter.calls import Meter, Terms
+from settlement.core.units import parse_decimal
+from settlement.meter.calls import MAX_GRANT, Meter, Terms
 from settlement.meter.charges import RateTables
 from settlement.meter.holds import Holds
 from settlement.meter.proxy import metered_proxy, upstream_client
 from settlement.meter.sending import open_sender
-from settlement.meter.spool import Spool
+from settlement.meter.spool import Spool, SpoolFailed
 
 API_KEY, UPSTREAM_KEY = "SETTLEMENT_METER_API_KEY", "SETTLEMENT_METER_UPSTREAM_KEY"
 TURN_SECONDS = 5
@@ -47,19 +49,57 @@ class Chosen:
     slice_tokens: int | None
     models: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        """Find what makes no sense before anything is started.
+
+        Raises Malformed ``setting_malformed`` or ``final_malformed``.
+        """
+        for option, url in (("--upstream", self.upstream), ("--service", self.service)):
+            if not _is_address(url):
+                raise Malformed("setting_malformed", f"{option} is an address such as http://127.0.0.1:8000")
+        if self.slice_tokens is not None and not 10 <= self.slice_tokens <= MAX_GRANT:
+            raise Malformed("setting_malformed", f"--slice is 10 to {MAX_GRANT} tokens, or 0")
+        final_action(self.final)
+
+
+def model_names(pairs: Sequence[str]) -> dict[str, str]:
+    """The names of ``NAME=MODEL``. Raises Malformed ``setting_malformed``."""
+    split = [pair.partition("=") for pair in pairs]
+    if not all(name and model for name, _, model in split):
+        raise Malformed("setting_malformed", "--model is NAME=MODEL: what clients say, and the rate table's model")
+    return {name: model for name, _, model in split}
+
+
+def _is_address(url: str) -> bool:
+    try:
+        found = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    return found.scheme in ("http", "https") and bool(found.host)
+
 
 def final_action(text: str) -> dict[str, str]:
     """The final-unit action that a word names. Raises Malformed ``final_malformed``."""
     action, _, limit = text.partition(":")
     if action in ("stop", "redirect") and not limit:
         return {"action": action}
-    if action == "absorb" and limit:
+    if action == "absorb" and _is_amount(limit):
         return {"action": action, "limit": limit}
     raise Malformed("final_malformed", "--final is stop, redirect, or absorb and a limit in CU such as absorb:0.5")
 
 
-async def run_proxy(chosen: Chosen) -> None:
-    """Serve until SIGINT or SIGTERM; then let running calls end, report what is left, and go."""
+def _is_amount(text: str) -> bool:
+    try:
+        return parse_decimal(text, 6) > 0
+    except Malformed:
+        return False
+
+
+async def run_proxy(chosen: Chosen, bound: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; then let running calls end, report what is left, and go.
+
+    Also when nothing is reported any more: what can't be sent stops the process, which says why. Raises SpoolFailed.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     api_key = os.environ.get(API_KEY, "")
     if not api_key:
@@ -77,24 +117,30 @@ async def run_proxy(chosen: Chosen) -> None:
         ) as service,
         upstream_client(chosen.upstream) as upstream,
     ):
-        spool = Spool(chosen.spool, sources)
+        try:
+            spool = Spool(chosen.spool, sources)
+        except OSError as error:
+            raise SpoolFailed(f"{chosen.spool}: {error.strerror}") from None
         meter = Meter(terms, Holds(service), RateTables(service), spool, sources, time.monotonic_ns)
         sending = asyncio.create_task(_send(spool, chosen, service))
         config = uvicorn.Config(
             metered_proxy(meter, upstream, headers),
-            host=chosen.host,
-            port=chosen.port,
             lifespan="off",
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        typer.echo(f"metering {chosen.upstream} on {chosen.host}:{chosen.port}; {spool.recovered} calls recovered")
-        await uvicorn.Server(config).serve()
+        server = uvicorn.Server(config)
+        sending.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        port = bound.getsockname()[1]
+        typer.echo(f"metering {chosen.upstream} on {chosen.host}:{port}; {spool.recovered} calls recovered")
+        await server.serve(sockets=[bound])
         await spool.close()
         sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        (ended,) = await asyncio.gather(sending, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
 
 
 async def _send(spool: Spool, chosen: Chosen, service: httpx2.AsyncClient) -> None:

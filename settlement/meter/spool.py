@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from settlement.core.errors import Unavailable
+from settlement.core.errors import NotFound, Unavailable
 from settlement.core.ids import Sources
 from settlement.meter import segments
 from settlement.meter.segments import MAX_SEGMENT, Line, Record
@@ -118,19 +118,29 @@ def _forget(future: asyncio.Future[None]) -> None:
 
 
 def status(folder: Path) -> Mapping[str, Any]:
-    """What is in a spool folder, without a lock: records waiting, reports by state, refusals by code."""
+    """What is in a spool folder, without a lock: records waiting, reports by state, refusals by code.
+
+    Raises NotFound ``file_missing``.
+    """
+    if not folder.is_dir():
+        raise NotFound("file_missing", f"there is no spool {folder}")
     refused: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
     path = folder / "refused.ndjson"
     for line in path.read_bytes().splitlines() if path.exists() else ():
-        each = json.loads(line)
+        try:
+            each = json.loads(line)
+        except ValueError:  # cut short when its writer died: the report it belongs to has no answer yet, and gets one
+            continue
         if (each["seq"], each["line"]) not in seen:
             seen.add((each["seq"], each["line"]))
             refused[each["code"]] += 1
     bodies = {path.stem for path in folder.glob("reports/*/*.json")}
     answers = {path.stem for path in folder.glob("reports/*/*.answer")}
     last = max(bodies, default=None)
-    cursor = json.loads(next(folder.glob(f"reports/*/{last}.cursor")).read_bytes()) if last else {}
+    cursor: dict[str, int] = next(
+        (json.loads(path.read_bytes()) for path in folder.glob(f"reports/*/{last}.cursor")), {}
+    )
     waiting = 0
     for segment in folder.glob("segments/*"):
         reading = segments.read(segment, cursor.get(segment.stem, 0))

@@ -3,8 +3,8 @@
     MeteringTransport    a provider that serves by calling another model server: each call is held, counted, recorded
     ObservingTransport   a consumer: what was seen of each answer is compared with what it is charged for
 
-Both ask for answers that are not compressed, and pass every byte on as it comes. An SDK stops reading at the end it knows, so what is left to do is done when the
-response is closed, not behind its last byte.
+Both ask for answers that are not compressed, and pass every byte on as it comes. An SDK stops reading at the end it
+knows, so what is left to do is done when the response is closed, not behind its last byte.
 """
 
 from __future__ import annotations
