@@ -56,7 +56,7 @@ class Chosen:
         """
         for option, url in (("--upstream", self.upstream), ("--service", self.service)):
             if not _is_address(url):
-                raise Malformed("setting_malformed", f"{option} is an address such as http://127.0.0.1:8000")
+                raise Malformed("setting_malformed", f"{option} is an http or https address with a host")
         if self.slice_tokens is not None and not 10 <= self.slice_tokens <= MAX_GRANT:
             raise Malformed("setting_malformed", f"--slice is 10 to {MAX_GRANT} tokens, or 0")
         final_action(self.final)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -27,6 +26,7 @@ from settlement.meter.forms import BYTES_PER_TOKEN
 from settlement.meter.holds import Hold, HoldRefused, Holds
 from settlement.meter.normaliser import LOWER_BOUND, Normal, Use, normalise
 from settlement.meter.plausibility import BOUNDS, Observed, implausible
+from settlement.meter.refusals import NAME
 from settlement.meter.segments import ESTIMATED, Record
 from settlement.meter.spool import Spool
 from settlement.meter.watching import Watch
@@ -41,8 +41,6 @@ Ending = Literal["ended", "stopped", "cancelled", "failed"]
 MARK_TOKENS = 64
 """Output tokens between two marks in the spool: the most that a killed process forgets of a call, beside a slice."""
 MAX_GRANT = 4096
-
-_NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class Meter:
 
     async def admit(self, asked: Asked) -> Call:
         """Hold money for a call. Raises HoldRefused, Unavailable (service or spool away), Malformed."""
-        if not _NAME.fullmatch(asked.model):
+        if not NAME.fullmatch(asked.model):
             raise Malformed("name_malformed", "model is 1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -")
         now = self.sources.clock()
         call_id = self.sources.record_id(now)
@@ -333,7 +331,7 @@ class Call:
             record["id"] = self._meter.sources.record_id(self._at)
             record["model"] = self._meter.terms.models.get(use.model or "", use.model or self.hold.model)
             del record["hold"], record["rates"]
-        if self.watch.answer and _NAME.fullmatch(self.watch.answer):
+        if self.watch.answer and NAME.fullmatch(self.watch.answer):
             record["upstream_id"] = self.watch.answer
         record["evidence"] = {"request": self.asked.digest, "response": self.watch.digest}
         if flags:

@@ -18,7 +18,7 @@ from settlement.core.times import text as time_text
 from settlement.meter.exchanges import Exchange, UsageEvent
 from settlement.meter.normaliser import normalise
 from settlement.meter.segments import ESTIMATED, Record
-from settlement.meter.spool import Spool
+from settlement.meter.spool import Spool, SpoolFailed
 
 LOG = logging.getLogger("settlement.meter")
 
@@ -43,7 +43,7 @@ class UsageHooks:
         """A call that succeeded, in an asynchronous program."""
         record = self._record(kwargs, start_time)
         if record is not None:
-            await self._spool.record(record)
+            await self._keep(record)
 
     def log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: datetime, end_time: datetime
@@ -52,8 +52,7 @@ class UsageHooks:
         record = self._record(kwargs, start_time)
         if record is None:
             return
-        written = self._spool.record(record)
-        asyncio.run_coroutine_threadsafe(written, self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._keep(record), self._loop).result()
 
     async def async_log_failure_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: datetime, end_time: datetime
@@ -65,7 +64,20 @@ class UsageHooks:
     ) -> None:
         """A call that failed costs nothing."""
 
+    async def _keep(self, record: Record) -> None:
+        try:
+            await self._spool.record(record)
+        except SpoolFailed:
+            self._drop("spool_failed")
+
     def _record(self, kwargs: Mapping[str, Any], start_time: datetime) -> Record | None:
+        try:
+            return self._read(kwargs, start_time)
+        except (TypeError, ValueError, AttributeError):  # LiteLLM would only log it, and the loss would not be counted
+            self._drop("unreadable")
+            return None
+
+    def _read(self, kwargs: Mapping[str, Any], start_time: datetime) -> Record | None:
         stated = kwargs.get("standard_logging_object")
         if not isinstance(stated, Mapping):
             self._drop("no_logging_object")

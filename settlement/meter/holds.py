@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import httpx2
@@ -46,6 +46,9 @@ class Hold:
     def allowed(self) -> int:
         """Output tokens that may go out under it: what is granted, and what the provider absorbs."""
         return self.output_tokens + (int(self.final.get("output_tokens", 0)) if self.final else 0)
+
+
+_MEMBERS = {each.name for each in fields(Hold)} - {"final"}
 
 
 class Holds:
@@ -93,6 +96,8 @@ class Holds:
 
 
 def _hold(document: Mapping[str, Any]) -> Hold:
+    if not document.keys() >= _MEMBERS:  # some other server answers at the service's address
+        raise Unavailable("service_unreachable", "what answers is no settlement service")
     return Hold(
         id=document["id"],
         consumer=document["consumer"],

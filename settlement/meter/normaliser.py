@@ -18,6 +18,7 @@ from settlement.meter.dialects import (
     EMBEDDINGS,
     HEADERS,
     KINDS,
+    MAX_UNITS,
     PARTS,
     TREE,
     UNCHARGED_PLACES,
@@ -139,6 +140,8 @@ def _read(exchange: Exchange, *, without_output: bool) -> Normal:
             totals.setdefault(model, Counter()).update(meters)
     if exchange.output_chars and totals[None].get("output_tokens") == 0:
         raise Unreadable("zero_with_text")
+    if any(units > MAX_UNITS for meters in totals.values() for units in meters.values()):
+        raise Unreadable("count_too_large")
     uses = tuple(Use(model, dict(meters)) for model, meters in totals.items())
     return Normal(uses, None, _unique(flags), tuple(unread), checked)
 

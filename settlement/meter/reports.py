@@ -3,7 +3,7 @@
     <folder>/reports/000000/000000041.json      the exact bytes of report 41
     <folder>/reports/000000/000000041.cursor    how far the segments are in reports, this one included
     <folder>/reports/000000/000000041.answer    the service's answer, once there is one
-    <folder>/refused.ndjson                     records that the service refused, with its reason
+    <folder>/refused.ndjson                     records that nobody is charged for, with the reason
     <folder>/start.json                         where the chain begins when the provider has reported before
 
 The cursor is written before the body, and the body's name appears last: a process that is killed in between finds no
@@ -22,7 +22,7 @@ from typing import Any
 
 from settlement.core import canonical
 from settlement.core.errors import Conflict, Malformed
-from settlement.meter import segments
+from settlement.meter import refusals, segments
 from settlement.meter.segments import CLOSED, OPEN, Record, sync_folder
 
 MAX_RECORDS = 1_000
@@ -115,14 +115,13 @@ class Reports:
         refused = answer.get("refused") or []
         if refused:
             records = json.loads(self.body(seq))["records"]
-            lines = [
-                json.dumps({"seq": seq, "line": each["line"], "code": each["code"], "record": records[each["line"]]})
-                for each in refused
-            ]
-            with (self.folder / "refused.ndjson").open("ab") as file:
-                file.write(("\n".join(lines) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
+            refusals.keep(
+                self.folder,
+                [
+                    {"seq": seq, "line": each["line"], "code": each["code"], "record": records[each["line"]]}
+                    for each in refused
+                ],
+            )
         _write(self._path(seq, "answer"), json.dumps(answer).encode())
 
     def _gather(self) -> tuple[list[Record], Cursor, list[Path]]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from settlement.core.errors import NotFound, Unavailable
 from settlement.core.ids import Sources
-from settlement.meter import segments
+from settlement.meter import refusals, segments
 from settlement.meter.segments import MAX_SEGMENT, Line, Record
+
+LOG = logging.getLogger("settlement.meter")
 
 
 class SpoolFailed(Unavailable):
@@ -53,14 +55,28 @@ class Spool:
         self._put({"mark": {"id": call, "output_tokens": output_tokens}}).add_done_callback(_forget)
 
     async def record(self, *records: Record) -> None:
-        """A call ended; returns when its records are on disk. Raises SpoolFailed, and counts the loss."""
+        """A call ended; returns when its records are on disk. Raises SpoolFailed, and counts the loss.
+
+        One that no report can carry is kept among the refused, so that it does not hold up the others.
+        """
+        reported = [record for record in records if refusals.unfit(record) is None]
         try:
-            await self._append({"record": list(records)})
-        except SpoolFailed:
+            if len(reported) < len(records):
+                await asyncio.to_thread(self._refuse, [record for record in records if record not in reported])
+            await self._append({"record": reported} if reported else {"close": {"id": records[0]["id"]}})
+        except (SpoolFailed, OSError) as error:
             self.lost += len(records)
-            raise
+            raise error if isinstance(error, SpoolFailed) else _failed(error) from None
         self._open.pop(records[0]["id"], None)
         self.wake.set()
+
+    def _refuse(self, records: Sequence[Record]) -> None:
+        for record in records:
+            LOG.error("record %s can't be reported: its %s is not as usage/1", record.get("id"), refusals.unfit(record))
+        refusals.keep(
+            self.folder,
+            [{"seq": 0, "line": record["id"], "code": refusals.MALFORMED, "record": record} for record in records],
+        )
 
     async def close_call(self, call: str) -> None:
         """A call ended and nothing is to be reported."""
@@ -94,7 +110,7 @@ class Spool:
                 except OSError as error:
                     self.healthy = False
                     for _, future in lines:
-                        future.set_exception(SpoolFailed(error.strerror or type(error).__name__))
+                        future.set_exception(_failed(error))
                 else:
                     self.healthy = True
                     for _, future in lines:
@@ -111,6 +127,10 @@ class Spool:
         return self._sources.record_id(self._sources.clock())
 
 
+def _failed(error: OSError) -> SpoolFailed:
+    return SpoolFailed(error.strerror or type(error).__name__)
+
+
 def _forget(future: asyncio.Future[None]) -> None:
     """A mark that the disk didn't take is no loss by itself: the call's record comes, or the disk says so again."""
     if not future.cancelled():
@@ -124,17 +144,6 @@ def status(folder: Path) -> Mapping[str, Any]:
     """
     if not folder.is_dir():
         raise NotFound("file_missing", f"there is no spool {folder}")
-    refused: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
-    path = folder / "refused.ndjson"
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            each = json.loads(line)
-        except ValueError:  # cut short when its writer died: the report it belongs to has no answer yet, and gets one
-            continue
-        if (each["seq"], each["line"]) not in seen:
-            seen.add((each["seq"], each["line"]))
-            refused[each["code"]] += 1
     bodies = {path.stem for path in folder.glob("reports/*/*.json")}
     answers = {path.stem for path in folder.glob("reports/*/*.answer")}
     last = max(bodies, default=None)
@@ -149,5 +158,5 @@ def status(folder: Path) -> Mapping[str, Any]:
         "waiting": waiting,
         "reports": len(bodies),
         "unanswered": len(bodies - answers),
-        "refused": dict(sorted(refused.items())),
+        "refused": refusals.count(folder),
     }

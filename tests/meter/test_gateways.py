@@ -12,7 +12,7 @@ import pytest
 
 from settlement.meter import segments
 from settlement.meter.gateways import UsageHooks
-from settlement.meter.spool import Spool
+from settlement.meter.spool import Spool, SpoolFailed, status
 from tests.world import START, SeededSources
 
 ENDED = datetime(2026, 11, 22, 0, 0, 3, tzinfo=UTC)
@@ -87,3 +87,25 @@ async def test_what_cannot_be_recorded_is_counted(hooks: UsageHooks, tmp_path: P
     await hooks.async_log_failure_event(**called(standard_logging_object=stated()))
     assert hooks.dropped == {"no_logging_object": 1, "no_consumer": 1}
     assert records(tmp_path) == []
+
+
+async def test_what_breaks_a_hook_or_the_disk_is_counted_too(
+    hooks: UsageHooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiteLLM only logs what a hook raises."""
+    await hooks.async_log_success_event(**called(standard_logging_object=stated(metadata=["no mapping"])))
+
+    async def full(*_records: object) -> None:
+        raise SpoolFailed("No space left on device")
+
+    monkeypatch.setattr(Spool, "record", full)
+    await hooks.async_log_success_event(**called(standard_logging_object=stated()))
+    assert hooks.dropped == {"unreadable": 1, "spool_failed": 1}
+
+
+async def test_a_name_that_no_report_can_carry_is_refused_by_itself(hooks: UsageHooks, tmp_path: Path) -> None:
+    for model in ("Mixtral 8x7B", "gpt-5"):
+        await hooks.async_log_success_event(**called(standard_logging_object=stated(model=model)))
+    (record,) = records(tmp_path)
+    assert record["model"] == "gpt-5"
+    assert status(tmp_path)["refused"] == {"record_malformed": 1}

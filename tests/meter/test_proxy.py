@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from settlement.core.errors import Unavailable
+from settlement.meter.holds import Holds
 from settlement.meter.proxy import metered_proxy, upstream_client
 from settlement.meter.spool import SpoolFailed
 from tests.meter.gateway import Gateway, events, open_gateway, said
@@ -318,6 +320,14 @@ async def test_an_answer_that_is_compressed_is_counted_or_refused(gateway: Gatew
     answer = await gateway.chat("say 20 strange")
     assert (answer.status_code, answer.json()["code"]) == (502, "upstream_failed")
     assert len(gateway.records()) == 2
+
+
+async def test_something_else_at_the_services_address_is_said(gateway: Gateway) -> None:
+    """A service's address that is another web server's: no call is served, and nothing breaks."""
+    async with httpx2.AsyncClient(base_url=gateway.upstream.url, trust_env=False) as http:
+        call = {"model": "gpt-5", "messages": [{"role": "user", "content": "say 1"}]}
+        with pytest.raises(Unavailable, match="no settlement service"):
+            await Holds(http).create("cu_key", call)
 
 
 async def test_a_websocket_is_refused_with_a_reason(gateway: Gateway) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ PROVIDER = "prv_" + "0" * 26
 
 
 def draft(call: str) -> dict[str, Any]:
-    return {"id": call, "meters": {"input_tokens": 1}}
+    named = {"consumer": "acc_1", "model": "gpt-5", "operation": "chat", "tier": "standard"}
+    return {"id": call, **named, "meters": {"input_tokens": 1}, "outcome": "completed"}
 
 
 def on_disk(folder: Path) -> list[dict[str, Any]]:
@@ -36,11 +38,11 @@ async def test_a_line_is_on_disk_when_the_call_returns(tmp_path: Path, sources: 
     await made.begin(draft("a"))
     assert on_disk(tmp_path) == [{"open": draft("a")}]
     made.mark("a", 64)
-    await made.record(draft("a") | {"outcome": "completed"})
+    await made.record(draft("a"))
     assert made.wake.is_set()
     assert [*on_disk(tmp_path)[1:]] == [
         {"mark": {"id": "a", "output_tokens": 64}},
-        {"record": [draft("a") | {"outcome": "completed"}]},
+        {"record": [draft("a")]},
     ]
     await made.close()
 
@@ -121,3 +123,40 @@ async def test_the_status_counts_what_waits_and_what_was_refused(tmp_path: Path,
     await made.record(draft("c"))
     assert status(tmp_path) == {"waiting": 1, "reports": 1, "unanswered": 0, "refused": {"unknown_model": 1}}
     await made.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "a name with spaces"},
+        {"model": ""},
+        {"consumer": None},
+        {"tier": "x" * 129},
+        {"upstream_id": "a b"},
+        {"outcome": "done"},
+        {"meters": {"input_tokens": 10**12 + 1}},
+        {"meters": {"input tokens": 1}},
+        {"meters": {"input_tokens": 1.0}},
+        {"meters": None},
+        {"flags": []},
+        {"flags": ["estimated", "estimated"]},
+        {"flags": [f"flag_{number}" for number in range(17)]},
+    ],
+)
+async def test_a_record_that_no_report_can_carry_holds_up_no_other(
+    tmp_path: Path, sources: Sources, wrong: dict[str, Any]
+) -> None:
+    """Its report would be refused whole, again and again, and everything behind it would wait for ever."""
+    made = Spool(tmp_path, sources)
+    await made.begin(draft("a"))
+    await made.record(draft("a") | wrong, draft("b"))
+    await made.begin(draft("c"))
+    await made.record(draft("c") | wrong)
+    await made.close()
+    reports = Reports(tmp_path, PROVIDER)
+    report = reports.write()
+    reports.close()
+    assert report is not None
+    assert json.loads(report.body)["records"] == [draft("b")]
+    assert status(tmp_path)["refused"] == {"record_malformed": 2}
+    assert Spool(tmp_path, sources).recovered == 0, "both calls have ended"
