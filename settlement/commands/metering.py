@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +27,13 @@ from settlement.meter.charges import RateTables
 from settlement.meter.holds import Holds
 from settlement.meter.proxy import metered_proxy, upstream_client
 from settlement.meter.sending import open_sender
-from settlement.meter.spool import Spool, SpoolFailed
+from settlement.meter.spool import Spool, SpoolFailed, status
 
 API_KEY, UPSTREAM_KEY = "SETTLEMENT_METER_API_KEY", "SETTLEMENT_METER_UPSTREAM_KEY"
 TURN_SECONDS = 5
 """How often a process that only writes asks whether the one that sends has gone."""
-GRACE_SECONDS = 30
-"""How long calls that run may go on when the process is told to stop."""
+GRACE_SECONDS, REPORT_SECONDS = 30, 10
+"""How long calls that run may go on when the process is told to stop, and how long the last reports may take then."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,24 @@ def final_action(text: str) -> dict[str, str]:
     raise Malformed("final_malformed", "--final is stop, redirect, or absorb and a limit in CU such as absorb:0.5")
 
 
+class Server(uvicorn.Server):
+    """uvicorn would end the process by the signal that stopped it, before the last records are reported."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal ends it in order; a second one ends the process at once."""
+        loop = asyncio.get_running_loop()
+
+        def stopping(number: signal.Signals) -> None:
+            self.should_exit = True
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping, number)
+        yield
+
+
 def _is_amount(text: str) -> bool:
     try:
         return parse_decimal(text, 6) > 0
@@ -122,7 +142,8 @@ async def run_proxy(chosen: Chosen, bound: socket.socket) -> None:
         except OSError as error:
             raise SpoolFailed(f"{chosen.spool}: {error.strerror}") from None
         meter = Meter(terms, Holds(service), RateTables(service), spool, sources, time.monotonic_ns)
-        sending = asyncio.create_task(_send(spool, chosen, service))
+        ours = asyncio.Event()
+        sending = asyncio.create_task(_send(spool, chosen, service, ours))
         config = uvicorn.Config(
             metered_proxy(meter, upstream, headers),
             lifespan="off",
@@ -131,20 +152,33 @@ async def run_proxy(chosen: Chosen, bound: socket.socket) -> None:
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        server = uvicorn.Server(config)
+        server = Server(config)
         sending.add_done_callback(lambda _: setattr(server, "should_exit", True))
         port = bound.getsockname()[1]
         typer.echo(f"metering {chosen.upstream} on {chosen.host}:{port}; {spool.recovered} calls recovered")
         await server.serve(sockets=[bound])
         await spool.close()
+        if ours.is_set():
+            await _all_reported(chosen.spool, sending)
         sending.cancel()
         (ended,) = await asyncio.gather(sending, return_exceptions=True)
         if isinstance(ended, Exception):
             raise ended
 
 
-async def _send(spool: Spool, chosen: Chosen, service: httpx2.AsyncClient) -> None:
-    """Send the spool's reports, as soon as no other process of this spool does."""
+async def _all_reported(folder: Path, sending: asyncio.Task[None]) -> None:
+    """Returns when nothing waits in the spool any more, or no longer than that may take; what is left stays there."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REPORT_SECONDS):
+            while not sending.done():
+                found = await asyncio.to_thread(status, folder)
+                if not found["waiting"] and not found["unanswered"]:
+                    return
+                await asyncio.sleep(0.1)
+
+
+async def _send(spool: Spool, chosen: Chosen, service: httpx2.AsyncClient, ours: asyncio.Event) -> None:
+    """Send the spool's reports, as soon as no other process of this spool does; `ours` says that it is us."""
     while True:
         try:
             sender = await open_sender(spool, chosen.provider, chosen.key, service, os.urandom)
@@ -153,4 +187,5 @@ async def _send(spool: Spool, chosen: Chosen, service: httpx2.AsyncClient) -> No
                 raise
             await asyncio.sleep(TURN_SECONDS)
         else:
+            ours.set()
             await sender.run()

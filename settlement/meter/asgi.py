@@ -73,7 +73,7 @@ class MeterMiddleware:
             return
         try:
             asked, sent, hide_usage = _asked(scope, body, interface)
-            if not self._meter.spool.healthy:
+            if not await self._meter.spool.ready():
                 raise SettlementError("spool_failed", "usage can't be written down now, so nothing is served")
             call = await self._meter.admit(asked)
         except HoldRefused as error:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ class Spool:
         self._open: dict[str, Line] = {}
         self._waiting: list[tuple[Line, asyncio.Future[None]]] = []
         self._settling: asyncio.Task[None] | None = None
+
+    async def ready(self) -> bool:
+        """Whether the disk takes lines: when the last one failed, by trying another, which says nothing."""
+        if not self.healthy:
+            with suppress(SpoolFailed):
+                await self._append({"close": {"id": ""}})
+        return self.healthy
 
     async def begin(self, draft: Record) -> None:
         """A call is let through; returns when that is on disk. Raises SpoolFailed."""

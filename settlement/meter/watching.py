@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -101,6 +101,8 @@ class Watch:
     failed: bool = False
     ended: bool = False
     """Whether the answer said of itself that it is complete."""
+    _text_then: Text = field(default_factory=Text)
+    """The text that there was when `stated` grew last."""
     _usage: list[UsageEvent] = field(default_factory=list)
     _digest: Any = field(default_factory=sha256)
     _events: Events | None = None
@@ -159,8 +161,9 @@ class Watch:
         return any(reason in _CUT for reason in self.finishes)
 
     def output(self, per_kilobyte: Mapping[str, str]) -> int:
-        """Output tokens so far: what was stated, or our own estimate if that is more."""
-        return max(self.stated, self.text.tokens(per_kilobyte))
+        """Output tokens so far: what was stated, and our own estimate of the text that came behind that."""
+        behind = self.text.tokens(per_kilobyte) - self._text_then.tokens(per_kilobyte)
+        return self.stated + max(behind, 0)
 
     def answer_as_event(self) -> Mapping[str, Any]:
         """What an event of ours needs to look like one of this answer."""
@@ -203,7 +206,9 @@ class Watch:
         self.ended = self.ended or bool(self.finishes) or kind in ("message_stop", "response.completed")
         for event in usage_of(document, self.events, kind):
             self._usage.append(event)
-            self.stated = max(self.stated, _stated(event.usage))
+            stated = _stated(event.usage)
+            if stated > self.stated:
+                self.stated, self._text_then = stated, replace(self.text)
 
 
 def _stated(usage: Mapping[str, Any]) -> int:

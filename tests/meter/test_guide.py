@@ -35,7 +35,9 @@ def script(port: int) -> str:
     lines = (
         "".join(blocks).replace("pip install compute-settlement\n", "").replace("127.0.0.1:8090", f"127.0.0.1:{port}")
     )
-    return f"set -e\n{lines}\nkill -TERM %1\nwait %1 || true\n"
+    call = lines[lines.index("curl ") : lines.index("sleep ")]
+    status = lines[lines.index("settlement meter status") :]
+    return f"set -e\n{lines}\n{call}\nkill -TERM %1\nwait %1\necho stopped in order\n{status}"
 
 
 async def test_the_section_works_as_it_is_written(world: World, tmp_path: Path) -> None:
@@ -72,6 +74,9 @@ async def test_the_section_works_as_it_is_written(world: World, tmp_path: Path) 
         text = out.decode()
         account = await gateway.account()
     stream = text[text.index("data: ") : text.index("waiting ")]
+    _, stopped, last = text.partition("stopped in order\n")
+    assert stopped, "told to stop, it ends by itself"
+    assert re.findall(r"\d+", last)[:3] == ["0", "2", "0"], "and has reported the call that came just before"
     assert said(stream) == WORD * 20
     cost = json.loads(next(data for kind, data in events(stream) if kind == "cost"))
     shown = re.search(r"((?:^ {4}(?:waiting|reports|refused) .*\n)+)", section(), re.MULTILINE)
@@ -80,4 +85,4 @@ async def test_the_section_works_as_it_is_written(world: World, tmp_path: Path) 
     found = text[text.index("waiting ") :].strip().splitlines()[:3]
     assert found[:2] == wanted[:2]
     assert found[2] == wanted[2]
-    assert float(account["settled"]) == pytest.approx(1000 - float(cost["amount"]), abs=2e-6)
+    assert float(account["settled"]) == pytest.approx(1000 - 2 * float(cost["amount"]), abs=4e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, MutableMapping
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ import pytest
 from settlement.core.errors import Unavailable
 from settlement.meter.holds import Holds
 from settlement.meter.proxy import metered_proxy, upstream_client
-from settlement.meter.spool import SpoolFailed
 from tests.meter.gateway import Gateway, events, open_gateway, said
 from tests.meter.servers import serving
 from tests.meter.upstream import WORD
@@ -222,13 +222,16 @@ async def test_what_is_refused_says_so_in_words_that_clients_show(
 
 
 async def test_no_record_no_last_byte(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes no record cuts the stream before its end, and nobody new is let in."""
+    """A disk that takes no record cuts the stream before its end; nobody new is let in until it takes a line again."""
+    real, full = gateway.spool._write, asyncio.Event()
 
-    async def full(*_records: object) -> None:
-        gateway.spool.healthy = False
-        raise SpoolFailed("No space left on device")
+    def write(data: bytes) -> None:
+        if b'"record"' in data or full.is_set():
+            full.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(data)
 
-    monkeypatch.setattr(gateway.spool, "record", full)
+    monkeypatch.setattr(gateway.spool, "_write", write)
     got = ""
     with pytest.raises(httpx2.RemoteProtocolError):
         async with gateway.http.stream(
@@ -238,8 +241,12 @@ async def test_no_record_no_last_byte(gateway: Gateway, monkeypatch: pytest.Monk
                 got += text
     assert got.count(WORD) == 20
     assert "[DONE]" not in got
-    answer = await gateway.chat("say 20")
-    assert (answer.status_code, answer.json()["code"]) == (503, "spool_failed")
+    for _ in range(2):
+        answer = await gateway.chat("say 20")
+        assert (answer.status_code, answer.json()["code"]) == (503, "spool_failed")
+    monkeypatch.undo()
+    assert (await gateway.chat("say 20")).status_code == 200
+    assert gateway.spool.lost == 1
 
 
 # --- the end of the balance -------------------------------------------------------------------------------------------

@@ -122,3 +122,16 @@ def test_two_reports_in_one_piece_of_network_are_two_events() -> None:
             watch.feed(whole[place : place + size])
         watch.finish()
         assert normalise(watch.exchange()).meters == {"input_tokens": 25, "output_tokens": 250}
+
+
+def test_output_is_what_was_stated_and_our_estimate_of_the_text_behind_it() -> None:
+    """So a call that dies is never put down at more than a server that counts as it goes has stated."""
+    watch = Watch(streamed=True)
+    watch.feed(delta("x" * 1000))
+    assert watch.output(TOKENS_PER_KILOBYTE) == 230
+    watch.feed(chunk(choices=[], usage={"prompt_tokens": 5, "completion_tokens": 100, "total_tokens": 105}))
+    assert watch.output(TOKENS_PER_KILOBYTE) == 100
+    watch.feed(delta("x" * 1000))
+    assert watch.output(TOKENS_PER_KILOBYTE) == 330
+    watch.feed(chunk(choices=[], usage={"prompt_tokens": 5, "completion_tokens": 100, "total_tokens": 105}))
+    assert watch.output(TOKENS_PER_KILOBYTE) == 330, "a count that stands still says nothing of what came since"
