@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,6 +15,12 @@ from settlement.core.errors import Unavailable
 ATTEMPTS = 3
 PAUSE = 0.1
 """Seconds before a request is sent again; every request here can be repeated."""
+
+OURS = frozenset(
+    ("api_key_missing", "key_unknown", "scope_missing", "providers_only", "provider_pending", "provider_suspended")
+)
+"""The service's refusals that are about the provider and its key."""
+LOG = logging.getLogger("settlement.meter")
 
 
 class HoldRefused(Exception):
@@ -58,7 +65,10 @@ class Holds:
         self._http = http
 
     async def create(self, consumer_key: str, body: Mapping[str, Any]) -> Hold:
-        """Reserve input and a first slice. Raises HoldRefused, Unavailable ``service_unreachable``."""
+        """Reserve input and a first slice.
+
+        Raises HoldRefused, Unavailable ``service_unreachable`` and ``provider_refused``, about the provider itself.
+        """
         return _hold(await self._post("/v1/holds", body, {"x-consumer-key": consumer_key}))
 
     async def extend(self, hold: Hold, grant: int, **more: Any) -> Hold:
@@ -89,6 +99,9 @@ class Holds:
             document = response.json()
         except ValueError:
             document = {"code": str(response.status_code), "detail": "no answer of a settlement service"}
+        if document.get("code") in OURS:  # no consumer can mend it, or should take it for a matter of its own key
+            LOG.error("the service refuses this provider: %s: %s", document["code"], document.get("detail"))
+            raise Unavailable("provider_refused", "the settlement service refuses this provider; nothing is served")
         if response.status_code >= 400:
             raise HoldRefused(response.status_code, document)
         found: dict[str, Any] = document

@@ -329,6 +329,13 @@ async def test_an_answer_that_is_compressed_is_counted_or_refused(gateway: Gatew
     assert len(gateway.records()) == 2
 
 
+async def test_a_providers_key_that_was_revoked_is_not_told_as_the_consumers(gateway: Gateway) -> None:
+    gateway.service_http.headers["authorization"] = "Bearer cu_live_revoked"
+    answer = await gateway.chat("say 1")
+    assert (answer.status_code, answer.json()["code"]) == (503, "provider_refused")
+    assert gateway.upstream.seen == []
+
+
 async def test_something_else_at_the_services_address_is_said(gateway: Gateway) -> None:
     """A service's address that is another web server's: no call is served, and nothing breaks."""
     async with httpx2.AsyncClient(base_url=gateway.upstream.url, trust_env=False) as http:
