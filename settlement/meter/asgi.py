@@ -21,7 +21,7 @@ from settlement.meter.estimates import INTERFACES
 from settlement.meter.exchanges import parse_json
 from settlement.meter.forms import is_form, parse_form
 from settlement.meter.holds import HoldRefused
-from settlement.meter.watching import MAX_BODY, Event, as_comment, as_event
+from settlement.meter.watching import MAX_BODY, Event, as_comment, as_event, as_stopped
 
 LOG = logging.getLogger("settlement.meter")
 
@@ -150,18 +150,29 @@ class _Passage:
     async def _finish_stream(self, ending: Ending, ended: Ended, send: Send) -> None:
         tail = b""
         if ending == "stopped" and self._call.watch.streamed and not self._call.watch.lines:
-            if "stopped" in self._interface:
-                document = {**self._call.watch.answer_as_event(), **self._interface["stopped"]}
-                tail += b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
-                tail += b"data: [DONE]\n\n"
+            tail += as_stopped(self._interface.get("stopped", ()), self._values(ended))
         elif ending == "failed" and self._call.watch.streamed and not self._call.watch.lines:
             problem = {"error": {"message": "the model server cut its answer off", "code": "upstream_cut"}}
             tail += b"data: " + json.dumps(problem, separators=(",", ":")).encode() + b"\n\n"
         else:
             tail += b"".join(self._last)
         if ended.charge is not None and self._call.watch.streamed and not self._call.watch.lines:
-            tail += as_event("cost", ended.charge)
+            # With its type inside, as clients expect it that go by that member.
+            tail += as_event("cost", {"type": "cost", **ended.charge})
         await send({"type": "http.response.body", "body": tail, "more_body": False})
+
+    def _values(self, ended: Ended) -> Mapping[str, Any]:
+        """What is known of the answer, for events of ours that end it."""
+        watch = self._call.watch
+        meters = ended.records[0]["meters"] if ended.records else {}
+        given, made = meters.get("input_tokens", 0), meters.get("output_tokens", 0)
+        return {
+            "id": watch.answer or "",
+            "model": watch.model or "",
+            "input_tokens": given,
+            "output_tokens": made,
+            "total_tokens": given + made,
+        }
 
     async def _finish_whole(self, ending: Ending, ended: Ended, send: Send) -> None:
         if self._start is None or ending == "failed":

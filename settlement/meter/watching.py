@@ -6,7 +6,7 @@ An event stream is cut at the ends of its events and nowhere else, so that an ev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -165,10 +165,6 @@ class Watch:
         behind = self.text.tokens(per_kilobyte) - self._text_then.tokens(per_kilobyte)
         return self.stated + max(behind, 0)
 
-    def answer_as_event(self) -> Mapping[str, Any]:
-        """What an event of ours needs to look like one of this answer."""
-        return {"id": self.answer or "", "model": self.model or "", "created": 0}
-
     def _saw(self, raw: bytes, kind: str | None, data: bytes) -> Event:
         self._digest.update(raw)
         if data.strip() == DONE:
@@ -216,6 +212,27 @@ def _stated(usage: Mapping[str, Any]) -> int:
         return whole_output(usage) or 0
     except Unreadable:
         return 0
+
+
+def as_stopped(documents: Sequence[Any], values: Mapping[str, Any]) -> bytes:
+    """The end of a stream that was stopped, in its interface's own events; ``$name`` stands for a value."""
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {name: filled(each) for name, each in part.items()}
+        if isinstance(part, list):
+            return [filled(each) for each in part]
+        return values[part[1:]] if isinstance(part, str) and part.startswith("$") else part
+
+    end = b""
+    for document in documents:
+        if isinstance(document, str):
+            end += b"data: %s\n\n" % document.encode()
+        elif "type" in document:
+            end += as_event(document["type"], filled(document))
+        else:
+            end += b"data: %s\n\n" % json.dumps(filled(document), separators=(",", ":")).encode()
+    return end
 
 
 def as_event(name: str, document: Mapping[str, Any]) -> bytes:

@@ -74,6 +74,7 @@ async def test_a_stream_ends_with_its_cost_behind_everything_a_client_reads(gate
     cost = json.loads(events(answer.text)[-1][1])
     (record,) = gateway.records()
     assert (cost["record"], cost["meters"], cost["flags"]) == (record["id"], record["meters"], [])
+    assert cost["type"] == "cost", "what clients read that tell events by this member"
     assert record["meters"] == {"input_tokens": 5, "output_tokens": 20}
     assert sum(int(line["pico"]) for line in cost["lines"]) == int(cost["pico"])
     assert [line["meter"] for line in cost["lines"]] == ["input_tokens", "output_tokens"]

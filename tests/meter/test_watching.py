@@ -6,12 +6,13 @@ import json
 from hashlib import sha256
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settlement.meter.estimates import TOKENS_PER_KILOBYTE
+from settlement.meter.estimates import INTERFACES, TOKENS_PER_KILOBYTE
 from settlement.meter.normaliser import normalise
-from settlement.meter.watching import MAX_EVENT, Events, Watch, as_comment, as_event
+from settlement.meter.watching import MAX_EVENT, Events, Watch, as_comment, as_event, as_stopped
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 
@@ -135,3 +136,14 @@ def test_output_is_what_was_stated_and_our_estimate_of_the_text_behind_it() -> N
     assert watch.output(TOKENS_PER_KILOBYTE) == 330
     watch.feed(chunk(choices=[], usage={"prompt_tokens": 5, "completion_tokens": 100, "total_tokens": 105}))
     assert watch.output(TOKENS_PER_KILOBYTE) == 330, "a count that stands still says nothing of what came since"
+
+
+@pytest.mark.parametrize("path", [path for path, each in INTERFACES["paths"].items() if "stopped" in each])
+def test_a_stream_that_is_stopped_ends_as_its_interface_ends_at_a_limit(path: str) -> None:
+    values = {"id": "a1", "model": "m", "input_tokens": 5, "output_tokens": 9, "total_tokens": 14}
+    raw = as_stopped(INTERFACES["paths"][path]["stopped"], values)
+    assert b"$" not in raw
+    watch = Watch(streamed=True)
+    seen = watch.feed(raw)
+    assert (watch.cut, watch.ended, b"".join(event.raw for event in seen)) == (True, True, raw)
+    assert watch.stated == (0 if seen[-1].done else 9)
