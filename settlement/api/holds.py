@@ -14,12 +14,11 @@ from msgspec.structs import astuple
 
 from settlement.api.dependencies import ContextDep, StrictRoute, needs
 from settlement.api.hot import Arriving, HotRoute, Reply, as_described
-from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example
+from settlement.api.shapes import EXAMPLE_CONSUMER, EXAMPLE_TIME, Example, amount_in
 from settlement.core import ids, multipliers, strictjson
 from settlement.core.errors import Malformed, Problem, Unauthenticated
 from settlement.core.hold_rules import LARGEST_SLICE, SMALLEST_SLICE
 from settlement.core.holds import CLOCK_SKEW, MOST_TOKENS, Ask
-from settlement.core.units import parse_decimal
 from settlement.services import authentication, holds
 from settlement.services.authentication import Credential, Principal
 from settlement.services.holds import Extending, Placing, Releasing
@@ -356,7 +355,7 @@ def _ask(asked: HoldRequest) -> Ask:
         requests=1 if asked.requests is UNSET else asked.requests,
         expires_in=None if asked.expires_in is UNSET else asked.expires_in,
         final_action=final.action,
-        absorb=0 if final.limit is UNSET else parse_decimal(final.limit, 6),
+        absorb=0 if final.limit is UNSET else amount_in(final.limit, 6, "/final/limit"),
     )
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from settlement.core import multipliers
 from settlement.core.hold_rules import HoldRules
 from settlement.core.multipliers import Multiplier
-from settlement.core.rating import CompiledModel, Refusal
+from settlement.core.rating import CompiledBand, CompiledModel, Refusal
 from settlement.core.tiers import CONTEXT_METER, Tier
 from settlement.core.units import MAX_AMOUNT, PICO_PER_MICRO
 
@@ -145,8 +145,14 @@ def dearest(compiled: CompiledModel, further: Sequence[Multiplier] = (), at: dat
     return value
 
 
-def terms(compiled: CompiledModel, meters: Mapping[str, int], multiplier: int = multipliers.ONE) -> Terms | Refusal:
-    """The terms of a request whose `meters` (all but output) are known, or the reason why it cannot be charged."""
+def terms(
+    compiled: CompiledModel, meters: Mapping[str, int], multiplier: int = multipliers.ONE, *, plain: bool = False
+) -> Terms | Refusal:
+    """The terms of a request whose `meters` (all but output) are known, or the reason why it cannot be charged.
+
+    Each output token is what the dearest kind of output costs, speech or pictures where the model makes them, for a
+    hold must do whatever comes; with `plain` it is ordinary output.
+    """
     units: dict[int, int] = {}
     for meter, count in meters.items():
         place = compiled.places.get(meter)
@@ -175,8 +181,13 @@ def terms(compiled: CompiledModel, meters: Mapping[str, int], multiplier: int = 
     output = compiled.places.get(OUTPUT_METER)
     if output is None or output in compiled.unpriced:
         return Terms(compiled.model, base, 0, has_output=False, minimum=compiled.minimum, multiplier=multiplier)
-    per_token = band.coefficients[output]
+    per_token = band.coefficients[output] if plain else _dearest_output(compiled, band, output)
     return Terms(compiled.model, base, per_token, has_output=True, minimum=compiled.minimum, multiplier=multiplier)
+
+
+def _dearest_output(compiled: CompiledModel, band: CompiledBand, place: int) -> int:
+    parts = next((parts for whole, parts in compiled.subsets if whole == place), ())
+    return band.coefficients[place] + max([0, *(_dearest_output(compiled, band, part) for part in parts)])
 
 
 def wanted(terms: Terms, ask: Ask, rules: HoldRules = DEFAULT) -> int:
@@ -218,8 +229,9 @@ def opened(ask: Ask, terms: Terms, grant: Grant, now: datetime, rules: HoldRules
 
 
 def next_grant(hold: Hold, terms: Terms, size: int | None, room: int, rules: HoldRules = DEFAULT) -> Grant:
-    """The next slice of `size` output tokens (None: adaptive) as far as `room`, beyond the hold, covers it."""
-    size = rules.slice_after(hold.grants) if size is None else size
+    """The next slice of `size` output tokens (None: adaptive), no larger than the rules' largest, as far as `room`,
+    beyond the hold, covers it."""
+    size = rules.slice_after(hold.grants) if size is None else min(size, rules.largest_slice)
     target = hold.output_tokens + size if terms.has_output else 0
     if hold.max_output_tokens is not None:
         target = max(hold.output_tokens, min(target, hold.max_output_tokens))

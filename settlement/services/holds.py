@@ -253,8 +253,10 @@ async def change_together(
                 found = desk.latest(standing.holds.get(each.hold))
                 if found is None or found.provider_no != provider.party_no:
                     raise _unknown()
-                act = desk.release(found) if isinstance(each, Releasing) else desk.extend(found, each, provider, book)
-                outcomes.append(act)
+                if isinstance(each, Releasing):
+                    outcomes.append(desk.release(found))
+                else:
+                    outcomes.append(desk.extend(found, each, provider, standing.keys, book))
             except Refused as refusal:
                 outcomes.append(refusal)
         decided()
@@ -363,8 +365,10 @@ class _Desk:
         known[placing.request, provider.party_no] = stored
         return Answer(stored)
 
-    def extend(self, found: StoredHold, extending: Extending, provider: KeyRow, book: KnownRates) -> Answer:
-        """The next grant, or a heartbeat."""
+    def extend(
+        self, found: StoredHold, extending: Extending, provider: KeyRow, keys: Mapping[str, KeyRow], book: KnownRates
+    ) -> Answer:
+        """The next grant, or a heartbeat. With a revoked spending key or a suspended consumer there is no room."""
         hold = found.hold
         if hold.state != "open":
             raise Conflict("hold_ended", f"this hold was {hold.state}")
@@ -385,6 +389,9 @@ class _Desk:
         bound = budgets.tightest(self._locked.chain(found.budget_no), self._locked.uses, periods, hold.amount)
         available = self._locked.rooms[found.consumer_no].available
         room = max(0, available if bound is None else min(available, bound.left))
+        spender = keys.get(found.key_id)
+        if spender is None or spender.status != "active":
+            room = 0
         grant = holds.next_grant(hold, terms, extending.output_tokens, room, self._rules)
         if terms.amount(grant.output_tokens) <= grant.amount:
             found = replace(found, meters=meters)

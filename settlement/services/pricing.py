@@ -48,7 +48,8 @@ def terms(
     *,
     at: datetime | None = None,
 ) -> Terms:
-    """The terms of a request by a version and `further` multipliers: at the dearest hour, or at that of a time.
+    """The terms of a request by a version and `further` multipliers: at the dearest hour and for the dearest output, or
+    at the hour of a time and for ordinary output.
 
     Raises Malformed ``request_too_large``, and what the table does not price.
     """
@@ -58,7 +59,7 @@ def terms(
     if isinstance(compiled, Refusal):
         found: Terms | Refusal = compiled
     else:
-        found = holds.terms(compiled, meters, holds.dearest(compiled, further, at))
+        found = holds.terms(compiled, meters, holds.dearest(compiled, further, at), plain=at is not None)
     if isinstance(found, Refusal):
         about = f" ({found.meter})" if found.meter else ""
         refuse(_POINTERS.get(found.code, "/meters"), found.code, _DETAILS[found.code] + about)

@@ -29,6 +29,15 @@ SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status,
 FROM api_key k JOIN party p ON p.no = k.party_no WHERE k.id = ANY(%(keys)s::text[]) AND k.revoked_at IS NULL
 """
 
+_STANDING_KEYS = """
+{keys}
+UNION ALL
+SELECT k.id, k.secret_hash, k.scopes, k.budget_no, p.no, p.id, p.kind, p.status, 0
+FROM api_key k JOIN party p ON p.no = k.party_no
+WHERE k.id IN (SELECT key_id FROM hold WHERE id = ANY(%(ids)s::text[])) AND k.revoked_at IS NULL
+"""
+"""Who asks, and the spending keys of the holds."""
+
 _GOVERNING = """
 SELECT (SELECT coalesce(max(version), 0) FROM rate_table),
        (SELECT document FROM policy WHERE effective_from <= %(now)s ORDER BY effective_from DESC LIMIT 1)
@@ -250,7 +259,8 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Holds that are about to change, locked, and who asks for it. `policy` is the document in force."""
+    """Holds that are about to change, locked. `keys` are who asks for it and the holds' spending keys, but for revoked
+    ones; `policy` is the document in force."""
 
     newest_rates: int
     policy: bytes | None
@@ -309,7 +319,7 @@ async def lock(connection: Connection, ids: Sequence[str], keys: Sequence[str], 
     values = {"ids": texts(set(ids))}
     async with connected.pipeline():
         await newest.execute(_GOVERNING, {"now": now})
-        await asking.execute(_KEYS, {"keys": texts(set(keys))})
+        await asking.execute(_STANDING_KEYS.format(keys=_KEYS), {"keys": texts(set(keys)), **values})
         await holds.execute(_LOCK.format(hold=_HOLD), values)
         await budgets.execute(_BUDGETS.format(leaves=_HOLD_LEAVES), values)
         await uses.execute(_HOLD_USES, values)

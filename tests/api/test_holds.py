@@ -167,6 +167,13 @@ async def test_a_wrong_member_is_named(street: Street, pointer: str, change: dic
     assert pointer in [each["pointer"] for each in found["errors"]]
 
 
+async def test_a_limit_that_is_no_amount_is_named(street: Street) -> None:
+    desk = await open_desk(street)
+    wrong = desk.body(final={"action": "absorb", "limit": "0.1234567"})
+    found = problem(await desk.post("/v1/holds", wrong), 422, "amount_malformed")
+    assert [each["pointer"] for each in found["errors"]] == ["/final/limit"]
+
+
 async def test_unknown_members_and_lenient_json_are_refused(street: Street) -> None:
     desk = await open_desk(street)
     problem(await desk.post("/v1/holds", desk.body(surprise=1)), 422, "document_malformed")

@@ -35,7 +35,7 @@ def compiled(model: str) -> rating.CompiledModel:
 def test_terms_price_what_rating_charges(model: str, fresh: int, cached: int, output: int) -> None:
     """Whatever the model and its bands: what is reserved for an output is what a record with it costs, rounded up."""
     meters = {"input_tokens": fresh + cached, "cache_read_tokens": cached}
-    terms = holds.terms(compiled(model), meters)
+    terms = holds.terms(compiled(model), meters, plain=True)
     given_output = {"output_tokens": output} if isinstance(terms, Terms) and terms.has_output else {}
     charge = rating.rate(TABLE, model, "standard", "completed", meters | given_output, NOW)
     if isinstance(charge, rating.Refusal):
@@ -43,6 +43,25 @@ def test_terms_price_what_rating_charges(model: str, fresh: int, cached: int, ou
     else:
         assert isinstance(terms, Terms)
         assert terms.amount(output if given_output else 0) == max(1, -(-charge.pico // 10**6))
+
+
+@given(st.sampled_from(MODELS), st.lists(st.integers(0, 2_000), min_size=5, max_size=5))
+def test_terms_cover_whatever_kind_the_output_is_of(model: str, tokens: list[int]) -> None:
+    """Also speech, pictures or films that cost more than text, where the model makes them."""
+    form = compiled(model)
+    terms = holds.terms(form, {"input_tokens": 10})
+    if isinstance(terms, rating.Refusal) or not terms.has_output:
+        return
+    kinds = [
+        form.meters[part] for whole, parts in form.subsets if form.meters[whole] == "output_tokens" for part in parts
+    ]
+    meters = dict(zip(kinds, tokens, strict=False))
+    output = sum(tokens)
+    charge = rating.rate(
+        TABLE, model, "standard", "completed", {"input_tokens": 10, "output_tokens": output, **meters}, NOW
+    )
+    assert not isinstance(charge, rating.Refusal)
+    assert -(-charge.pico // 10**6) <= terms.amount(output)
 
 
 @given(all_terms, amounts, st.integers(1, 1_000))

@@ -22,10 +22,11 @@ from settlement.core.errors import (
     NotFound,
     Unauthenticated,
 )
+from settlement.core.holds import Ask
 from settlement.core.policy import Policy
 from settlement.core.signatures import sign_document
 from settlement.core.units import cu_text
-from settlement.services import authentication, holds
+from settlement.services import authentication, holds, metering, participants, quotes
 from settlement.services.authentication import Credential, Principal
 from settlement.services.holds import Answer
 from settlement.storage import governance as governed
@@ -218,6 +219,42 @@ async def test_suspended_consumers_and_providers_reserve_nothing(world: World) -
             await till.place()
 
 
+@pytest.mark.parametrize("stopped", ["key", "consumer"])
+async def test_a_stopped_spender_reserves_nothing_more_for_a_stream_that_runs(world: World, stopped: str) -> None:
+    """A stolen key that was revoked spends no further slice; what was granted can still be used up and captured."""
+    till = await open_till(world, micro=50_000_000)
+    placed = await till.place(final_action="redirect")
+    if stopped == "key":
+        await participants.revoke_api_key(world.context, till.consumer.party, till.consumer_key.key_id)
+    else:
+        await participants.set_status(world.context, till.consumer.party.id, "suspended")
+    for grant, size in ((2, None), (3, 4_096)):
+        hold = (await till.extend(placed, grant, output_tokens=size)).stored.hold
+        assert (hold.output_tokens, hold.amount, hold.at_end) == (256, amount(256), True)
+    world.sources.settable.advance(minutes=1)
+    kept = (await till.extend(placed, 3)).stored.hold
+    assert kept.expires_at == world.sources.clock() + timedelta(minutes=5), "a stream that runs is not cut off"
+
+
+async def test_a_slice_is_reserved_for_what_the_model_makes(world: World) -> None:
+    """Speech costs more than text: a record of it is paid whole, and a quote's ceiling is one."""
+    till = await open_till(world, micro=50_000_000)
+    model = {"model": "gpt-audio", "meters": {"input_tokens": 100}}
+    placed = await till.place(**model)
+    spoken = {"input_tokens": 100, "output_tokens": 256, "output_audio_tokens": 256}
+    record = world.record(till.consumer, model="gpt-audio", meters=spoken, hold=placed.stored.id)
+    body, signature = world.report(till.provider, [record])
+    await metering.submit(world.context, body=body, signature=signature)
+    settled = (await till.balance())[0]
+    assert 50_000_000 - settled == (100 * 555_555_556 + 256 * 14_222_222_222) // 10**6
+    ceiling = await quotes.quote(
+        world.context,
+        quotes.Asked("gpt-audio", "standard", {"input_tokens": 100}, None, None, Ask(max_output_tokens=256)),
+    )
+    assert ceiling.quote.ceiling is not None
+    assert ceiling.quote.ceiling.amount == placed.stored.hold.amount > ceiling.quote.expected.amount
+
+
 @pytest.mark.parametrize(
     ("code", "change"),
     [
@@ -311,6 +348,7 @@ async def test_the_policy_in_force_says_how_holds_are_given(world: World) -> Non
             await till.place(**wrong)
         assert [each.pointer for each in caught.value.problems] == [f"/{next(iter(wrong))}"]
     assert (await till.extend(old, 2)).stored.hold.output_tokens == 256 + 64
+    assert (await till.extend(old, 3, output_tokens=4_096)).stored.hold.output_tokens == 256 + 2 * 64
 
 
 async def limited(world: World, **bounds: int) -> None:
