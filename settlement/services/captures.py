@@ -21,6 +21,7 @@ from settlement.core.captures import HoldTerms
 from settlement.core.holds import Hold
 from settlement.core.ids import EPOCH
 from settlement.core.usage import UsageReport
+from settlement.services import events
 from settlement.services.context import Context
 from settlement.storage import holds as storage
 from settlement.storage.database import Connection
@@ -71,6 +72,7 @@ class Captures:
         self._changed: dict[str, Hold] = {}
         self._freed: dict[str, int] = {}
         self._rows: list[CaptureRow] = []
+        self._crossed: list[tuple[int, budgets.Crossing]] = []
 
     def take(self, assessed: Assessed, known: frozenset[int]) -> Taken:
         """Bound the charges of the records that name holds; lines in `known` were charged before."""
@@ -113,6 +115,11 @@ class Captures:
         """Write what was kept, but for what is reserved: accounts change once, with the balances."""
         await storage.store_captures(connection, self._changed, self._rows, self._changes)
 
+    async def tell(self, context: Context, connection: Connection) -> None:
+        """Tell of the thresholds that late captures have reached."""
+        for consumer_no, crossed in self._crossed:
+            await events.budget_reached(context, connection, consumer_no, crossed)
+
     def _capture(self, stored: StoredHold, at: int, pico: int) -> holds.Capture | tuple[str, str]:
         refused = holds.refusal(stored.hold, EPOCH + timedelta(microseconds=at))
         if refused is not None:
@@ -129,7 +136,13 @@ class Captures:
     def _use(self, stored: StoredHold, amount: int) -> None:
         if not amount:
             return
-        for budget in self._locked.chain(stored.budget_no):
-            for period in budgets.periods(stored.hold.created_at):
+        chain, periods = self._locked.chain(stored.budget_no), budgets.periods(stored.hold.created_at)
+        for budget in chain:
+            for period in periods:
                 self._locked.uses[budget.no, period].used += amount
                 self._changes.use(budget.no, period, amount)
+        if amount > 0:
+            for crossed in budgets.crossings(chain, self._locked.uses, periods):
+                key = crossed.budget.no, crossed.period
+                self._locked.uses[key].alerted = self._changes.alerted[key] = crossed.percent
+                self._crossed.append((stored.consumer_no, crossed))

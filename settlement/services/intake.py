@@ -210,6 +210,8 @@ async def _charge_all(
     elif any((found.accepted != each.lines).any() for each, found in zip(fresh, charged, strict=True)):
         raise NotAllFit
     # From here on nothing can refuse a report any more.
+    if held is not None:
+        await held.tell(context, connection)
     head, written, reports = locked.head, [], []
     for each, found in zip(fresh, charged, strict=True):
         report_id = context.sources.new_id("rep")

@@ -14,7 +14,7 @@ from adapters.simulated import USD, Wallet
 from settlement.core.errors import Insufficient
 from settlement.core.ids import is_public_id
 from settlement.core.webhooks import KINDS
-from settlement.services import budgets, chains, events, funding, webhooks
+from settlement.services import budgets, chains, events, funding, holds, webhooks
 from settlement.storage.database import Connection
 from tests.client.town import CHAIN, fund, send, settle
 from tests.hearing import told
@@ -159,6 +159,22 @@ async def test_a_lower_limit_tells_of_the_thresholds_that_it_makes_reached(world
         world.context, till.consumer.party, unused.budget.id, replace(NO_LIMITS, per_day=0, alert_at=(1,))
     )
     assert len(await told_to(world, till.consumer, "budget.reached")) == 2
+
+
+async def test_a_late_capture_tells_of_the_threshold_that_it_reaches(world: World) -> None:
+    till = await open_till(world, micro=1_000 * amount(256))
+    await listen(world, till.consumer)
+    view = await made(till, per_day=4 * amount(256), alert_at=(50,))
+    spender = await under(till, view)
+    late = await spender.place(output_tokens=256, expires_in=10)
+    world.sources.settable.advance(seconds=11)
+    assert await holds.expire(world.context) == 1
+    await spender.place(output_tokens=256)
+    assert await told_to(world, till.consumer, "budget.reached") == []
+    used = {"input_tokens": 1155, "output_tokens": 256}
+    await send(world, till.provider, [world.record(till.consumer, meters=used, hold=late.stored.id)])
+    (told_of,) = await told_to(world, till.consumer, "budget.reached")
+    assert (told_of["percent"], told_of["used"]) == (50, "1.779446")
 
 
 async def test_both_sides_hear_of_each_step_of_a_dispute(world: World) -> None:
