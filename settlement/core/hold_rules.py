@@ -13,6 +13,8 @@ SMALLEST_SLICE = 10
 LARGEST_SLICE = 4_096
 MOST_REQUESTS = 1_000
 SHORTEST, LONGEST = timedelta(seconds=10), timedelta(hours=1)
+LONGEST_LIFE = timedelta(days=1)
+"""How long a hold can be kept alive: no longer is money locked, or a price kept, without the consumer's key."""
 _SECOND = timedelta(seconds=1)
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from settlement.core import multipliers
-from settlement.core.hold_rules import HoldRules
+from settlement.core.hold_rules import LONGEST_LIFE, HoldRules
 from settlement.core.multipliers import Multiplier
 from settlement.core.rating import CompiledBand, CompiledModel, Refusal
 from settlement.core.tiers import CONTEXT_METER, Tier
@@ -150,8 +150,7 @@ def terms(
 ) -> Terms | Refusal:
     """The terms of a request whose `meters` (all but output) are known, or the reason why it cannot be charged.
 
-    Each output token is what the dearest kind of output costs, speech or pictures where the model makes them, for a
-    hold must do whatever comes; with `plain` it is ordinary output.
+    Each output token is what the dearest kind of output costs, such as speech; with `plain`, what ordinary output does.
     """
     units: dict[int, int] = {}
     for meter, count in meters.items():
@@ -258,8 +257,9 @@ def extended(hold: Hold, grant: Grant, now: datetime) -> Hold:
 
 
 def renewed(hold: Hold, now: datetime) -> Hold:
-    """The hold with a new expiry, never an earlier one."""
-    return replace(hold, expires_at=max(hold.expires_at, now + timedelta(seconds=hold.expires_in)))
+    """The hold with a new expiry, never an earlier one, and none beyond the longest life of a hold."""
+    until = min(now + timedelta(seconds=hold.expires_in), hold.created_at + LONGEST_LIFE)
+    return replace(hold, expires_at=max(hold.expires_at, until))
 
 
 def given_back(hold: Hold, state: Literal["released", "expired"], now: datetime) -> Hold:

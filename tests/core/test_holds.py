@@ -129,6 +129,14 @@ def test_a_record_of_another_time_is_not_the_holds(seconds: int, right: bool) ->
     assert (holds.refusal(hold, NOW + timedelta(seconds=seconds)) is None) is right
 
 
+def test_a_hold_is_kept_alive_for_a_day_at_most() -> None:
+    """Else a provider could lock money, and keep a price, for as long as it likes."""
+    hold = opened(Terms("m", 10**6, 10**6, has_output=True), 10**9)
+    for minutes in range(0, 24 * 60 + 10, 4):
+        hold = holds.renewed(hold, NOW + timedelta(minutes=minutes))
+    assert hold.expires_at == NOW + timedelta(days=1)
+
+
 def test_a_capture_is_never_above_the_hold_and_late_ones_free_nothing() -> None:
     hold = opened(Terms("m", 0, 10**6, has_output=True), 10**9)
     over = holds.capture(hold, 10**12, NOW)
