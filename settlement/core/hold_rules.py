@@ -5,7 +5,7 @@ The outer limits here are those of the documents' form; a policy narrows them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -74,3 +74,13 @@ def too_long(bounds: Mapping[str, int], input_tokens: int) -> int | None:
     """The model's context length, when a request's input is longer than it."""
     context = bounds.get("context_tokens")
     return context if context is not None and input_tokens > context else None
+
+
+def dearest_kind(subsets: Sequence[tuple[int, Sequence[int]]], coefficients: Sequence[int], whole: int) -> int:
+    """What a unit of a meter costs at most, whatever part of it it is: parts cost their coefficient more than their
+    whole, and wholes come before their parts."""
+    costs = {whole: coefficients[whole]}
+    for above, parts in subsets:
+        if above in costs:
+            costs |= {part: costs[above] + coefficients[part] for part in parts}
+    return max(costs.values())

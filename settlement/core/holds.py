@@ -15,9 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from settlement.core import multipliers
-from settlement.core.hold_rules import LONGEST_LIFE, HoldRules
+from settlement.core.hold_rules import LONGEST_LIFE, HoldRules, dearest_kind
 from settlement.core.multipliers import Multiplier
-from settlement.core.rating import CompiledBand, CompiledModel, Refusal
+from settlement.core.rating import CompiledModel, Refusal
 from settlement.core.tiers import CONTEXT_METER, Tier
 from settlement.core.units import MAX_AMOUNT, PICO_PER_MICRO
 
@@ -180,13 +180,8 @@ def terms(
     output = compiled.places.get(OUTPUT_METER)
     if output is None or output in compiled.unpriced:
         return Terms(compiled.model, base, 0, has_output=False, minimum=compiled.minimum, multiplier=multiplier)
-    per_token = band.coefficients[output] if plain else _dearest_output(compiled, band, output)
+    per_token = band.coefficients[output] if plain else dearest_kind(compiled.subsets, band.coefficients, output)
     return Terms(compiled.model, base, per_token, has_output=True, minimum=compiled.minimum, multiplier=multiplier)
-
-
-def _dearest_output(compiled: CompiledModel, band: CompiledBand, place: int) -> int:
-    parts = next((parts for whole, parts in compiled.subsets if whole == place), ())
-    return band.coefficients[place] + max([0, *(_dearest_output(compiled, band, part) for part in parts)])
 
 
 def wanted(terms: Terms, ask: Ask, rules: HoldRules = DEFAULT) -> int:

@@ -103,3 +103,9 @@ def test_a_models_limits() -> None:
     assert [hold_rules.most_output({}, asked) for asked in (None, 99)] == [None, 99]
     assert [hold_rules.too_long(bounds, size) for size in (1_000, 1_001)] == [None, 1_000]
     assert hold_rules.too_long({}, 10**9) is None
+
+
+def test_the_dearest_kind_may_be_a_part_of_a_part() -> None:
+    subsets = ((0, (1, 2)), (2, (3,)), (4, (5,)))
+    assert hold_rules.dearest_kind(subsets, (10, -5, 20, 7, 100, 100), 0) == 37
+    assert hold_rules.dearest_kind(subsets, (10, -5, -2, 1, 100, 100), 0) == 10
