@@ -34,10 +34,11 @@ Cursor = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report on disk."""
+    """A report on disk; `full` when it had no room for more records, so that others may wait."""
 
     seq: int
     body: bytes
+    full: bool
 
 
 class Reports:
@@ -108,7 +109,7 @@ class Reports:
         _write(self._path(seq, "json"), body)
         self.last, self.digest, self.cursor = seq, canonical.digest(body), cursor
         self._drop(done)
-        return Report(seq, body)
+        return Report(seq, body, full=len(records) >= MAX_RECORDS or len(body) >= MAX_BYTES // 2)
 
     def answered(self, seq: int, answer: Mapping[str, Any]) -> None:
         """Keep the service's answer. Refused records are kept apart first, so that none is forgotten."""

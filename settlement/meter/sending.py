@@ -58,6 +58,7 @@ class Sender:
         self._entropy = entropy
         self._wake = wake or asyncio.Event()
         self._every = every
+        self._behind = False  # whether records wait that the last report had no room for, or reports without an answer
 
     async def run(self) -> None:
         """Send for ever. Ends by cancellation."""
@@ -83,6 +84,7 @@ class Sender:
                     await asyncio.wait_for(self._wake.wait(), self._every)
                 except TimeoutError:
                     continue
+            if not self._behind:
                 await asyncio.sleep(self._every)  # what comes together is reported together
 
     async def drain(self) -> None:
@@ -100,8 +102,10 @@ class Sender:
 
     def _next(self) -> int | None:
         seq = self._reports.unanswered()
+        self._behind = seq is not None
         if seq is None:
             made = self._reports.write()
+            self._behind = made is not None and made.full
             return None if made is None else made.seq
         return seq
 

@@ -167,8 +167,10 @@ async def test_an_answer_that_failed_costs_nothing_and_frees_its_money(
     assert (gateway.records(), await gateway.held()) == ([], "0")
 
 
-async def test_an_empty_answer_costs_nothing(gateway: Gateway) -> None:
-    answer = await gateway.chat("say 0", stream=True)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_empty_answer_costs_nothing(gateway: Gateway, *, stream: bool) -> None:
+    """Also when the model server states its input, and an output of zero."""
+    answer = await gateway.chat("say 0", stream=stream)
     assert answer.status_code == 200
     assert (gateway.records(), await gateway.held()) == ([], "0")
 

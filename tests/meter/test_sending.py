@@ -18,6 +18,7 @@ from sqlalchemy import text
 from settlement.api.app import create_app
 from settlement.api.dependencies import Settings
 from settlement.core.errors import SettlementError
+from settlement.meter import reports
 from settlement.meter.reports import Reports
 from settlement.meter.sending import Sender, open_sender
 from settlement.meter.spool import Spool, status
@@ -65,6 +66,40 @@ async def test_records_are_reported_in_order_and_refusals_are_kept(world: World,
     assert (sender.state.sent, sender.state.accepted, sender.state.refused) == (3, 2, 1)
     assert status(tmp_path) == {"waiting": 0, "reports": 3, "unanswered": 0, "refused": {"unknown_model": 1}}
     assert [row.seq for row in await rows(world, "SELECT seq FROM usage_report ORDER BY seq")] == [1, 2, 3]
+
+
+async def test_what_comes_within_a_pause_is_reported_together_unless_a_report_was_full(
+    world: World, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, provider = await world.consumer(micro=10**9), await world.provider()
+
+    class Busy(httpx2.AsyncHTTPTransport):
+        """While a report is on its way, one more record comes."""
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            await spool.record(record(world, consumer))
+            return await super().handle_async_request(request)
+
+    monkeypatch.setattr(reports, "MAX_RECORDS", 2)
+    async with httpx2.AsyncClient(base_url=service, transport=Busy(), timeout=60) as http:
+        spool = Spool(tmp_path, world.sources)
+        for _ in range(5):
+            await spool.record(record(world, consumer))
+        sender = await open_sender(spool, provider.id, provider.key, http, world.sources.entropy, every=3_600)
+        running = asyncio.create_task(sender.run())
+        while sender.state.sent < 5:  # four full ones and the rest, with no pause between
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await spool.close()
+    assert [row.accepted for row in await rows(world, "SELECT accepted FROM usage_report ORDER BY seq")] == [
+        2,
+        2,
+        2,
+        2,
+        1,
+    ]
 
 
 async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_bytes(
