@@ -5,8 +5,9 @@
 
 Every server is one process or several, with the loop and parser of `settlement serve`; the client is another. A pass
 runs each subject once, in turn: the no-op; holds with captures over many accounts and over one; holds alone; holds with
-one transaction a request; leases of 100. Captures are usage reports, signed and charged, of the holds placed before.
-After each pass: no answer but 201, and what is held is what open holds reserve. Ratios are the result.
+one transaction a request; leases of 100. Captures are usage reports, signed and charged, of the holds placed before,
+which each provider sends once a second as the shipped meter does. After each pass: no answer but 201, and what is held
+is what open holds reserve. Ratios are the result.
 
 `trace` needs no server: it holds, extends and captures every request of a trace (columns ContextTokens and
 GeneratedTokens) by the core's own rules, input at 1 and output at 4, and prints locked over charged and grants a
