@@ -51,7 +51,10 @@ class Database:
         """One consistent snapshot for reading."""
         try:
             async with self.engine.connect() as connection:
-                yield await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                # Committed, because a rollback makes the driver forget all statements that it has prepared.
+                async with connection.begin():
+                    yield connection
         except (DBAPIError, psycopg.Error) as error:
             raise _translated(error) from error
 

@@ -215,6 +215,16 @@ async def test_read_is_one_snapshot_that_cannot_write(database: Database) -> Non
             await add(connection, "a", 1)
 
 
+async def test_reading_leaves_what_the_driver_has_prepared(database: Database) -> None:
+    """A snapshot that ended by a rollback would make it forget, and all be planned again."""
+    for _ in range(7):
+        async with database.read() as connection, raw_cursor(connection) as cursor:
+            await cursor.execute("SELECT 'hot'")
+    async with database.begin() as connection:
+        kept = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hot%'")
+        assert (await connection.execute(kept)).scalar_one() == 1
+
+
 async def test_durable_server_passes(database: Database) -> None:
     """The embedded one, and any that is set up as it should be."""
     await database.check_durability()
