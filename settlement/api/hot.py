@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from settlement.services.context import Context
 
@@ -95,7 +95,12 @@ class Application(FastAPI):
 
 async def as_described(context: Context, request: Request, act: Receiving) -> Response:
     """What a hot route answers, on the way through the framework."""
-    reply = await act(Arriving(context, request.scope["headers"], request.path_params, request.receive))
+    body = await request.body()  # which the framework may have read
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    reply = await act(Arriving(context, request.scope["headers"], request.path_params, receive))
     headers = {name.decode(): value.decode() for name, value in reply.headers()}
     return Response(reply.body, reply.status, headers)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import partial
 from typing import Any, cast
 
 import pytest
+from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
+from starlette.types import Receive, Scope, Send
 
 from settlement.api.guard import Guard
 from settlement.api.hot import Application, Arriving, HotRoute, Reply
 from settlement.api.traffic import Traffic
 from settlement.core.errors import Conflict
 from settlement.services.context import Context
+from tests.api.people import Street
+from tests.api.test_holds import open_desk
 
 
 async def _name(arriving: Arriving) -> Reply:
@@ -70,3 +75,29 @@ async def test_all_else_is_the_frameworks() -> None:
         assert (await client.get("/things/one")).json() == "one"
         assert (await client.post("/things/one/more", json={})).status_code == 404
         assert (await client.put("/things/one", json={})).status_code == 405
+
+
+@pytest.mark.database
+async def test_the_described_routes_answer_as_the_hot_ones_do(street: Street, app: FastAPI) -> None:
+    """The framework's routes of the same paths are what the OpenAPI document shows: they are no others."""
+
+    async def framework(scope: Scope, receive: Receive, send: Send) -> None:
+        await FastAPI.__call__(app, scope, receive, send)
+
+    desk = await open_desk(street)
+    consumer, provider = await street.world.consumer(micro=10**9), await street.world.provider()
+    report, signature = street.world.report(provider, [street.world.record(consumer)])
+    async with AsyncClient(transport=ASGITransport(framework), base_url="http://api.test") as described:
+        asked = desk.body()
+        keys = {**desk.provider.auth, "X-Consumer-Key": desk.spending}
+        headers = {**keys, "content-type": "application/json"}
+        placed = await described.post("/v1/holds", content=json.dumps(asked).encode(), headers=headers)
+        again = await desk.post("/v1/holds", asked)
+        assert (placed.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+        assert again.json() == placed.json()
+        path = f"/v1/holds/{placed.json()['id']}"
+        assert (await described.post(f"{path}/extend", json={"grant": 2}, headers=keys)).json()["grant"] == 2
+        assert (await described.post(f"{path}/release", json={}, headers=keys)).json()["state"] == "released"
+        headers = {"content-type": "application/json", "x-jws-signature": signature}
+        taken = await described.post("/v1/usage-reports", content=report, headers=headers)
+        assert (taken.status_code, taken.json()["accepted"]) == (201, 1)
