@@ -23,7 +23,6 @@ import gc
 import gzip
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -55,11 +54,12 @@ from settlement.commands.siblings import listening_on
 from settlement.config import Settings
 from settlement.core import canonical
 from settlement.core import holds as core
-from settlement.core.ids import public_id, uuid7
+from settlement.core.ids import public_id, uuid7, uuid_text
 from settlement.core.journal import CU, Entry, Posting
 from settlement.core.signatures import sign_detached
 from settlement.core.times import text as time_text
 from settlement.meter.reports import MAX_RECORDS
+from settlement.meter.sending import EVERY
 from settlement.services import holds as service
 from settlement.services.authentication import issue_api_key
 from settlement.services.lanes import Decided
@@ -70,8 +70,6 @@ BALANCE = 10**12
 LEASE = 100
 WARM_UP = 1.0
 METERS = {"input_tokens": 1155}
-EVERY = 1.0
-"""Seconds: the shipped meter's pause between reports."""
 _RECORD = (
     '{"id":"%s","at":"%s","consumer":"%s","model":"%s","operation":"chat","tier":"%s","outcome":"completed",'
     f'"meters":{json.dumps({**METERS, "output_tokens": 211})},"hold":"%s"}}'
@@ -315,9 +313,7 @@ def _captures(stream: Stream, placed: Sequence[Placed]) -> tuple[bytes, str]:
 
 
 def _uuid() -> str:
-    """A UUIDv7 of now, by as little work as will do."""
-    at, chance = f"{time.time_ns() // 1_000_000:012x}", random.getrandbits(74)
-    return f"{at[:8]}-{at[8:]}-7{chance & 0xFFF:03x}-8{chance >> 12 & 0xFFF:03x}-{chance >> 24 & 0xFFFFFFFFFFFF:012x}"
+    return uuid_text(uuid7(datetime.now(UTC), os.urandom))
 
 
 def _request(path: str, body: bytes, headers: dict[str, str]) -> bytes:

@@ -14,7 +14,7 @@ from functools import partial
 Size = Callable[[str], int]
 """Tokens of a text. A longer text may not have fewer."""
 FEWEST_BYTES = 2
-"""A token for so many bytes at most: what quotes take the longest input of a size for."""
+"""As quotes count: `core.quotes` needs more than the standard library, which is all that this may; a test compares."""
 BREAKS = ("\n\n", "\n", ". ", " ")
 """Where a text is cut, the best first: behind a paragraph, a line, a sentence, a word."""
 

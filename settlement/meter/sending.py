@@ -23,6 +23,8 @@ LOG = logging.getLogger("settlement.meter")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds between attempts: doubled each time, with a random part of half."""
+EVERY = 1.0
+"""Seconds between reports that are not full."""
 FOR_GOOD = frozenset({400, 409, 413, 415, 422})
 """Answers that the same bytes get again; the others may pass: an operator admits, a key is registered."""
 
@@ -49,7 +51,7 @@ class Sender:
         entropy: Entropy,
         *,
         wake: asyncio.Event | None = None,
-        every: float = 1.0,
+        every: float = EVERY,
     ) -> None:
         self.state = State()
         self._reports = reports
@@ -160,7 +162,7 @@ def _refusal(response: httpx2.Response, answer: dict[str, Any]) -> SettlementErr
 
 
 async def open_sender(
-    spool: Spool, provider: str, key: SigningKey, http: httpx2.AsyncClient, entropy: Entropy, *, every: float = 1.0
+    spool: Spool, provider: str, key: SigningKey, http: httpx2.AsyncClient, entropy: Entropy, *, every: float = EVERY
 ) -> Sender:
     """The sender of a spool's folder. Raises Conflict ``spool_in_use`` when another process is it."""
     reports = await asyncio.to_thread(Reports, spool.folder, provider)
